@@ -1,0 +1,175 @@
+"""Registers what a training gave: finds the inputs, reads the signature, keeps example rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+
+from everloop.core.errors import Denied, InvalidInput
+from everloop.core.ids import Id
+from everloop.data.model import DatasetVersion
+from everloop.data.queries import ShowDataset
+from everloop.data.tables import read_table
+from everloop.kernel.performer import Performer
+from everloop.loop.settings import read_settings
+from everloop.pipeline.codecs import ModelFiles
+from everloop.registry.client import upload_files
+from everloop.registry.examples import store_examples
+from everloop.registry.formats import ModelFormat, save_model
+from everloop.registry.model import ModelVersion
+from everloop.registry.signature import Task, infer_signature
+from everloop.registry.verbs import RegisterModel
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_FEATURES = b"feature_names="
+_LAST_FEATURE = b"max_feature_idx="
+_OBJECTIVES = (b"objective=binary", b"objective=cross_entropy")
+
+
+class Registration(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known about a trained model beside the model itself.
+
+    Attributes:
+        training: Ref or id of the dataset version it was trained on.
+        task: As the model itself says, else as everloop.yaml says, when None.
+        holdout: Ref or id of one kept from training.
+        inputs: Columns that it takes, in its order; as the model names them when empty.
+        left_out: Columns of the training data that are no inputs, such as the event time.
+    """
+
+    name: str
+    training: str
+    target: str
+    task: str | None = None
+    holdout: str | None = None
+    inputs: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    run: Id | None = None
+    params: dict[str, str] = {}
+
+
+def register_trained(
+    performer: Performer, told: Registration, model: object, *, request: str | None = None
+) -> ModelVersion:
+    """Register a trained model; the same artifact again gives the same version.
+
+    Raises:
+        InvalidInput: the model's inputs are not columns of its training data.
+        EverloopError: what `model.register` refuses.
+    """
+    kind, files = to_files(model)
+    training = performer.perform("data.show", ShowDataset(ref=told.training), DatasetVersion)
+    holdout = None
+    if told.holdout is not None:
+        holdout = performer.perform("data.show", ShowDataset(ref=told.holdout), DatasetVersion)
+    table = read_table(performer.blobs, training)
+    inputs = find_inputs(model, kind, files, table, told)
+    task = told.task or find_task(performer, told.name, model, kind, files)
+    signature = infer_signature(table, inputs, told.target, cast("Task", task))
+    rows = table if holdout is None else read_table(performer.blobs, holdout)
+    ask = RegisterModel(
+        name=told.name,
+        files=upload_files(performer.blobs, files),
+        format=kind,
+        signature=signature,
+        run=told.run,
+        dataset=training.id,
+        holdout=holdout.id if holdout else None,
+        reference=training.reference,
+        examples=store_examples(performer.blobs, signature, rows),
+        params=told.params,
+    )
+    return performer.perform("model.register", ask, ModelVersion, request=request)
+
+
+def to_files(model: object) -> tuple[ModelFormat, dict[str, bytes]]:
+    """Return the format and the files of a model, saved or not.
+
+    Raises:
+        InvalidInput: ``model.type_unsupported``.
+    """
+    if isinstance(model, ModelFiles):
+        return cast("ModelFormat", model.format), dict(model.files)
+    return save_model(model)
+
+
+def find_task(
+    performer: Performer, name: str, model: object, kind: str, files: dict[str, bytes]
+) -> Task:
+    """Return what a model is for: as it says itself, else as the project's settings say."""
+    if kind == "lightgbm":
+        lines = next(iter(files.values())).splitlines()
+        if any(line.startswith(_OBJECTIVES) for line in lines):
+            return "classification"
+    elif hasattr(model, "classes_"):
+        return "classification"
+    try:
+        told = read_settings(performer, name).task
+    except Denied:  # a narrow token may register and not read settings
+        return "regression"
+    return "classification" if told == "classification" else "regression"
+
+
+def find_inputs(
+    model: object, kind: str, files: dict[str, bytes], table: pa.Table, told: Registration
+) -> list[str]:
+    """Return the model's inputs in its order: as told, as it names them, else all that may be.
+
+    Raises:
+        InvalidInput: ``model.inputs_unknown`` when they are not columns of the data, or not as
+            many as the model takes.
+    """
+    apart = {told.target, *told.left_out}
+    columns = [name for name in table.column_names if name not in apart]
+    named = _named_inputs(model, kind, files)
+    inputs = list(told.inputs) or named or columns
+    if named and sorted(named) == sorted(inputs) and named != inputs:
+        raise InvalidInput(
+            "model.inputs_unknown",
+            f"The model takes its inputs in another order: {', '.join(named)[:200]}.",
+            hint="Leave them out, since it names them, or give them in that order.",
+        )
+    unknown = [name for name in inputs if name not in columns]
+    if unknown:
+        raise InvalidInput(
+            "model.inputs_unknown",
+            f"The model takes {unknown[0][:60]!r}, which is no column of its training data.",
+            hint="Train on the columns of the dataset by their names, so that callers can be told.",
+        )
+    taken = _count_inputs(model, kind, files)
+    if taken is not None and taken != len(inputs):
+        raise InvalidInput(
+            "model.inputs_unknown",
+            f"The model takes {taken} inputs without naming them, and there are {len(inputs)}: "
+            f"{', '.join(inputs)[:200]}.",
+            hint="Name the columns in the model's order with inputs=[...], or --input.",
+        )
+    return inputs
+
+
+def _count_inputs(model: object, kind: str, files: dict[str, bytes]) -> int | None:
+    """Return how many inputs a model takes, where that is known without loading it."""
+    if kind == "lightgbm":
+        for line in next(iter(files.values())).splitlines():
+            if line.startswith(_LAST_FEATURE):
+                last = line[len(_LAST_FEATURE) :]
+                return int(last) + 1 if last.isdigit() else None
+        return None
+    count = getattr(model, "n_features_in_", None)
+    return count if isinstance(count, int) else None
+
+
+def _named_inputs(model: object, kind: str, files: dict[str, bytes]) -> list[str] | None:
+    if kind == "lightgbm":
+        for line in next(iter(files.values())).splitlines():
+            if line.startswith(_FEATURES):
+                names = line[len(_FEATURES) :].decode().split()
+                # LightGBM's own names for columns that had none.
+                has_names = names != [f"Column_{place}" for place in range(len(names))]
+                return names if has_names else None
+        return None
+    given = getattr(model, "feature_names_in_", None)
+    return None if given is None else [str(name) for name in given]

@@ -1,0 +1,229 @@
+"""Verbs over HTTP: the same Performer as in process, with the same typed errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar, cast
+from urllib.parse import quote
+
+import httpx
+import msgspec
+from blake3 import blake3
+
+from everloop.app.verbs import load_verbs
+from everloop.core import errors
+from everloop.core.digest import Digest, content_digest
+from everloop.core.errors import EverloopError, IntegrityError, JsonValue, Unavailable
+from everloop.http.errors import ErrorAnswer
+from everloop.http.routes import verb_path
+from everloop.kernel.verbs import find_verb
+
+A = TypeVar("A", bound=msgspec.Struct)
+TIMEOUT_S = 60.0
+CHUNK_BYTES = 1024 * 1024
+_KINDS: dict[int, type[EverloopError]] = {
+    400: errors.InvalidInput,
+    401: errors.NotAuthenticated,
+    403: errors.Denied,
+    404: errors.NotFound,
+    405: errors.InvalidInput,
+    409: errors.Conflict,
+    413: errors.LimitExceeded,
+    422: errors.GateFailed,
+    429: errors.LimitExceeded,
+    503: errors.Unavailable,
+}
+
+
+class HttpPerformer:
+    """Performs verbs on a server; thread-safe."""
+
+    def __init__(self, url: str, token: str, project: str) -> None:
+        load_verbs()
+        self._project = project
+        self._http = httpx.Client(
+            base_url=url,
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=TIMEOUT_S,
+            trust_env=False,
+        )
+        self._blobs = HttpBlobStore(self._http, project)
+
+    @property
+    def project(self) -> str:
+        """Name of the project."""
+        return self._project
+
+    @property
+    def blobs(self) -> HttpBlobStore:
+        """The server's blob store."""
+        return self._blobs
+
+    def perform(
+        self,
+        verb: str,
+        ask: msgspec.Struct,
+        answer: type[A],
+        *,
+        request: str | None = None,
+        reason: str | None = None,
+    ) -> A:
+        """Perform a verb and return its answer.
+
+        Raises:
+            EverloopError: what the verb raises on the server.
+            Unavailable: ``server.unreachable``.
+        """
+        declared = find_verb(verb)
+        if declared is None:
+            raise errors.NotFound(
+                "verb.not_found", f"There is no verb {verb!r}.", hint="Update this client."
+            )
+        path = verb_path(declared).replace("{project}", quote(self._project, safe=""))
+        if declared.is_query:
+            given = {k: v for k, v in msgspec.to_builtins(ask).items() if v is not None}
+            response = _send(self._http, "GET", path, params=given)
+        else:
+            headers = {
+                "Idempotency-Key": request,
+                "X-Everloop-Reason": None if reason is None else quote(reason, safe=" "),
+            }
+            sent = {name: value for name, value in headers.items() if value is not None}
+            response = _send(
+                self._http, "POST", path, content=msgspec.json.encode(ask), headers=sent
+            )
+        return msgspec.json.decode(response.content, type=answer)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+
+class HttpBlobStore:
+    """Bytes on a server; verified on both sides."""
+
+    def __init__(self, http: httpx.Client, project: str) -> None:
+        self._http = http
+        self._project = project
+
+    def put(self, data: bytes) -> Digest:
+        """Store bytes; return their digest."""
+        digest = content_digest(data)
+        _send(self._http, "PUT", self._path(digest), content=data)
+        return digest
+
+    def put_file(self, path: Path) -> Digest:
+        """Store a file's bytes without holding them in memory."""
+        hasher = blake3()
+        for piece in _pieces(path):
+            hasher.update(piece)
+        digest = Digest(f"blake3:{hasher.hexdigest()}")
+        _send(self._http, "PUT", self._path(digest), content=_pieces(path))
+        return digest
+
+    def get(self, digest: Digest) -> bytes:
+        """Return the bytes.
+
+        Raises:
+            NotFound: ``blob.not_found``.
+            IntegrityError: ``blob.corrupt``.
+        """
+        return b"".join(self.stream(digest))
+
+    def stream(self, digest: Digest) -> Iterator[bytes]:
+        """Yield the bytes in pieces and verify them at the end."""
+        hasher = blake3()
+        with _streamed(self._http, self._path(digest)) as response:
+            if response.is_error:
+                response.read()
+                raise _error_of(response)
+            for piece in response.iter_bytes():
+                hasher.update(piece)
+                yield piece
+        if digest.startswith("blake3:") and digest != f"blake3:{hasher.hexdigest()}":
+            raise IntegrityError(
+                "blob.corrupt",
+                f"The bytes received are not those of {digest}.",
+                hint="Try again; if it stays, restore the blob store from a backup.",
+            )
+
+    def size(self, digest: Digest) -> int | None:
+        """Return the size in bytes, or None when absent."""
+        path = f"/api/v1/projects/{quote(self._project, safe='')}/blob.get"
+        answer = _send(self._http, "GET", path, params={"digest": digest})
+        found: int | None = msgspec.json.decode(answer.content)["size_bytes"]
+        return found
+
+    def digests(self) -> Iterable[Digest]:
+        """Refuse: a client may not list a server's bytes.
+
+        Raises:
+            InvalidInput: always.
+        """
+        raise errors.InvalidInput(
+            "blob.not_listable", "A server does not list its bytes.", hint="Name a digest."
+        )
+
+    def delete(self, digest: Digest) -> bool:
+        """Refuse: bytes are deleted by verbs, where their dependants are known.
+
+        Raises:
+            InvalidInput: always.
+        """
+        raise errors.InvalidInput(
+            "blob.not_deletable", f"{digest} can't be deleted from here.", hint="Use a verb."
+        )
+
+    def _path(self, digest: Digest) -> str:
+        return f"/api/v1/projects/{quote(self._project, safe='')}/blobs/{digest}"
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(CHUNK_BYTES):
+            yield piece
+
+
+@contextmanager
+def _streamed(http: httpx.Client, path: str) -> Iterator[httpx.Response]:
+    try:
+        with http.stream("GET", path) as response:
+            yield response
+    except httpx.TransportError as error:
+        raise _unreachable(http, error) from error
+
+
+def _unreachable(http: httpx.Client, error: Exception) -> Unavailable:
+    return Unavailable(
+        "server.unreachable",
+        f"The server at {http.base_url} does not answer: {error}.",
+        hint="Start it with `everloop up`, or check the address in EVERLOOP_URL.",
+    )
+
+
+def _send(http: httpx.Client, method: str, path: str, **options: object) -> httpx.Response:
+    try:
+        response = http.request(method, path, **options)  # type: ignore[arg-type]
+    except httpx.TransportError as error:
+        raise _unreachable(http, error) from error
+    if response.is_error:
+        raise _error_of(response)
+    return response
+
+
+def _error_of(response: httpx.Response) -> EverloopError:
+    try:
+        body = msgspec.json.decode(response.content, type=ErrorAnswer).error
+    except msgspec.DecodeError:
+        return Unavailable(
+            "server.error",
+            f"The server answered {response.status_code} without a reason.",
+            hint="Check that the address is an Everloop server's.",
+        )
+    kind = getattr(errors, body.kind, None)
+    if not (isinstance(kind, type) and issubclass(kind, EverloopError)):
+        kind = _KINDS.get(response.status_code, errors.Unavailable)
+    context = cast("dict[str, JsonValue]", body.context)
+    return kind(body.code, body.message, hint=body.hint, context=context)

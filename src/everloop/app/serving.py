@@ -1,0 +1,213 @@
+"""Keeps one serving process per deployment, with the routes and bundles that the records ask for.
+
+Everything in a serving folder but its log is a copy of the records: it can be deleted and is made
+again. A serving process outlives a killed control plane and is taken over by the next one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import msgspec
+
+from everloop.app.bundles import seal_bundle
+from everloop.app.config import Config
+from everloop.app.home import PRIVATE_FOLDER, Home
+from everloop.app.processes import ServingProcess, find_running
+from everloop.core.clock import Instant
+from everloop.core.errors import EverloopError
+from everloop.core.ids import ActorId, Id, ProjectId
+from everloop.core.ports import Compare, Condition, where
+from everloop.core.wire import Routes, TokenHash
+from everloop.kernel.authz import (
+    ACTIONS,
+    EVERYWHERE,
+    Actor,
+    Caller,
+    Project,
+    RoleGrant,
+    Token,
+    TokenKind,
+)
+from everloop.kernel.ledger import log
+from everloop.kernel.perform import Kernel
+from everloop.kernel.unit_of_work import View
+from everloop.registry.evidence import EVALUATOR
+from everloop.release.model import Deployment
+from everloop.release.routes import routes_of
+
+_LOG = logging.getLogger("everloop.serving")
+PREDICT = "prediction:predict"
+OWNER_FILE = "deployment.json"
+ROUTES_FILE = "routes.json"
+KEPT_BUNDLES = 8
+REFRESH_S = 10.0
+# Changes by these verbs can change what is served or who may ask.
+_ROUTED = ("deployment.", "release.", "token.", "role.", "actor.", "gate.")
+
+
+class _Owner(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose folder it is; names may come again in another project, ids do not."""
+
+    deployment: Id
+    project: str
+
+
+class Supervisor:
+    """Derives routes and bundles and keeps the processes alive; used by one thread."""
+
+    def __init__(self, home: Home, kernel: Kernel, caller: Caller, config: Config) -> None:
+        self._home = home
+        self._kernel = kernel
+        self._caller = caller
+        self._port = config.serve.port
+        self._processes: dict[Id, ServingProcess] = {}
+        self._seen = -1
+        self._refreshed = 0.0
+        self._told: set[str] = set()
+
+    def step(self) -> bool:
+        """Do what there is to do; return whether the routes were derived anew."""
+        is_due = self._is_due()
+        if is_due:
+            self._refresh()
+        for process in self._processes.values():
+            process.keep()
+        return is_due
+
+    def stop(self) -> None:
+        """End the serving processes; each finishes what it is answering."""
+        ending = list(self._processes.values())
+        known = {process.pid for process in ending}
+        key = self._kernel.services.signers[EVALUATOR].public_key.hex()
+        for folder in (self._home.path / "serve").iterdir():
+            # Left by a control plane that was killed, and not taken over yet.
+            pid = find_running(folder)
+            if pid is not None and pid not in known:
+                ending.append(ServingProcess(folder, key=key))
+        for process in ending:
+            process.ask_to_stop()
+        for process in ending:
+            process.wait()
+
+    def _is_due(self) -> bool:
+        """Tell whether a change since the last look may concern serving."""
+        with self._kernel.store.read() as tx:
+            if self._seen < 0:
+                self._seen = log.size(tx)
+                return True
+            newer = tx.select(
+                log.LedgerEntry, Condition("index", Compare.GE, self._seen), order="index"
+            )
+        if newer:
+            self._seen = newer[-1].index + 1
+        is_old = time.monotonic() - self._refreshed > REFRESH_S
+        return is_old or any(entry.action.startswith(_ROUTED) for entry in newer)
+
+    def _refresh(self) -> None:
+        self._refreshed = time.monotonic()
+        with self._kernel.store.read() as tx:
+            projects = {ProjectId(row.id): row.name for row in tx.select(Project)}
+            for deployment in tx.select(Deployment):
+                view = View(tx, self._caller, deployment.project, self._kernel.services)
+                try:
+                    self._apply(view, deployment, projects[deployment.project])
+                except (EverloopError, OSError) as error:
+                    self._say_once(f"deployment {deployment.name}: {error}")
+
+    def _apply(self, view: View, deployment: Deployment, project: str) -> None:
+        folder = serving_folder(self._home, deployment, project)
+        key = self._kernel.services.signers[EVALUATOR].public_key.hex()
+        now = self._kernel.services.clock.now()
+        routes = routes_of(
+            view, deployment, public_key=key, tokens=predict_tokens(view, deployment, now)
+        )
+        targets = [routes.champion, routes.canary, routes.shadow, routes.previous]
+        for target in targets:
+            if target is not None:
+                seal_bundle(view, deployment, target.version_id, folder / target.bundle)
+        write_routes(folder, routes)
+        _prune(folder / "bundles", {target.version_id for target in targets if target})
+        if routes.champion is not None and deployment.id not in self._processes:
+            port = self._port + len(self._processes) if self._port else 0
+            self._processes[deployment.id] = ServingProcess(folder, key=key, port=port)
+
+    def _say_once(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            _LOG.error("%s", text)
+
+
+def serving_folder(home: Home, deployment: Deployment, project: str) -> Path:
+    """Return a deployment's own folder, made if need be; a folder of another one is not touched."""
+    folder = home.serve(deployment.name)
+    owner = folder / OWNER_FILE
+    try:
+        found = msgspec.json.decode(owner.read_bytes(), type=_Owner).deployment
+    except FileNotFoundError:
+        found = deployment.id
+    except msgspec.DecodeError:
+        found = Id("")
+    if found != deployment.id:
+        folder = folder.with_name(f"{deployment.name}~{deployment.id}")
+    for path in (folder, folder / "bundles", folder / "log"):
+        path.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+    if not (folder / OWNER_FILE).exists():
+        told = _Owner(deployment=deployment.id, project=project)
+        _replace(folder / OWNER_FILE, msgspec.json.encode(told))
+    return folder
+
+
+def predict_tokens(view: View, deployment: Deployment, now: Instant) -> tuple[TokenHash, ...]:
+    """Return the hashes of all tokens that may ask this deployment for predictions now."""
+    places = {EVERYWHERE, deployment.project}
+    holders = {
+        grant.actor
+        for grant in view.tx.select(RoleGrant)
+        if grant.project in places and "predict" in ACTIONS[grant.role]
+    }
+    disabled = {ActorId(row.id) for row in view.tx.select(Actor, *where(disabled=True))}
+    return tuple(
+        TokenHash(hash=token.secret_hash, expires_at=token.expires_at)
+        for token in view.tx.select(Token, *where(kind=TokenKind.API.value))
+        if token.actor in holders
+        and token.actor not in disabled
+        and token.project in places
+        and token.revoked_at is None
+        and token.expires_at > now
+        and any(fnmatchcase(PREDICT, pattern) for pattern in token.scope)
+    )
+
+
+def write_routes(folder: Path, routes: Routes) -> bool:
+    """Put routes in force; return whether the file changed.
+
+    Raises:
+        OSError: the file can't be written; the old one stays.
+    """
+    path, data = folder / ROUTES_FILE, msgspec.json.encode(routes)
+    if path.exists() and path.read_bytes() == data:
+        return False
+    _replace(path, data)
+    return True
+
+
+def _replace(path: Path, data: bytes) -> None:
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with draft.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def _prune(folder: Path, wanted: set[Id]) -> None:
+    """Keep the newest few bundles that are not in use, for quick rollbacks; delete the others."""
+    spare = [path for path in folder.iterdir() if path.is_dir() and path.name not in wanted]
+    for path in sorted(spare, key=lambda path: path.stat().st_mtime)[:-KEPT_BUNDLES]:
+        shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,30 @@
+"""Imports every package that declares verbs, so that the tables of verbs and records are full."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+DOMAINS = (
+    "data",
+    "track",
+    "registry",
+    "pipeline",
+    "gate",
+    "release",
+    "monitor",
+    "loop",
+    "govern",
+)
+VERB_MODULES = (
+    "everloop.kernel.admin",
+    "everloop.kernel.blobs",
+    "everloop.kernel.bootstrap",
+    "everloop.kernel.tokens",
+    *(f"everloop.{domain}.{part}" for domain in DOMAINS for part in ("verbs", "queries")),
+)
+
+
+def load_verbs() -> None:
+    """Import all modules that declare verbs and record kinds; repeating costs nothing."""
+    for module in VERB_MODULES:
+        import_module(module)

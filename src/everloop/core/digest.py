@@ -1,0 +1,57 @@
+"""Digests that say their algorithm: ``blake3:<hex>`` for content, ``sha256:<hex>`` for trust."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Final, NewType
+
+from blake3 import blake3
+
+from everloop.core.canonical import canonical_json
+from everloop.core.errors import InvalidInput
+
+Digest = NewType("Digest", str)
+
+_DIGEST: Final = re.compile(r"(?:blake3|sha256):[0-9a-f]{64}")
+
+
+def content_digest(data: bytes) -> Digest:
+    """Return the BLAKE3 digest under which the bytes are stored."""
+    return Digest("blake3:" + blake3(data).hexdigest())
+
+
+def sha256_digest(data: bytes) -> Digest:
+    """Return the SHA-256 digest used by the ledger and by signatures."""
+    return Digest("sha256:" + hashlib.sha256(data).hexdigest())
+
+
+def value_digest(tag: str, value: object) -> Digest:
+    """Return the BLAKE3 digest of a value's canonical form, behind a tag.
+
+    The tag keeps values of different kinds apart even when their JSON is the same.
+
+    Raises:
+        InvalidInput: the value has no canonical form.
+    """
+    return Digest("blake3:" + blake3(tag.encode() + b"\x00" + canonical_json(value)).hexdigest())
+
+
+def record_digest(canonical: bytes) -> Digest:
+    """Return the SHA-256 digest of a record's canonical bytes, as the ledger names it."""
+    return sha256_digest(canonical)
+
+
+def parse_digest(text: str) -> Digest:
+    """Return the text as a digest.
+
+    Raises:
+        InvalidInput: ``digest.invalid``.
+    """
+    if _DIGEST.fullmatch(text) is None:
+        raise InvalidInput(
+            "digest.invalid",
+            f"{text[:80]!r} is not a digest.",
+            hint="A digest is 'blake3:' or 'sha256:' and 64 lower-case hex digits.",
+        )
+    return Digest(text)

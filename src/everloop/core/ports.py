@@ -1,0 +1,207 @@
+"""Ports: what the domain asks of the outside world.
+
+Each *Contract* sentence has a test in the conformance suite that runs over every implementation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from enum import StrEnum
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from everloop.core.clock import Clock, Instant
+from everloop.core.digest import Digest
+from everloop.core.ids import Id
+from everloop.core.records import R, Record
+
+__all__ = [
+    "BlobStore",
+    "Clock",
+    "Compare",
+    "Condition",
+    "MetadataStore",
+    "Signer",
+    "Transaction",
+    "where",
+]
+
+Scalar = None | bool | int | float | str | Instant
+
+
+class Compare(StrEnum):
+    """How a condition compares a field with a value."""
+
+    EQ = "eq"
+    NE = "ne"
+    LT = "lt"
+    LE = "le"
+    GT = "gt"
+    GE = "ge"
+    IN = "in"
+    PREFIX = "prefix"
+
+
+class Condition(NamedTuple):
+    """One comparison; several are joined by AND. EQ and NE with None test for null."""
+
+    field: str
+    compare: Compare
+    value: Scalar | tuple[Scalar, ...]
+
+
+def where(**equal: Scalar) -> tuple[Condition, ...]:
+    """Return equality conditions: ``where(project=p, name=n)``."""
+    return tuple(Condition(name, Compare.EQ, value) for name, value in equal.items())
+
+
+class Transaction(Protocol):
+    """One unit of work on the metadata store.
+
+    Contract: all writes become visible together at the end of the ``with`` block or, if it
+    raises, not at all; a transaction sees its own writes; it is used by one thread.
+    """
+
+    def insert(self, record: Record) -> None:
+        """Add a row.
+
+        Raises:
+            Conflict: ``record.exists`` when the id or a unique group is taken; the transaction
+                must then be abandoned.
+        """
+        ...
+
+    def replace(self, record: R) -> R:
+        """Overwrite the row of the same id and revision; return it with the next revision.
+
+        Raises:
+            StaleVersion: ``record.stale`` when the stored revision differs or the row is gone.
+            Conflict: ``record.exists`` when a unique group is taken.
+        """
+        ...
+
+    def delete(self, record: Record) -> None:
+        """Remove the row of the same id and revision.
+
+        Raises:
+            StaleVersion: ``record.stale``.
+        """
+        ...
+
+    def find(self, kind: type[R], id: Id) -> R | None:
+        """Return the row with this id, or None."""
+        ...
+
+    def select(
+        self,
+        kind: type[R],
+        *conditions: Condition,
+        order: str = "id",
+        descending: bool = False,
+        limit: int | None = None,
+        after: R | None = None,
+    ) -> list[R]:
+        """Return rows that meet all conditions, sorted by ``order``, then id.
+
+        Nulls sort first. ``after`` is the last row of the page before (keyset paging).
+        """
+        ...
+
+    def count(self, kind: type[Record], *conditions: Condition) -> int:
+        """Return how many rows meet all conditions."""
+        ...
+
+
+class MetadataStore(Protocol):
+    """The one transactional store of records.
+
+    Contract: thread-safe and safe between processes; ``write`` transactions run one after the
+    other, as if alone (serial); ``read`` sees one consistent snapshot and never blocks writers
+    for long; a finished ``write`` survives ``kill -9`` and, on disk, a power cut.
+    """
+
+    def write(self) -> AbstractContextManager[Transaction]:
+        """Open a serial read-write transaction; commits at the end of the block."""
+        ...
+
+    def read(self) -> AbstractContextManager[Transaction]:
+        """Open a read-only snapshot; writing through it raises ``TypeError``."""
+        ...
+
+    def scrub(self) -> None:
+        """Rid the store's own files of what committed changes overwrote or deleted.
+
+        As far as the database can: what an open read still sees stays until the next call.
+        Backups, replicas and the blocks that a file system gave back are out of its reach.
+
+        Raises:
+            Unavailable: ``store.unavailable`` or ``store.full``; repeat it.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release connections; idempotent."""
+        ...
+
+
+class BlobStore(Protocol):
+    """Bytes under their digest.
+
+    Contract: thread-safe and safe between processes; ``put`` is atomic and idempotent and, when
+    it returns, durable; bytes read are verified against the digest; nothing is ever overwritten.
+    """
+
+    def put(self, data: bytes) -> Digest:
+        """Store bytes; return their BLAKE3 digest."""
+        ...
+
+    def put_file(self, path: Path) -> Digest:
+        """Store a file's bytes without holding them in memory."""
+        ...
+
+    def get(self, digest: Digest) -> bytes:
+        """Return the bytes.
+
+        Raises:
+            NotFound: ``blob.not_found``.
+            IntegrityError: ``blob.corrupt`` when the stored bytes do not match.
+        """
+        ...
+
+    def stream(self, digest: Digest) -> Iterator[bytes]:
+        """Yield the bytes in pieces; raises as ``get``, a mismatch after the last piece."""
+        ...
+
+    def size(self, digest: Digest) -> int | None:
+        """Return the size in bytes, or None when absent."""
+        ...
+
+    def digests(self) -> Iterable[Digest]:
+        """Yield every stored digest, in no particular order."""
+        ...
+
+    def delete(self, digest: Digest) -> bool:
+        """Remove the bytes; return whether they were there."""
+        ...
+
+
+class Signer(Protocol):
+    """Signs with one Ed25519 key.
+
+    Contract: thread-safe; the private key never leaves the implementation.
+    """
+
+    @property
+    def name(self) -> str:
+        """Key name, such as ``ledger`` or ``evaluator``."""
+        ...
+
+    @property
+    def public_key(self) -> bytes:
+        """The 32 raw bytes of the public key."""
+        ...
+
+    def sign(self, data: bytes) -> bytes:
+        """Return the 64-byte signature."""
+        ...

@@ -1,0 +1,146 @@
+"""What the control plane and the serving process say to each other through files.
+
+``routes.json`` goes down, ``applied.json`` and the prediction log come up. Both sides import these
+types and nothing else of each other. The files are caches and logs, never the truth about a
+release: that is in the records.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from everloop.core.clock import Instant
+from everloop.core.ids import Id
+
+
+class Arm(StrEnum):
+    """Which of the two answering versions a request was given to."""
+
+    CHAMPION = "champion"
+    CANARY = "canary"
+
+
+class Status(StrEnum):
+    """How a version's answer turned out: INVALID is no number, or one outside the bounds."""
+
+    OK = "ok"
+    ERROR = "error"
+    INVALID = "invalid"
+
+
+class TokenHash(msgspec.Struct, frozen=True, kw_only=True):
+    """A token that may ask for predictions: SHA-256 of the secret in hex, and its end."""
+
+    hash: str
+    expires_at: Instant
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """A model version and the folder of its sealed bundle, relative to the serving folder."""
+
+    version_id: Id
+    bundle: str
+
+
+class CanaryTarget(Target, frozen=True, kw_only=True):
+    """A version that answers a share of the requests.
+
+    Attributes:
+        share: Part of the traffic, above 0 and below 1.
+        salt: Makes the assignment of one release independent of the one before.
+    """
+
+    share: float
+    salt: str
+
+
+class Routes(msgspec.Struct, frozen=True, kw_only=True):
+    """Which versions of one deployment answer, and who may ask.
+
+    Attributes:
+        epoch: Grows by at least one with every change of the routes.
+        public_key: Hex of the Ed25519 key that sealed the bundles.
+        champion: Answers what the canary does not; None before the first release.
+        shadow: Computes answers that nobody gets.
+        previous: Stays loaded, so that a rollback needs no loading.
+    """
+
+    epoch: int
+    deployment: str
+    public_key: str
+    tokens: tuple[TokenHash, ...] = ()
+    champion: Target | None = None
+    canary: CanaryTarget | None = None
+    shadow: Target | None = None
+    previous: Target | None = None
+
+
+class RefusedBundle(msgspec.Struct, frozen=True, kw_only=True):
+    """A bundle that the serving process did not accept, and why."""
+
+    role: str
+    version_id: Id
+    code: str
+    message: str
+
+
+class Applied(msgspec.Struct, frozen=True, kw_only=True):
+    """What the serving process made of ``routes.json``.
+
+    Attributes:
+        epoch: The routes in force.
+        seen_epoch: The newest routes read; differs from ``epoch`` when they were refused.
+        refused: Bundles that did not verify; empty when all is well.
+    """
+
+    epoch: int
+    seen_epoch: int
+    at: Instant
+    pid: int
+    refused: tuple[RefusedBundle, ...] = ()
+
+
+class Address(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the serving process listens (``server.json``)."""
+
+    url: str
+    pid: int
+
+
+Scalar = None | bool | int | float | str
+
+
+class PredictionRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One answered request, as the prediction log holds it.
+
+    Attributes:
+        at: Event time; the caller's, or the wall clock.
+        version: The version the request was assigned to, whatever came of it.
+        share: The canary's share of the traffic at that moment, known before the outcome.
+        output: What that version answered; None for an error or a value that is no number.
+        fallback_version: The champion, when the caller got its answer instead.
+        unit: Whom the assignment sticks to, as the caller named it.
+        shadow_version: The version whose shadow answer was asked for; None when there was none,
+            or when the process was too busy for it.
+        shadow_status: None also when the process ended before the shadow's answer.
+    """
+
+    id: Id
+    at: Instant
+    logged_at: Instant
+    version: Id
+    arm: Arm
+    share: float
+    status: Status
+    latency_us: int
+    inputs: dict[str, Scalar]
+    output: float | None
+    epoch: int
+    unit: str | None = None
+    fallback_version: Id | None = None
+    fallback_output: float | None = None
+    shadow_version: Id | None = None
+    shadow_output: float | None = None
+    shadow_status: Status | None = None

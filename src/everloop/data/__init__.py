@@ -1,0 +1,1 @@
+"""Datasets: immutable versions, their schemas, profiles and contracts."""

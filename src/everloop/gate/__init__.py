@@ -1,0 +1,1 @@
+"""Gates: the evaluator measures a model version and signs what it found."""

@@ -1,0 +1,1 @@
+"""The optional libraries that checks call, each imported only when it is used."""

@@ -1,0 +1,1 @@
+"""Lineage reports, cards and audit, out of the evidence."""

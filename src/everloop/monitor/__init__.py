@@ -1,0 +1,1 @@
+"""Watching what is served: sealed predictions, late labels, windows, drift, loss and alerts."""

@@ -1,0 +1,115 @@
+"""Answers joined with the truth that came later."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from everloop.core.clock import Instant
+from everloop.core.ids import Id
+from everloop.core.wire import Arm, PredictionRow, Status
+from everloop.registry.evidence import LossName
+
+_CLIP = 1e-12
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """One labelled answer.
+
+    Attributes:
+        output: What the asked version answered; None for an error.
+        truth: The label as a number; classes as 0 and 1.
+        epoch: Which routes were in force at the request.
+        unit: Whom the assignment sticks to, as the caller named it.
+    """
+
+    prediction: Id
+    at: Instant
+    version: Id
+    arm: Arm
+    share: float
+    status: Status
+    output: float | None
+    truth: float
+    epoch: int = 0
+    unit: str | None = None
+    shadow_version: Id | None = None
+    shadow_output: float | None = None
+
+
+def join(row: PredictionRow, truth: float) -> Outcome:
+    """Return a row with its label."""
+    return Outcome(
+        prediction=row.id,
+        at=row.at,
+        version=row.version,
+        arm=row.arm,
+        share=row.share,
+        status=row.status,
+        output=row.output,
+        truth=truth,
+        epoch=row.epoch,
+        unit=row.unit,
+        shadow_version=row.shadow_version,
+        shadow_output=row.shadow_output,
+    )
+
+
+def encode_outcomes(outcomes: Sequence[Outcome]) -> bytes:
+    """Return outcomes as Parquet bytes, in their order."""
+    plain = [msgspec.structs.asdict(outcome) for outcome in outcomes]
+    schema = pa.schema(
+        [
+            ("prediction", pa.string()),
+            ("at", pa.timestamp("us", tz="UTC")),
+            ("version", pa.string()),
+            ("arm", pa.string()),
+            ("share", pa.float64()),
+            ("status", pa.string()),
+            ("output", pa.float64()),
+            ("truth", pa.float64()),
+            ("epoch", pa.int64()),
+            ("unit", pa.string()),
+            ("shadow_version", pa.string()),
+            ("shadow_output", pa.float64()),
+        ]
+    )
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(plain, schema=schema), sink, compression="zstd")
+    return sink.getvalue()
+
+
+def decode_outcomes(data: bytes) -> list[Outcome]:
+    """Return outcomes from their Parquet bytes."""
+    rows = pq.read_table(io.BytesIO(data)).to_pylist()
+    return msgspec.convert(rows, list[Outcome])
+
+
+def encode_labels(labels: Mapping[Id, float]) -> bytes:
+    """Return the truths of a segment, by prediction id, as JSON bytes."""
+    return msgspec.json.encode(labels, order="sorted")
+
+
+def decode_labels(data: bytes) -> dict[Id, float]:
+    """Return the truths of a segment."""
+    return msgspec.json.decode(data, type=dict[Id, float])
+
+
+def loss_of(kind: LossName, output: float, truth: float) -> float:
+    """Return the loss of one answer.
+
+    Log loss clips probabilities to [1e-12, 1 - 1e-12] so that one sure mistake stays finite.
+    """
+    if kind == "absolute_error":
+        return abs(output - truth)
+    if kind == "squared_error":
+        return (output - truth) ** 2
+    if kind == "zero_one":
+        return float((output >= 0.5) != (truth >= 0.5))
+    probability = min(max(output, _CLIP), 1 - _CLIP)
+    return -math.log(probability if truth >= 0.5 else 1 - probability)

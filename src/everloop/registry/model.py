@@ -1,0 +1,88 @@
+"""The records of models, their immutable versions and the moves of their aliases."""
+
+from __future__ import annotations
+
+from everloop.core.clock import Instant
+from everloop.core.digest import Digest
+from everloop.core.ids import ActorId, Id, ProjectId
+from everloop.core.manifest import FileEntry
+from everloop.core.records import Record, record
+from everloop.registry.signature import Signature
+
+
+@record("model", unique=(("project", "name"),))
+class Model(Record, frozen=True, kw_only=True):
+    """A name under which versions of a model are kept."""
+
+    project: ProjectId
+    name: str
+    description: str
+    created_at: Instant
+
+
+@record(
+    "model_version",
+    unique=(("model", "number"), ("model", "version"), ("model", "artifact")),
+    index=(("project", "name", "number"), ("project", "created_at"), ("run",)),
+)
+class ModelVersion(Record, frozen=True, kw_only=True):
+    """A model as it was registered; nothing of it ever changes.
+
+    Attributes:
+        model: The model it belongs to.
+        name: The model's name.
+        number: Counts the versions of the model from 1.
+        version: Semantic version.
+        artifact: Digest over format, files and signature: what evidence and approvals bind to.
+        target: Name of the column that it predicts.
+        run: The run that trained it.
+        dataset_version: The data it was trained on.
+        holdout: Data kept from training, on which gates measure it.
+        reference: Blob of the reference of its training inputs.
+        examples: Blob of a Parquet table of example rows, on which the next version's predictions
+            are compared with this one's.
+        params: What it was trained with.
+        bump: ``first``, ``major``, ``minor`` or ``patch``.
+        bump_reason: Why.
+    """
+
+    project: ProjectId
+    model: Id
+    name: str
+    number: int
+    version: str
+    artifact: Digest
+    files: tuple[FileEntry, ...]
+    format: str
+    signature: Signature
+    target: str
+    run: Id | None
+    dataset_version: Id | None
+    holdout: Id | None
+    reference: Digest | None
+    examples: Digest | None
+    params: dict[str, str]
+    bump: str
+    bump_reason: str
+    created_at: Instant
+    created_by: ActorId
+
+
+@record("alias_move", unique=(("model", "alias", "number"),), index=(("project", "model"),))
+class AliasMove(Record, frozen=True, kw_only=True):
+    """One move of an alias; the highest number tells where it points now.
+
+    Attributes:
+        version: Where it points from then on; None takes it away.
+        before: Where it pointed until then.
+    """
+
+    project: ProjectId
+    model: Id
+    alias: str
+    number: int
+    version: Id | None
+    before: Id | None
+    who: ActorId
+    when: Instant
+    why: str

@@ -1,0 +1,305 @@
+"""Signatures: which inputs a model takes and what it answers; and whether callers survive a change.
+
+A signature is inferred from the table that a model was trained on. Models take a matrix of float64:
+booleans are 0 and 1, names are their position in the field's categories, null is NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from msgspec import Meta, Struct
+
+from everloop.core.errors import InvalidInput
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+FieldType = Literal["float64", "int64", "bool", "string"]
+Task = Literal["regression", "classification"]
+MOST_CATEGORIES: Final = 1_000
+MOST_INPUTS: Final = 10_000
+Category = Annotated[str, Meta(max_length=500)]
+
+_ACCEPTS: Final[dict[str, frozenset[str]]] = {
+    "float64": frozenset({"float64", "int64", "bool"}),
+    "int64": frozenset({"int64", "bool"}),
+    "bool": frozenset({"bool"}),
+    "string": frozenset({"string"}),
+}
+
+
+class Field(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One input, or the output.
+
+    Attributes:
+        name: Column name.
+        dtype: Its type on the wire.
+        nullable: Whether null may stand in its place.
+        minimum: The smallest number seen in training; information, not a limit.
+        maximum: The largest number seen in training.
+        categories: All names that it may be, in the order that gives them their numbers.
+    """
+
+    name: Annotated[str, Meta(min_length=1, max_length=200)]
+    dtype: FieldType
+    nullable: bool = False
+    minimum: float | None = None
+    maximum: float | None = None
+    categories: Annotated[tuple[Category, ...], Meta(max_length=MOST_CATEGORIES)] | None = None
+
+
+class Signature(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The inputs in the model's order, the output, and what kind of question it answers."""
+
+    inputs: Annotated[tuple[Field, ...], Meta(min_length=1, max_length=MOST_INPUTS)]
+    output: Field
+    task: Task
+
+
+def infer_signature(table: pa.Table, inputs: Sequence[str], target: str, task: Task) -> Signature:
+    """Read a signature from the training table.
+
+    Raises:
+        InvalidInput: ``signature.column_missing``, ``signature.type_unsupported`` or
+            ``signature.too_many_categories``.
+    """
+    fields = tuple(_infer_field(table, name) for name in inputs)
+    if task == "classification":
+        output = Field(name=target, dtype="float64", minimum=0.0, maximum=1.0)
+    else:
+        seen = _infer_field(table, target)
+        if seen.dtype == "string":
+            raise _unsupported(target, "text", "Give a regression target of numbers.")
+        output = Field(name=target, dtype="float64", minimum=seen.minimum, maximum=seen.maximum)
+    signature = Signature(inputs=fields, output=output, task=task)
+    check_signature(signature)
+    return signature
+
+
+def check_signature(signature: Signature) -> None:
+    """Let a signature pass if its parts fit together.
+
+    Raises:
+        InvalidInput: ``signature.invalid``.
+    """
+    names = [field.name for field in signature.inputs]
+    problem = None
+    if len(set(names)) != len(names):
+        problem = "Two inputs have one name."
+    elif signature.output.name in names:
+        problem = f"The output {signature.output.name[:60]!r} is an input, too."
+    elif signature.output.dtype == "string" or signature.output.nullable:
+        problem = "The output must be a number that is never null."
+    else:
+        for field in signature.inputs:
+            if (field.dtype == "string") != (field.categories is not None):
+                problem = f"Input {field.name[:60]!r} must have categories just if it is text."
+            elif field.categories and len(set(field.categories)) != len(field.categories):
+                problem = f"Input {field.name[:60]!r} names a category twice."
+    if problem:
+        raise InvalidInput(
+            "signature.invalid", problem, hint="Infer the signature from the training table."
+        )
+
+
+def find_row_problems(signature: Signature, table: pa.Table) -> tuple[str, ...]:
+    """Say in which ways rows do not fit the signature; empty when all of them do."""
+    problems: list[str] = []
+    for field in signature.inputs:
+        if field.name not in table.column_names:
+            problems.append(f"there is no column {field.name!r}")
+            continue
+        column = _plain(table[field.name])
+        if not _fits(column, field):
+            problems.append(f"{field.name!r} is {column.type}, not {field.dtype}")
+            continue
+        empty = _count_missing(column)
+        if empty and not field.nullable:
+            problems.append(f"{field.name!r} has {empty} nulls and takes none")
+        unknown = _count_unknown(column, field)
+        if unknown:
+            problems.append(f"{field.name!r} has {unknown} values that the model does not know")
+    return tuple(problems)
+
+
+def to_matrix(signature: Signature, table: pa.Table) -> FloatArray:
+    """Return the rows as the model takes them; unknown names become NaN, like null.
+
+    Raises:
+        InvalidInput: ``signature.rows_refused`` for a missing column or a wrong type.
+    """
+    matrix = np.empty((table.num_rows, len(signature.inputs)), dtype=np.float64)
+    for position, field in enumerate(signature.inputs):
+        if field.name not in table.column_names:
+            raise _rows_refused(f"There is no column {field.name[:80]!r}.")
+        column = _plain(table[field.name])
+        if not _fits(column, field):
+            raise _rows_refused(f"{field.name[:80]!r} is {column.type}, not {field.dtype}.")
+        matrix[:, position] = _to_numbers(column, field)
+    return matrix
+
+
+def to_target(signature: Signature, table: pa.Table) -> FloatArray:
+    """Return the true answers of rows; NaN where they are missing.
+
+    Raises:
+        InvalidInput: ``signature.rows_refused``.
+    """
+    name = signature.output.name
+    if name not in table.column_names:
+        raise _rows_refused(f"There is no column {name[:80]!r} with the true answers.")
+    column = _plain(table[name])
+    if _type_of(column.type) in {None, "string"}:
+        raise _rows_refused(f"The true answers in {name[:80]!r} are {column.type}, not numbers.")
+    return _to_numbers(column, signature.output)
+
+
+def find_breaks(old: Signature, new: Signature) -> tuple[str, ...]:
+    """Say what of a change breaks a caller who asks as the old signature allowed."""
+    breaks: list[str] = []
+    fresh = {field.name: field for field in new.inputs}
+    known = {field.name for field in old.inputs}
+    for before in old.inputs:
+        after = fresh.get(before.name)
+        if after is None:
+            breaks.append(f"input {before.name!r} was removed")
+        else:
+            breaks.extend(_field_breaks(before, after))
+    breaks.extend(
+        f"input {field.name!r} was added and takes no null"
+        for field in new.inputs
+        if field.name not in known and not field.nullable
+    )
+    if (old.output.name, old.output.dtype) != (new.output.name, new.output.dtype):
+        breaks.append(
+            f"the output {old.output.name!r} ({old.output.dtype}) became "
+            f"{new.output.name!r} ({new.output.dtype})"
+        )
+    if old.task != new.task:
+        breaks.append(f"the task {old.task} became {new.task}")
+    return tuple(breaks)
+
+
+def _field_breaks(before: Field, after: Field) -> list[str]:
+    if before.dtype not in _ACCEPTS[after.dtype]:
+        return [f"input {before.name!r} was {before.dtype} and now takes {after.dtype}"]
+    breaks = []
+    if before.nullable and not after.nullable:
+        breaks.append(f"input {before.name!r} takes no null any more")
+    gone = sorted(set(before.categories or ()) - set(after.categories or ()))
+    if gone:
+        breaks.append(f"input {before.name!r} does not know {', '.join(gone[:3])!r} any more")
+    return breaks
+
+
+def _infer_field(table: pa.Table, name: str) -> Field:
+    import pyarrow.compute as pc
+
+    if name not in table.column_names:
+        raise InvalidInput(
+            "signature.column_missing",
+            f"The training table has no column {name[:80]!r}.",
+            hint=f"Its columns are: {', '.join(table.column_names[:30])}.",
+        )
+    column = _plain(table[name])
+    dtype = _type_of(column.type)
+    if dtype is None:
+        raise _unsupported(
+            name, str(column.type), "Turn it into numbers, booleans or text before training."
+        )
+    nullable = _count_missing(column) > 0
+    if dtype == "bool":
+        return Field(name=name, dtype=dtype, nullable=nullable)
+    if dtype == "string":
+        names = sorted(value for value in pc.unique(column).to_pylist() if value is not None)
+        if len(names) > MOST_CATEGORIES:
+            raise InvalidInput(
+                "signature.too_many_categories",
+                f"{name[:80]!r} has {len(names)} different values.",
+                hint=f"Leave it out or group its values; at most {MOST_CATEGORIES} are allowed.",
+            )
+        return Field(name=name, dtype=dtype, nullable=nullable, categories=tuple(names))
+    values = _to_numbers(column, Field(name=name, dtype=dtype))
+    finite = values[np.isfinite(values)]
+    return Field(
+        name=name,
+        dtype=dtype,
+        nullable=nullable,
+        minimum=float(finite.min()) if finite.size else None,
+        maximum=float(finite.max()) if finite.size else None,
+    )
+
+
+def _fits(column: pa.ChunkedArray, field: Field) -> bool:
+    dtype = _type_of(column.type)
+    if dtype == "float64" and field.dtype == "int64":
+        # Whole numbers with gaps, or out of JSON, come as floats.
+        values = _to_numbers(column, field)
+        known = values[~np.isnan(values)]
+        return bool((known == np.floor(known)).all() and np.isfinite(known).all())
+    return dtype is not None and dtype in _ACCEPTS[field.dtype]
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    import pyarrow.types as pat
+
+    return column.cast(column.type.value_type) if pat.is_dictionary(column.type) else column
+
+
+def _type_of(dtype: pa.DataType) -> FieldType | None:
+    import pyarrow.types as pat
+
+    if pat.is_boolean(dtype):
+        return "bool"
+    if pat.is_integer(dtype):
+        return "int64"
+    if pat.is_floating(dtype) or pat.is_decimal(dtype):
+        return "float64"
+    return "string" if pat.is_string(dtype) or pat.is_large_string(dtype) else None
+
+
+def _count_missing(column: pa.ChunkedArray) -> int:
+    import pyarrow.compute as pc
+    import pyarrow.types as pat
+
+    return int(pc.sum(pc.is_null(column, nan_is_null=pat.is_floating(column.type))).as_py() or 0)
+
+
+def _count_unknown(column: pa.ChunkedArray, field: Field) -> int:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if field.categories is None:
+        return 0
+    present = column.drop_null()
+    known = pc.is_in(present, value_set=pa.array(field.categories, type=present.type))
+    return len(present) - int(pc.sum(known).as_py() or 0)
+
+
+def _to_numbers(column: pa.ChunkedArray, field: Field) -> FloatArray:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if field.categories is not None:
+        column = pc.index_in(column, value_set=pa.array(field.categories, type=column.type))
+    if _type_of(column.type) == "bool":
+        column = column.cast(pa.int8())
+    floats = column.cast(pa.float64(), safe=False)
+    return np.asarray(pc.fill_null(floats, float("nan")).to_numpy(), dtype=np.float64)
+
+
+def _unsupported(name: str, dtype: str, hint: str) -> InvalidInput:
+    return InvalidInput(
+        "signature.type_unsupported", f"{name[:80]!r} is of type {dtype[:60]}.", hint=hint
+    )
+
+
+def _rows_refused(problem: str) -> InvalidInput:
+    return InvalidInput(
+        "signature.rows_refused", problem, hint="Give rows with all columns of the signature."
+    )

@@ -1,0 +1,306 @@
+"""Registering a model version and moving an alias."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated
+
+import numpy as np
+from msgspec import Meta, Struct
+
+from everloop.core.digest import Digest, parse_digest
+from everloop.core.errors import Conflict, Denied, EverloopError, InvalidInput, NotFound
+from everloop.core.ids import Id, check_name, is_id
+from everloop.core.manifest import FileEntry, Files, make_manifest
+from everloop.core.ports import BlobStore, where
+from everloop.kernel.nodes import require_node
+from everloop.kernel.safe_load import LoadPolicy
+from everloop.kernel.unit_of_work import Desk, View, Work
+from everloop.kernel.verbs import verb
+from everloop.registry.aliases import check_alias, move_alias
+from everloop.registry.examples import read_examples
+from everloop.registry.formats import (
+    ModelFormat,
+    Predictor,
+    artifact_digest,
+    load_predictor,
+    open_version,
+    require_inputs,
+    require_order,
+)
+from everloop.registry.model import AliasMove, Model, ModelVersion
+from everloop.registry.queries import (
+    PRODUCTION,
+    RefText,
+    find_model,
+    get_model,
+    latest_version,
+    resolve_model,
+)
+from everloop.registry.signature import (
+    Signature,
+    check_signature,
+    find_breaks,
+    find_row_problems,
+    to_matrix,
+)
+from everloop.registry.versioning import Bump, Comparison, Override, decide_bump, override_bump
+
+Name = Annotated[str, Meta(min_length=1, max_length=100)]
+Text = Annotated[str, Meta(max_length=2_000)]
+BlobName = Annotated[Digest, Meta(max_length=80)]
+RowId = Annotated[Id, Meta(max_length=36)]
+Params = Annotated[
+    dict[Annotated[str, Meta(max_length=200)], Annotated[str, Meta(max_length=2_000)]],
+    Meta(max_length=1_000),
+]
+
+
+class RegisterModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A trained model; the bytes of its files are uploaded before.
+
+    Attributes:
+        signature: What it takes and answers; its output names the target.
+        run: Id of the run that trained it.
+        dataset: Id of the dataset version it was trained on.
+        holdout: Id of a dataset version kept from training, on which gates measure it.
+        reference: Blob of the reference of its training inputs.
+        examples: Blob of a Parquet table of example rows.
+        bump: The part of the version to raise, against the rule; needs ``bump_reason``.
+    """
+
+    name: Name
+    files: Files
+    format: ModelFormat
+    signature: Signature
+    description: Text = ""
+    run: RowId | None = None
+    dataset: RowId | None = None
+    holdout: RowId | None = None
+    reference: BlobName | None = None
+    examples: BlobName | None = None
+    params: Params = {}
+    bump: Override | None = None
+    bump_reason: Text = ""
+
+
+class MoveAlias(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The alias to move, and the version to point it at; None takes it away."""
+
+    model: Name
+    alias: Name
+    version: RefText | None
+    why: Annotated[str, Meta(min_length=1, max_length=2_000)]
+
+
+class _Registration(Struct, frozen=True, kw_only=True):
+    """What is worked out about a registration before its transaction."""
+
+    artifact: Digest
+    files: tuple[FileEntry, ...]
+    previous: int
+    bump: Bump
+
+
+def _prepare_register(ask: RegisterModel, desk: Desk) -> _Registration:
+    check_name(ask.name, "Model")
+    check_signature(ask.signature)
+    files = make_manifest(ask.files).files
+    for digest in (*(entry.digest for entry in files), ask.reference, ask.examples):
+        if digest is not None:
+            parse_digest(digest)
+    blobs, policy = desk.services.blobs, desk.services.policy
+    with desk.read() as view:
+        model = find_model(view, ask.name)
+        previous = latest_version(view, model.id) if model else None
+    data = _read(blobs, files)
+    predictor = load_predictor(ask.format, data, policy)
+    try:
+        require_order(ask.format, data, ask.signature)
+        require_inputs(predictor, ask.signature)
+        _try_examples(ask, predictor, blobs)
+        found = decide_bump(
+            previous.version if previous else None,
+            find_breaks(previous.signature, ask.signature) if previous else (),
+            _compare(previous, ask.signature, predictor, blobs, policy),
+        )
+    finally:
+        predictor.close()
+    if ask.bump is not None:
+        before = previous.version if previous else None
+        found = override_bump(before, found, ask.bump, ask.bump_reason)
+    return _Registration(
+        artifact=artifact_digest(ask.format, files, ask.signature),
+        files=files,
+        previous=previous.number if previous else 0,
+        bump=found,
+    )
+
+
+@verb("model.register", permission="model:write", prepare=_prepare_register)
+def register_model(ask: RegisterModel, work: Work, found: _Registration) -> ModelVersion:
+    """Register a trained model as the next version; the same artifact again changes nothing.
+
+    Raises:
+        InvalidInput: files, signature and examples do not fit together.
+        UnsafeArtifact: the server's policy does not trust the format or a type in it.
+        NotFound: a run, a dataset version or bytes that it names do not exist.
+        Conflict: ``model.version_raced`` when another version was registered meanwhile.
+    """
+    _require_origins(work, ask)
+    model = find_model(work, ask.name)
+    if model is not None:
+        known = work.first(ModelVersion, *where(model=model.id, artifact=found.artifact))
+        if known is not None:
+            return known
+    else:
+        model = work.insert(
+            Model(
+                id=work.new_id(),
+                project=work.project,
+                name=ask.name,
+                description=ask.description,
+                created_at=work.now,
+            )
+        )
+    latest = latest_version(work, model.id)
+    if (latest.number if latest else 0) != found.previous:
+        raise Conflict(
+            "model.version_raced",
+            f"Another version of {ask.name!r} was registered at the same time.",
+            hint="Register again; the version number depends on the one before.",
+        )
+    version = ModelVersion(
+        id=work.new_id(),
+        project=work.project,
+        model=model.id,
+        name=ask.name,
+        number=found.previous + 1,
+        version=str(found.bump.version),
+        artifact=found.artifact,
+        files=found.files,
+        format=ask.format,
+        signature=ask.signature,
+        target=ask.signature.output.name,
+        run=ask.run,
+        dataset_version=ask.dataset,
+        holdout=ask.holdout,
+        reference=ask.reference,
+        examples=ask.examples,
+        params=ask.params,
+        bump=found.bump.kind,
+        bump_reason=found.bump.reason,
+        created_at=work.now,
+        created_by=work.caller.actor,
+    )
+    work.touch(f"model_version:{version.id}", f"model:{model.id}")
+    work.insert(version)
+    _link_origins(work, version)
+    return version
+
+
+@verb("model.alias", permission="model:release")
+def set_alias(ask: MoveAlias, work: Work) -> AliasMove:
+    """Point an alias of a model at a version, with the reason on record.
+
+    Raises:
+        Denied: ``alias.reserved`` for ``production``, which only releases move.
+        NotFound: the model or the version does not exist.
+        InvalidInput: ``alias.invalid`` or ``alias.other_model``.
+    """
+    check_alias(ask.alias)
+    if ask.alias.lower() == PRODUCTION:
+        raise Denied(
+            "alias.reserved",
+            "The alias 'production' moves only with a release that passed its gate.",
+            hint="Start a release, or roll one back; choose another alias for your own marks.",
+        )
+    model = get_model(work, ask.model)
+    version = None
+    if ask.version is not None:
+        is_whole = "@" in ask.version or ":" in ask.version or is_id(ask.version)
+        version = resolve_model(work, ask.version if is_whole else f"{model.name}@{ask.version}")
+    work.touch(f"model:{model.id}")
+    return move_alias(work, model, ask.alias, version, ask.why)
+
+
+def _read(blobs: BlobStore, files: Iterable[FileEntry]) -> dict[str, bytes]:
+    read = {}
+    for entry in files:
+        data = blobs.get(entry.digest)
+        if len(data) != entry.size_bytes:
+            raise InvalidInput(
+                "file.size_mismatch",
+                f"{entry.path[:80]!r} has {len(data)} bytes, not {entry.size_bytes}.",
+                hint="State the size of the bytes that were uploaded.",
+            )
+        read[entry.path] = data
+    return read
+
+
+def _try_examples(ask: RegisterModel, predictor: Predictor, blobs: BlobStore) -> None:
+    """Refuse examples that do not fit the signature; the model must answer them without error."""
+    if ask.examples is None:
+        return
+    table = read_examples(blobs, ask.examples)
+    problems = find_row_problems(ask.signature, table)
+    if problems:
+        raise InvalidInput(
+            "model.examples_refused",
+            f"The example rows do not fit the signature: {'; '.join(problems[:3])}.",
+            hint="Take examples from data with the columns and values of the training table.",
+        )
+    predictor.predict(to_matrix(ask.signature, table))
+
+
+def _compare(
+    previous: ModelVersion | None,
+    signature: Signature,
+    predictor: Predictor,
+    blobs: BlobStore,
+    policy: LoadPolicy,
+) -> Comparison:
+    """Compare the answers of two versions on the previous one's examples, as its callers ask."""
+    if previous is None or previous.examples is None:
+        return Comparison(None)
+    try:
+        table = read_examples(blobs, previous.examples)
+        rows = to_matrix(signature, table)
+        older = open_version(blobs, previous, policy)
+    except EverloopError:
+        # Whatever cannot be compared counts as changed: a minor version claims less than a patch.
+        return Comparison(None)
+    try:
+        before = older.predict(to_matrix(previous.signature, table))
+    finally:
+        older.close()
+    after = predictor.predict(rows)
+    same = (before == after) | (np.isnan(before) & np.isnan(after))
+    return Comparison(len(before), int((~same).sum()))
+
+
+def _require_origins(view: View, ask: RegisterModel) -> None:
+    for kind, key in (
+        ("run", ask.run),
+        ("dataset_version", ask.dataset),
+        ("dataset_version", ask.holdout),
+    ):
+        if key is not None:
+            require_node(view, kind, key)
+    for digest in (ask.reference, ask.examples):
+        if digest is not None and view.services.blobs.size(digest) is None:
+            raise NotFound(
+                "blob.not_found",
+                f"The bytes {digest} are not stored.",
+                hint="Upload the bytes first, then name their digest.",
+            )
+
+
+def _link_origins(work: Work, version: ModelVersion) -> None:
+    node = f"model_version:{version.id}"
+    if version.run is not None:
+        work.link(node, "trained_by", f"run:{version.run}")
+    if version.dataset_version is not None:
+        work.link(node, "trained_on", f"dataset_version:{version.dataset_version}")
+    if version.holdout is not None:
+        work.link(node, "held_out", f"dataset_version:{version.holdout}")

@@ -1,0 +1,53 @@
+"""The routes of a deployment as its records say; the file in the serving folder is their copy."""
+
+from __future__ import annotations
+
+from everloop.core.ids import Id
+from everloop.core.wire import CanaryTarget, Routes, Target, TokenHash
+from everloop.kernel.unit_of_work import View
+from everloop.release.model import Deployment, State
+from everloop.release.queries import live_release
+
+
+def routes_of(
+    view: View, deployment: Deployment, *, public_key: str, tokens: tuple[TokenHash, ...] = ()
+) -> Routes:
+    """Return which versions answer for a deployment now.
+
+    Args:
+        view: The records.
+        deployment: Whose routes.
+        public_key: Hex of the key that seals the bundles.
+        tokens: Who may ask for predictions.
+    """
+    live = live_release(view, deployment)
+    canary = shadow = None
+    if live is not None and live.state is State.CANARY:
+        canary = CanaryTarget(
+            version_id=live.candidate,
+            bundle=bundle_path(live.candidate),
+            share=live.share,
+            salt=live.id,
+        )
+    if live is not None and live.strategy == "shadow":
+        # Through the canary, too: the champion's answers go on making pairs, which prove sooner.
+        shadow = _target(live.candidate)
+    return Routes(
+        epoch=deployment.epoch,
+        deployment=deployment.name,
+        public_key=public_key,
+        tokens=tokens,
+        champion=_target(deployment.champion),
+        canary=canary,
+        shadow=shadow,
+        previous=_target(deployment.previous),
+    )
+
+
+def bundle_path(version: Id) -> str:
+    """Return where the bundle of a version lies in the serving folder."""
+    return f"bundles/{version}"
+
+
+def _target(version: Id | None) -> Target | None:
+    return None if version is None else Target(version_id=version, bundle=bundle_path(version))

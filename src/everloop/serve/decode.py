@@ -1,0 +1,197 @@
+"""Requests to matrices: one decoder per model, made from the model's signature.
+
+Types, missing and unknown fields are checked while the JSON is read, so that a wrong request costs
+no more than a right one. Every refusal names the field.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from typing import Annotated, Generic, TypeVar
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from everloop.core.clock import Instant, from_text
+from everloop.core.errors import InvalidInput, LimitExceeded
+from everloop.core.wire import Scalar
+from everloop.serve.protocol import Dtype, InputField
+
+MAX_ROWS = 1_000
+MAX_BODY_BYTES = 1_000_000
+MAX_UNIT_CHARS = 200
+MAX_FUTURE = timedelta(days=1)
+EXACT = 2**53  # integers up to here have a float64 of their own
+INPUT_HINT = "GET /v1/model shows the fields this model takes."
+
+Row = TypeVar("Row", bound=msgspec.Struct)
+Matrix = npt.NDArray[np.float64]
+
+
+class PredictRequest(msgspec.Struct, Generic[Row], frozen=True, forbid_unknown_fields=True):
+    """The body of ``POST /v1/predict``."""
+
+    inputs: list[Row]
+    at: str | None = None
+    unit: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_UNIT_CHARS)] | None = None
+
+
+class RowDecoder:
+    """Reads requests for one signature. Immutable, safe between threads."""
+
+    def __init__(self, fields: tuple[InputField, ...]) -> None:
+        self.fields = fields
+        # Field names are the user's and may be anything; attribute names are ours.
+        self._names = {f"f{place}": field.name for place, field in enumerate(fields)}
+        self._row: type[msgspec.Struct] = msgspec.defstruct(
+            "Row",
+            [_declare(place, field) for place, field in enumerate(fields)],
+            rename=self._names,
+            forbid_unknown_fields=True,
+            frozen=True,
+            kw_only=True,
+        )
+        self._decoder = msgspec.json.Decoder(PredictRequest[self._row])  # type: ignore[name-defined]
+        self._codes = [
+            (place, {value: float(code) for code, value in enumerate(field.categories or ())})
+            for place, field in enumerate(fields)
+            if field.dtype == "string"
+        ]
+
+    def decode(self, body: bytes) -> PredictRequest[msgspec.Struct]:
+        """Read a request.
+
+        Raises:
+            InvalidInput: ``request.malformed`` or ``request.invalid``, naming the field.
+            LimitExceeded: ``request.too_many_rows``.
+        """
+        try:
+            request: PredictRequest[msgspec.Struct] = self._decoder.decode(body)
+        except msgspec.ValidationError as error:
+            raise InvalidInput("request.invalid", f"{error}.", hint=INPUT_HINT) from error
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise _malformed(body, error) from error
+        if not request.inputs:
+            raise InvalidInput(
+                "request.invalid", "There are no rows - at `$.inputs`.", hint=INPUT_HINT
+            )
+        if len(request.inputs) > MAX_ROWS:
+            raise LimitExceeded(
+                "request.too_many_rows",
+                f"{len(request.inputs)} rows are too many - at `$.inputs`.",
+                hint=f"Send at most {MAX_ROWS} rows a request.",
+            )
+        return request
+
+    def from_values(self, values: Mapping[str, Scalar]) -> msgspec.Struct:
+        """Return one row from plain values.
+
+        Raises:
+            InvalidInput: ``request.invalid``.
+        """
+        try:
+            return msgspec.convert(dict(values), self._row)
+        except msgspec.ValidationError as error:
+            raise InvalidInput("request.invalid", f"{error}.", hint=INPUT_HINT) from error
+
+    def to_matrix(self, rows: Iterable[msgspec.Struct]) -> Matrix:
+        """Return the rows as numbers in the order of the signature; null is NaN.
+
+        A string is its code among the categories; one that training never saw is NaN, as a
+        missing value is. The log keeps the string itself.
+        """
+        values: list[tuple[Scalar, ...]] = [msgspec.structs.astuple(row) for row in rows]
+        if self._codes:
+            values = [self._encoded(row) for row in values]
+        return np.array(values, dtype=np.float64)
+
+    def _encoded(self, row: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
+        changed = list(row)
+        for place, codes in self._codes:
+            value = row[place]
+            changed[place] = codes.get(value) if isinstance(value, str) else None
+        return tuple(changed)
+
+
+def event_time(text: str | None, now: Instant) -> Instant:
+    """Return when the asked-about thing happens: as the caller says, or now.
+
+    Raises:
+        InvalidInput: ``request.time`` for an unreadable time or one more than a day ahead.
+    """
+    if text is None:
+        return now
+    try:
+        at = from_text(text)
+    except (InvalidInput, OverflowError) as error:
+        raise InvalidInput(
+            "request.time",
+            f"{text[:60]!r} is not a time - at `$.at`.",
+            hint="Write it as 2026-11-21T09:30:00Z, or leave it out.",
+        ) from error
+    if at - now > MAX_FUTURE:
+        raise InvalidInput(
+            "request.time",
+            f"{text[:60]!r} is more than a day in the future - at `$.at`.",
+            hint="Check the clock and the time zone of the caller.",
+        )
+    return at
+
+
+def _declare(place: int, field: InputField) -> tuple[str, object, object] | tuple[str, object]:
+    kinds: dict[Dtype, object] = {
+        "float64": float,
+        "int64": Annotated[int, msgspec.Meta(ge=-EXACT, le=EXACT)],
+        "bool": bool,
+        "string": Annotated[str, msgspec.Meta(max_length=1_000)],
+    }
+    kind = kinds[field.dtype]
+    if field.nullable:
+        return (f"f{place}", kind | None, None)  # type: ignore[operator]
+    return (f"f{place}", kind)
+
+
+def _malformed(body: bytes, error: Exception) -> InvalidInput:
+    place = _find_not_finite(body)
+    if place is not None:
+        return InvalidInput(
+            "request.invalid",
+            f"NaN and infinity are not JSON numbers - at `{place}`.",
+            hint="Send null for a missing value, if the field is nullable.",
+        )
+    return InvalidInput(
+        "request.malformed",
+        f"The body is not JSON: {str(error)[:200]}.",
+        hint='Send {"inputs": [{...}]} in UTF-8.',
+    )
+
+
+def _find_not_finite(body: bytes) -> str | None:
+    """Return the path of the first NaN or infinity in otherwise readable JSON."""
+    try:
+        return _search(
+            json.loads(body),
+            "$",
+            lambda item: isinstance(item, float) and not math.isfinite(item),
+        )
+    except (ValueError, RecursionError):
+        return None
+
+
+def _search(value: object, path: str, is_wanted: Callable[[object], bool]) -> str | None:
+    if is_wanted(value):
+        return path
+    inner: Iterable[tuple[str, object]] = ()
+    if isinstance(value, dict):
+        inner = ((f"{path}.{key}", item) for key, item in value.items())
+    elif isinstance(value, list):
+        inner = ((f"{path}[{place}]", item) for place, item in enumerate(value))
+    for where, item in inner:
+        found = _search(item, where, is_wanted)
+        if found is not None:
+            return found
+    return None

@@ -1,0 +1,66 @@
+"""Blobs in a dictionary: for tests and for stores that live as long as their process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from everloop.core.digest import Digest, content_digest
+from everloop.core.errors import NotFound
+
+
+class MemoryBlobStore:
+    """A blob store that forgets with its process; meets the port's contract but for durability."""
+
+    def __init__(self) -> None:
+        self._bytes: dict[Digest, bytes] = {}
+        self._lock = threading.Lock()
+
+    def put(self, data: bytes) -> Digest:
+        """Store bytes; return their digest."""
+        digest = content_digest(data)
+        with self._lock:
+            self._bytes.setdefault(digest, bytes(data))
+        return digest
+
+    def put_file(self, path: Path) -> Digest:
+        """Store a file's bytes."""
+        return self.put(path.read_bytes())
+
+    def get(self, digest: Digest) -> bytes:
+        """Return the bytes.
+
+        Raises:
+            NotFound: ``blob.not_found``.
+        """
+        with self._lock:
+            found = self._bytes.get(digest)
+        if found is None:
+            raise NotFound(
+                "blob.not_found",
+                f"No bytes are stored under {digest}.",
+                hint="Put them first, or restore the blob store from a backup.",
+            )
+        return found
+
+    def stream(self, digest: Digest) -> Iterator[bytes]:
+        """Yield the bytes."""
+        yield self.get(digest)
+
+    def size(self, digest: Digest) -> int | None:
+        """Return the size in bytes, or None."""
+        with self._lock:
+            found = self._bytes.get(digest)
+        return None if found is None else len(found)
+
+    def digests(self) -> Iterator[Digest]:
+        """Yield every stored digest."""
+        with self._lock:
+            present = list(self._bytes)
+        yield from present
+
+    def delete(self, digest: Digest) -> bool:
+        """Remove the bytes; return whether they were there."""
+        with self._lock:
+            return self._bytes.pop(digest, None) is not None

@@ -1,0 +1,188 @@
+"""The transaction that SQLite and PostgreSQL share: records in and out of a driver's cursor.
+
+It runs prepared texts on the driver itself. SQLAlchemy describes the schema for migrations, but is
+not on this path: importing it takes half a second, more than most commands of the CLI.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from everloop.core.errors import Conflict, StaleVersion
+from everloop.core.ids import Id
+from everloop.core.ports import Condition
+from everloop.core.records import Kind, R, Record
+from everloop.storage.statements import Dialect, Fixed, Query, joined
+from everloop.storage.tables import Row, SqlValue, Table, tables_of, to_parameter
+
+
+class Cursor(Protocol):
+    """What a driver gives back for a statement."""
+
+    @property
+    def rowcount(self) -> int:
+        """How many rows a change met."""
+        ...
+
+    def fetchall(self) -> Sequence[Row]:
+        """Return all rows of the answer."""
+        ...
+
+
+Execute = Callable[[str, Sequence[SqlValue]], Cursor]
+
+
+class Schema:
+    """The tables of all kinds with their statements in one dialect; made once per store."""
+
+    def __init__(self, kinds: Mapping[str, Kind], dialect: Dialect) -> None:
+        self.kinds = kinds
+        tables = tables_of(kinds)
+        self._by_type: dict[type[Record], tuple[Table, Fixed, Query]] = {
+            table.kind.type: (table, Fixed.of(table, dialect), Query(table, dialect))
+            for table in tables.values()
+        }
+        self.limit = f" LIMIT {dialect.mark}"
+
+    def of(self, kind: type[Record]) -> tuple[Table, Fixed, Query]:
+        """Return a kind's table and statements.
+
+        Raises:
+            LookupError: the store was opened without this kind.
+        """
+        return self._by_type[kind]
+
+
+class SqlTransaction:
+    """One transaction on a connection that its store has begun and will end."""
+
+    def __init__(self, schema: Schema, execute: Execute, *, is_read_only: bool) -> None:
+        self._schema = schema
+        self._execute: Execute | None = execute
+        self._is_read_only = is_read_only
+        self._refusal: Conflict | None = None
+
+    def require_sound(self) -> None:
+        """Let the store commit.
+
+        Raises:
+            Conflict: one was raised within, after which only a rollback is right.
+        """
+        if self._refusal is not None:
+            raise self._refusal
+
+    def end(self) -> None:
+        """Refuse all further use."""
+        self._execute = None
+
+    def insert(self, record: Record) -> None:
+        """Add a row.
+
+        Raises:
+            Conflict: ``record.exists``.
+        """
+        table, fixed, _ = self._writable(record)
+        self._change(table, fixed.insert, table.to_row(record))
+
+    def replace(self, record: R) -> R:
+        """Overwrite the row of the same id and revision.
+
+        Raises:
+            StaleVersion: ``record.stale``.
+            Conflict: ``record.exists``.
+        """
+        table, fixed, _ = self._writable(record)
+        fresh = msgspec.structs.replace(record, revision=record.revision + 1)
+        values = (*table.to_row(fresh), record.id, record.revision)
+        if self._change(table, fixed.replace, values) != 1:
+            raise stale(table.name)
+        return fresh
+
+    def delete(self, record: Record) -> None:
+        """Remove the row of the same id and revision.
+
+        Raises:
+            StaleVersion: ``record.stale``.
+        """
+        table, fixed, _ = self._writable(record)
+        if self._change(table, fixed.delete, (record.id, record.revision)) != 1:
+            raise stale(table.name)
+
+    def find(self, kind: type[R], id: Id) -> R | None:
+        """Return the row with this id, or None."""
+        table, fixed, _ = self._schema.of(kind)
+        rows = self._run(fixed.find, (to_parameter(table, "id", id),)).fetchall()
+        return table.from_row(rows[0], kind) if rows else None
+
+    def select(
+        self,
+        kind: type[R],
+        *conditions: Condition,
+        order: str = "id",
+        descending: bool = False,
+        limit: int | None = None,
+        after: R | None = None,
+    ) -> list[R]:
+        """Return rows that meet all conditions, sorted, nulls first, then by id."""
+        table, fixed, query = self._schema.of(kind)
+        filters = query.filters(conditions)
+        if after is not None:
+            filters.append(query.after(after, order, descending=descending))
+        clause = joined(filters)
+        text = fixed.select + clause.text + query.order(order, descending=descending)
+        values: tuple[SqlValue, ...] = clause.values
+        if limit is not None:
+            text, values = text + self._schema.limit, (*values, limit)
+        return [table.from_row(row, kind) for row in self._run(text, values).fetchall()]
+
+    def count(self, kind: type[Record], *conditions: Condition) -> int:
+        """Return how many rows meet all conditions."""
+        _, fixed, query = self._schema.of(kind)
+        clause = joined(query.filters(conditions))
+        found = self._run(fixed.count + clause.text, clause.values).fetchall()[0][0]
+        assert isinstance(found, int)
+        return found
+
+    def _writable(self, record: Record) -> tuple[Table, Fixed, Query]:
+        if self._is_read_only:
+            message = "a read transaction can't write"
+            raise TypeError(message)
+        return self._schema.of(type(record))
+
+    def _change(self, table: Table, text: str, values: Sequence[SqlValue]) -> int:
+        try:
+            return self._run(text, values).rowcount
+        except DuplicateRow as error:
+            self._refusal = exists(table.name)
+            raise self._refusal from error
+
+    def _run(self, text: str, values: Sequence[SqlValue]) -> Cursor:
+        if self._execute is None:
+            message = "this transaction has ended"
+            raise RuntimeError(message)
+        return self._execute(text, values)
+
+
+class DuplicateRow(Exception):
+    """A driver reported that an id or a unique group is taken."""
+
+
+def exists(kind: str) -> Conflict:
+    """Return the refusal of a row whose id or unique group is taken."""
+    return Conflict(
+        "record.exists",
+        f"There is such a {kind.replace('_', ' ')} already.",
+        hint="Read what is there; another call may have made it just now.",
+    )
+
+
+def stale(kind: str) -> StaleVersion:
+    """Return the refusal of a change to a row that moved on."""
+    return StaleVersion(
+        "record.stale",
+        f"This {kind.replace('_', ' ')} was changed by somebody else.",
+        hint="Read it again, then retry.",
+    )

@@ -1,0 +1,109 @@
+"""What a run may log: the same checks in the training process and on the server.
+
+Because the client refuses at the call what the server would refuse later, a spool that was
+written can also be shipped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from everloop.core.errors import InvalidInput, LimitExceeded
+
+MAX_KEY_CHARS: Final = 250
+MAX_PARAM_CHARS: Final = 6_000
+MAX_TAG_CHARS: Final = 5_000
+MAX_PARAMS_A_RUN: Final = 2_000
+MAX_KEYS_A_RUN: Final = 10_000
+MAX_POINTS_A_BATCH: Final = 200_000
+MAX_PATH_CHARS: Final = 500
+MAX_NAME_CHARS: Final = 200
+MAX_ERROR_CHARS: Final = 8_000
+MIN_STEP: Final = -(2**63)
+MAX_STEP: Final = 2**63 - 1
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+
+
+def check_key(key: object, what: str) -> str:
+    """Return a metric, parameter or tag name unchanged if it is usable.
+
+    Raises:
+        InvalidInput: ``run.key_invalid``.
+    """
+    if isinstance(key, str) and 0 < len(key) <= MAX_KEY_CHARS and _CONTROL.search(key) is None:
+        return key
+    raise InvalidInput(
+        "run.key_invalid",
+        f"{what} name {str(key)[:60]!r} is not usable.",
+        hint=f"Use a text of 1 to {MAX_KEY_CHARS} characters without control characters.",
+    )
+
+
+def check_texts(values: Mapping[str, str], what: str, max_chars: int) -> None:
+    """Let parameters or tags pass, or refuse them by name.
+
+    Raises:
+        InvalidInput: ``run.key_invalid``, ``run.value_too_long``.
+    """
+    for key, value in values.items():
+        check_key(key, what)
+        if len(value) > max_chars:
+            raise InvalidInput(
+                "run.value_too_long",
+                f"{what} {key[:60]!r} has {len(value)} characters.",
+                hint=f"At most {max_chars}; log long texts as an artifact.",
+            )
+        if "\x00" in value or not is_unicode(value):
+            raise InvalidInput(
+                "run.value_invalid",
+                f"{what} {key[:60]!r} holds characters that cannot be stored.",
+                hint="Log binary content as an artifact.",
+            )
+
+
+def check_artifact_path(path: str) -> str:
+    """Return an artifact's path unchanged if it stays inside its run.
+
+    Raises:
+        InvalidInput: ``run.path_invalid``.
+    """
+    parts = path.split("/")
+    if (
+        0 < len(path) <= MAX_PATH_CHARS
+        and _CONTROL.search(path) is None
+        and "\\" not in path
+        and ":" not in parts[0]
+        and not {"", ".", ".."} & set(parts)
+    ):
+        return path
+    raise InvalidInput(
+        "run.path_invalid",
+        f"Artifact path {path[:60]!r} is not usable.",
+        hint="Use a relative path with forward slashes, such as plots/loss.png.",
+    )
+
+
+def check_count(count: int, most: int, what: str) -> None:
+    """Refuse more than a run or batch may hold.
+
+    Raises:
+        LimitExceeded: ``run.too_many``.
+    """
+    if count > most:
+        raise LimitExceeded(
+            "run.too_many",
+            f"{count} {what} are more than the {most} allowed.",
+            hint="Log less often, or split the work into several runs.",
+        )
+
+
+def is_unicode(text: str) -> bool:
+    """Tell whether the text can be written as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

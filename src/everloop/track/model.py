@@ -1,0 +1,127 @@
+"""Records of tracking: what ran, with which parameters, and what it measured.
+
+Metric points are never rows: they stand in compressed columns (see ``columns``), with one summary
+row beside them for lists and search.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from everloop.core.clock import Instant
+from everloop.core.digest import Digest
+from everloop.core.ids import ActorId, Id, ProjectId
+from everloop.core.records import Record, record
+
+
+class RunStatus(StrEnum):
+    """Where a run stands; ``killed`` means that its process went away without a word."""
+
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+    KILLED = "killed"
+
+
+@record("experiment", unique=(("project", "name"),))
+class Experiment(Record, frozen=True, kw_only=True):
+    """A named group of runs."""
+
+    project: ProjectId
+    name: str
+    created_at: Instant
+    created_by: ActorId
+
+
+@record(
+    "run",
+    index=(("project", "experiment"), ("project", "status"), ("project", "pipeline"), ("parent",)),
+)
+class Run(Record, frozen=True, kw_only=True):
+    """One execution that logs parameters, metrics and artifacts.
+
+    Attributes:
+        pipeline: Name of the pipeline that it executes, None for a plain run.
+        environment: Blob with the captured environment as canonical JSON.
+        code_commit: Git commit of the code, None outside a repository.
+        error: Why it failed, in the words of the failure.
+    """
+
+    project: ProjectId
+    experiment: Id
+    name: str
+    status: RunStatus
+    started_at: Instant
+    ended_at: Instant | None = None
+    parent: Id | None = None
+    pipeline: str | None = None
+    params: dict[str, str]
+    tags: dict[str, str]
+    environment: Digest | None = None
+    code_commit: str | None = None
+    error: str | None = None
+    created_by: ActorId
+
+
+@record("run_cursor", unique=(("run",),))
+class RunCursor(Record, frozen=True, kw_only=True):
+    """How far a run's spool has arrived: the offset behind its last batch, and when that came."""
+
+    project: ProjectId
+    run: Id
+    offset: int
+    at: Instant
+
+
+@record("metric_chunk", unique=(("run", "key", "seq"),))
+class MetricChunk(Record, frozen=True, kw_only=True):
+    """Consecutive points of one metric in columnar form.
+
+    Exactly one of ``data`` and ``blob`` is set: small chunks live in the row, and the last one
+    grows until it is full; large batches are blobs.
+    """
+
+    project: ProjectId
+    run: Id
+    key: str
+    seq: int
+    count: int
+    first_step: int
+    last_step: int
+    data: bytes | None = None
+    blob: Digest | None = None
+
+
+@record("metric_summary", unique=(("run", "key"),))
+class MetricSummary(Record, frozen=True, kw_only=True):
+    """What lists show of a metric without reading its points.
+
+    Attributes:
+        last: Value at the greatest step, None when it is not finite.
+        last_text: The same value exactly, such as ``0.25``, ``nan`` or ``inf``.
+        minimum: Least finite value.
+        maximum: Greatest finite value.
+        not_finite: How many values are NaN or infinite.
+    """
+
+    project: ProjectId
+    run: Id
+    key: str
+    count: int
+    last_step: int
+    last: float | None
+    last_text: str
+    minimum: float | None
+    maximum: float | None
+    not_finite: int
+
+
+@record("artifact_entry", unique=(("run", "path"),))
+class ArtifactEntry(Record, frozen=True, kw_only=True):
+    """One file that a run kept."""
+
+    project: ProjectId
+    run: Id
+    path: str
+    digest: Digest
+    size_bytes: int

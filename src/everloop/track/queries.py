@@ -1,0 +1,327 @@
+"""Questions about runs, their metrics, artifacts and experiments."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import msgspec
+
+from everloop.core.clock import Instant
+from everloop.core.errors import InvalidInput, NotFound
+from everloop.core.ids import Id
+from everloop.core.ports import Compare, Condition, where
+from everloop.kernel.unit_of_work import View
+from everloop.kernel.verbs import query
+from everloop.track import columns
+from everloop.track.model import (
+    ArtifactEntry,
+    Experiment,
+    MetricSummary,
+    Run,
+    RunCursor,
+    RunStatus,
+)
+from everloop.track.series import read_series
+
+MAX_HISTORY_POINTS = 100_000
+Limit = Annotated[int, msgspec.Meta(ge=1, le=1_000)]
+Text = Annotated[str, msgspec.Meta(max_length=300)]
+
+
+class ListRuns(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What ``run.list`` takes; newest runs come first."""
+
+    experiment: Text | None = None
+    status: RunStatus | None = None
+    pipeline: Text | None = None
+    parent: Text | None = None
+    limit: Limit = 100
+    after: Text | None = None
+
+
+class RunRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One run in a list.
+
+    Attributes:
+        seconds: How long it ran; None while it runs.
+    """
+
+    id: Id
+    name: str
+    experiment: str
+    pipeline: str | None
+    status: RunStatus
+    started_at: Instant
+    ended_at: Instant | None
+    seconds: float | None
+    created_by: str
+    params: dict[str, str]
+    metrics: dict[str, str]
+    error: str | None
+
+
+class RunList(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of ``run.list``."""
+
+    items: tuple[RunRow, ...]
+    next: str | None
+
+
+class ShowRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What ``run.show`` takes."""
+
+    run: Text
+
+
+class RunDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of ``run.show``.
+
+    Attributes:
+        offset: How far the run's spool has arrived.
+        last_heard: When the last batch came.
+    """
+
+    run: Run
+    experiment: str
+    metrics: tuple[MetricSummary, ...]
+    artifacts: int
+    offset: int
+    last_heard: Instant | None
+
+
+class ReadHistory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What ``run.history`` takes; ``max_points`` 0 asks for as many as one answer may hold."""
+
+    run: Text
+    key: Text
+    max_points: Annotated[int, msgspec.Meta(ge=0, le=MAX_HISTORY_POINTS)] = 1_000
+
+
+class RunHistory(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of ``run.history``: columns of equal length in step order.
+
+    Attributes:
+        times: Seconds since 1970 in UTC.
+        values: Numbers; ``NaN``, ``Infinity`` and ``-Infinity`` are texts, for JSON has no such
+            numbers.
+        count: How many points there are in all.
+        sampled: Whether some were left out; extremes never are.
+    """
+
+    run: Id
+    key: str
+    steps: tuple[int, ...]
+    times: tuple[float, ...]
+    values: tuple[float | str, ...]
+    count: int
+    sampled: bool
+
+
+class ListArtifacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What ``run.artifacts`` takes."""
+
+    run: Text
+    limit: Limit = 100
+    after: Text | None = None
+
+
+class ArtifactList(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of ``run.artifacts``."""
+
+    items: tuple[ArtifactEntry, ...]
+    next: str | None
+
+
+class ListExperiments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What ``experiment.list`` takes."""
+
+    limit: Limit = 100
+    after: Text | None = None
+
+
+class ExperimentRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One experiment in a list."""
+
+    id: Id
+    name: str
+    created_at: Instant
+    runs: int
+
+
+class ExperimentList(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of ``experiment.list``."""
+
+    items: tuple[ExperimentRow, ...]
+    next: str | None
+
+
+@query("run.list", permission="run:read")
+def list_runs(ask: ListRuns, view: View) -> RunList:
+    """List runs, the newest first, by experiment, status, pipeline or parent.
+
+    Raises:
+        NotFound: ``experiment.not_found``.
+    """
+    conditions: list[Condition] = []
+    if ask.experiment is not None:
+        conditions += where(experiment=_find_experiment(view, ask.experiment).id)
+    if ask.status is not None:
+        conditions += where(status=ask.status)
+    if ask.pipeline is not None:
+        conditions += where(pipeline=ask.pipeline)
+    if ask.parent is not None:
+        conditions += where(parent=ask.parent)
+    if ask.after is not None:
+        conditions.append(Condition("id", Compare.LT, ask.after))
+    size = page_size(ask.limit)
+    found = view.select(Run, *conditions, descending=True, limit=size + 1)
+    page = found[:size]
+    names: dict[Id, str] = {}
+    for run in page:
+        if run.experiment not in names:
+            names[run.experiment] = view.get(Experiment, run.experiment).name
+    latest = _latest_metrics(view, [run.id for run in page])
+    return RunList(
+        items=tuple(_to_row(run, names[run.experiment], latest.get(run.id, {})) for run in page),
+        next=page[-1].id if len(found) > size else None,
+    )
+
+
+def _find_experiment(view: View, name: str) -> Experiment:
+    found = view.first(Experiment, *where(name=name))
+    if found is None:
+        raise NotFound(
+            "experiment.not_found",
+            f"There is no experiment {name[:60]!r}.",
+            hint="List them with `everloop experiments`.",
+        )
+    return found
+
+
+def _latest_metrics(view: View, runs: list[Id]) -> dict[Id, dict[str, str]]:
+    latest: dict[Id, dict[str, str]] = {}
+    if runs:
+        for row in view.select(MetricSummary, Condition("run", Compare.IN, tuple(runs))):
+            latest.setdefault(row.run, {})[row.key] = row.last_text
+    return latest
+
+
+def _to_row(run: Run, experiment: str, metrics: dict[str, str]) -> RunRow:
+    seconds = None if run.ended_at is None else (run.ended_at - run.started_at).total_seconds()
+    return RunRow(
+        id=run.id,
+        name=run.name,
+        experiment=experiment,
+        pipeline=run.pipeline,
+        status=run.status,
+        started_at=run.started_at,
+        ended_at=run.ended_at,
+        seconds=seconds,
+        created_by=run.created_by,
+        params=run.params,
+        metrics=metrics,
+        error=run.error,
+    )
+
+
+@query("run.show", permission="run:read")
+def show_run(ask: ShowRun, view: View) -> RunDetails:
+    """Show one run with the summary of each of its metrics.
+
+    Raises:
+        NotFound: ``run.not_found``.
+    """
+    run = view.get(Run, Id(ask.run.removeprefix("run:")))
+    cursor = view.first(RunCursor, *where(run=run.id))
+    return RunDetails(
+        run=run,
+        experiment=view.get(Experiment, run.experiment).name,
+        metrics=tuple(view.select(MetricSummary, *where(run=run.id), order="key")),
+        artifacts=view.count(ArtifactEntry, *where(run=run.id)),
+        offset=cursor.offset if cursor else 0,
+        last_heard=cursor.at if cursor else None,
+    )
+
+
+@query("run.history", permission="run:read")
+def read_history(ask: ReadHistory, view: View) -> RunHistory:
+    """Return the points of one metric, thinned out so that extremes stay.
+
+    Raises:
+        NotFound: ``run.not_found`` or ``metric.not_found``.
+        InvalidInput: ``metric.max_points_invalid``.
+    """
+    run = view.get(Run, Id(ask.run.removeprefix("run:")))
+    if not 0 <= ask.max_points <= MAX_HISTORY_POINTS:
+        raise InvalidInput(
+            "metric.max_points_invalid",
+            f"{ask.max_points} points cannot be asked for.",
+            hint=f"Ask for 1 to {MAX_HISTORY_POINTS} points.",
+        )
+    if view.first(MetricSummary, *where(run=run.id, key=ask.key)) is None:
+        raise NotFound(
+            "metric.not_found",
+            f"Run {run.id} has no metric {ask.key[:60]!r}.",
+            hint="`everloop runs show` lists the metrics of a run.",
+        )
+    points = read_series(view, run.id, ask.key)
+    shown = columns.downsample(points, ask.max_points or MAX_HISTORY_POINTS)
+    return RunHistory(
+        run=run.id,
+        key=ask.key,
+        steps=tuple(shown.steps.tolist()),
+        times=tuple((shown.times_us / 1e6).tolist()),
+        values=tuple(_to_json(value) for value in shown.values.tolist()),
+        count=len(points.steps),
+        sampled=len(shown.steps) < len(points.steps),
+    )
+
+
+def _to_json(value: float) -> float | str:
+    if math.isfinite(value):
+        return value
+    if math.isnan(value):
+        return "NaN"
+    return "Infinity" if value > 0 else "-Infinity"
+
+
+@query("run.artifacts", permission="run:read")
+def list_artifacts(ask: ListArtifacts, view: View) -> ArtifactList:
+    """List the files that a run kept, in the order in which they came.
+
+    Raises:
+        NotFound: ``run.not_found``.
+    """
+    run = view.get(Run, Id(ask.run.removeprefix("run:")))
+    later = () if ask.after is None else (Condition("id", Compare.GT, ask.after),)
+    size = page_size(ask.limit)
+    found = view.select(ArtifactEntry, *where(run=run.id), *later, limit=size + 1)
+    page = found[:size]
+    return ArtifactList(items=tuple(page), next=page[-1].id if len(found) > size else None)
+
+
+@query("experiment.list", permission="run:read")
+def list_experiments(ask: ListExperiments, view: View) -> ExperimentList:
+    """List experiments with how many runs each has."""
+    later = () if ask.after is None else (Condition("id", Compare.GT, ask.after),)
+    size = page_size(ask.limit)
+    found = view.select(Experiment, *later, limit=size + 1)
+    page = found[:size]
+    return ExperimentList(
+        items=tuple(
+            ExperimentRow(
+                id=row.id,
+                name=row.name,
+                created_at=row.created_at,
+                runs=view.count(Run, *where(experiment=row.id)),
+            )
+            for row in page
+        ),
+        next=page[-1].id if len(found) > size else None,
+    )
+
+
+def page_size(limit: int) -> int:
+    """Return the limit kept within what one answer may hold."""
+    return min(max(limit, 1), 1_000)

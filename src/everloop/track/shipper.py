@@ -1,0 +1,344 @@
+"""Brings a spool to the server, in batches that may be repeated without harm.
+
+A batch is named by the run and the bytes of the spool that it carries, and the server keeps a
+cursor per run: however often a process or a connection dies in between, each point is stored once.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from everloop.core.digest import parse_digest
+from everloop.core.errors import Conflict, EverloopError, StaleVersion, Unavailable
+from everloop.core.ids import Id
+from everloop.kernel.performer import Performer
+from everloop.track import columns
+from everloop.track.frames import Described, Ended, Frame, Kept, Measured, Read, Started
+from everloop.track.model import RunStatus
+from everloop.track.queries import RunDetails, ShowRun
+from everloop.track.spool import SUFFIX, Spool
+from everloop.track.verbs import (
+    ArtifactFile,
+    FinishRun,
+    LogRun,
+    MetricSeries,
+    RunFinished,
+    RunLogged,
+    RunStarted,
+    SpoolRange,
+    StartRun,
+)
+
+BATCH_POINTS: Final = 50_000
+BATCH_FRAMES: Final = 5_000
+SHIP_EVERY_S: Final = 1.0
+MAX_BACKOFF_S: Final = 30.0
+
+_log = logging.getLogger(__name__)
+
+
+class Batch(msgspec.Struct, kw_only=True):
+    """Frames gathered for one ``run.log``."""
+
+    start: int
+    end: int
+    frames: int = 0
+    points: int = 0
+    metrics: dict[str, list[Measured]] = msgspec.field(default_factory=dict)
+    params: dict[str, str] = msgspec.field(default_factory=dict)
+    tags: dict[str, str] = msgspec.field(default_factory=dict)
+    files: list[Kept] = msgspec.field(default_factory=list)
+    reads: list[str] = msgspec.field(default_factory=list)
+
+    def add(self, frame: Frame, end: int) -> None:
+        """Take one frame."""
+        self.end = end
+        self.frames += 1
+        if isinstance(frame, Measured):
+            self.points += len(frame.steps)
+            self.metrics.setdefault(frame.key, []).append(frame)
+        elif isinstance(frame, Described):
+            self.params |= frame.params
+            self.tags |= frame.tags
+        elif isinstance(frame, Kept):
+            self.files.append(frame)
+        elif isinstance(frame, Read):
+            self.reads.append(frame.dataset_version)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it should be sent before it grows further."""
+        return self.points >= BATCH_POINTS or self.frames >= BATCH_FRAMES
+
+
+class Shipment:
+    """How far one spool has been brought to the server.
+
+    Thread-safe: one thread ships at a time.
+    """
+
+    def __init__(self, spool: Spool, performer: Performer) -> None:
+        self._spool = spool
+        self._performer = performer
+        self._offset = 0
+        self._run: Id | None = None
+        self._lock = threading.Lock()
+        self.points = 0
+        self.ended: RunStatus | None = None
+
+    def ship(self) -> None:
+        """Send everything that the spool holds and the server has not.
+
+        Raises:
+            Unavailable: the server is away; what was sent before counts.
+            EverloopError: the server refuses; sending the same again would not help.
+        """
+        with self._lock:
+            while self._ship_one():
+                pass
+
+    def resume(self) -> None:
+        """Ask the server how far the run's spool has arrived.
+
+        Raises:
+            Unavailable: the server is away.
+            EverloopError: the server refuses.
+        """
+        with self._lock:
+            self._start()
+            if self._run is not None:
+                ask = ShowRun(run=self._run)
+                self._offset = self._performer.perform("run.show", ask, RunDetails).offset
+
+    def finish(self, status: RunStatus) -> None:
+        """End the run on the server for a process that did not live to say so."""
+        with self._lock:
+            if self._run is not None:
+                self._end(Ended(status=status, error=None, ended_at=None))
+
+    def _ship_one(self) -> bool:
+        """Send the next batch; return whether there may be another."""
+        batch = Batch(start=self._offset, end=self._offset)
+        ended: Ended | None = None
+        for frame, end in self._spool.read(self._offset):
+            if isinstance(frame, Ended):
+                ended = frame
+                break
+            if isinstance(frame, Started):
+                self._begin(frame)
+            batch.add(frame, end)
+            if batch.is_full:
+                break
+        if batch.end > batch.start:
+            self._send(batch)
+            return True
+        if ended is not None and self.ended is None:
+            self._end(ended)
+        return False
+
+    def _start(self) -> None:
+        for frame, _ in self._spool.read(0):
+            if isinstance(frame, Started):
+                self._begin(frame)
+            return
+
+    def _begin(self, started: Started) -> None:
+        if self._run is not None:
+            return
+        environment = None
+        if started.environment:
+            environment = self._performer.blobs.put(started.environment)
+        ask = StartRun(
+            run=started.run,
+            experiment=started.experiment,
+            name=started.name,
+            parent=started.parent,
+            pipeline=started.pipeline,
+            params=started.params,
+            tags=started.tags,
+            started_at=started.started_at,
+            environment=environment,
+            code_commit=started.code_commit,
+        )
+        request = f"run.start:{started.run}"
+        self._run = self._performer.perform("run.start", ask, RunStarted, request=request).run
+
+    def _send(self, batch: Batch) -> None:
+        assert self._run is not None
+        for kept in batch.files:
+            if self._performer.blobs.size(parse_digest(kept.digest)) is None:
+                self._performer.blobs.put_file(self._spool.kept_file(kept.digest))
+        ask = LogRun(
+            run=self._run,
+            metrics=tuple(_to_series(key, parts) for key, parts in batch.metrics.items()),
+            params=batch.params,
+            tags=batch.tags,
+            artifacts=tuple(
+                ArtifactFile(path=kept.path, digest=kept.digest, size_bytes=kept.size_bytes)
+                for kept in batch.files
+            ),
+            reads=tuple(batch.reads),
+            spool=SpoolRange(start=batch.start, end=batch.end),
+        )
+        request = f"run.log:{self._run}:{batch.start}:{batch.end}"
+        answer = self._performer.perform("run.log", ask, RunLogged, request=request)
+        self.points += answer.points
+        self._offset = answer.offset
+
+    def _end(self, ended: Ended) -> None:
+        assert self._run is not None
+        ask = FinishRun(
+            run=self._run,
+            status=ended.status,
+            error=ended.error,
+            ended_at=ended.ended_at,
+        )
+        request = f"run.finish:{self._run}:{ended.status}"
+        self._performer.perform("run.finish", ask, RunFinished, request=request)
+        self.ended = ended.status
+
+
+def _to_series(key: str, parts: Sequence[Measured]) -> MetricSeries:
+    points = columns.join(
+        [columns.to_columns(part.steps, part.times_us, part.values) for part in parts]
+    )
+    return MetricSeries(key=key, data=columns.encode(points, columns.ZLIB))
+
+
+class Courier:
+    """Ships one spool from a thread of its own, as long as the process lives.
+
+    It never raises into the training: while the server is away it tries again, ever more rarely,
+    and a refusal stops it with a line in the log. The spool stays until everything has arrived.
+    """
+
+    def __init__(self, shipment: Shipment, *, every_s: float = SHIP_EVERY_S) -> None:
+        self._shipment = shipment
+        self._every_s = every_s
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.refusal: EverloopError | None = None
+
+    def notify(self) -> None:
+        """Say that there is something to ship; starts the thread the first time."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="everloop-ship", daemon=True)
+            self._thread.start()
+        self._wake.set()
+
+    def stop(self) -> bool:
+        """Stop the thread and try once more here; return whether everything has arrived."""
+        self._stop.set()
+        self._wake.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+        return self.refusal is None and self._try()
+
+    def _work(self) -> None:
+        delay = self._every_s
+        while not self._stop.is_set() and self.refusal is None:
+            self._wake.wait()
+            self._stop.wait(delay)
+            if self._stop.is_set():
+                return
+            self._wake.clear()
+            if self._try():
+                delay = self._every_s
+            else:
+                delay = min(delay * 2, MAX_BACKOFF_S)
+                self._wake.set()
+
+    def _try(self) -> bool:
+        try:
+            self._shipment.ship()
+        except (Unavailable, StaleVersion, OSError) as error:
+            _log.info("everloop: the server is away, points wait in the spool: %s", error)
+            return False
+        except EverloopError as error:
+            self.refusal = error
+            _log.warning("everloop: the server refuses this run's points: %s", error)
+            return False
+        return True
+
+
+class Shipped(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one spool.
+
+    Attributes:
+        run: Id of the run.
+        points: Points that arrived by this call.
+        status: How the run stands now; None when nothing could be said about it.
+        problem: Why the spool is still there; None when it is done.
+    """
+
+    run: str
+    points: int
+    status: RunStatus | None
+    problem: str | None
+
+
+class SyncReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``sync_spool`` did, one item a spool of the performer's project."""
+
+    items: tuple[Shipped, ...]
+
+    @property
+    def waiting(self) -> int:
+        """How many spools are still there."""
+        return sum(item.problem is not None for item in self.items)
+
+
+def sync_spool(folder: Path, performer: Performer) -> SyncReport:
+    """Ship what earlier processes left in the spool folder, and end runs whose process died.
+
+    Runs of other projects and of live processes are left alone.
+
+    Raises:
+        Unavailable: the server is away.
+    """
+    return SyncReport(items=tuple(_sync_all(folder, performer)))
+
+
+def _sync_all(folder: Path, performer: Performer) -> Iterator[Shipped]:
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        try:
+            spool = Spool(path)
+        except Conflict:
+            continue
+        except EverloopError as error:
+            yield Shipped(run=path.stem, points=0, status=None, problem=str(error))
+            continue
+        try:
+            shipped = _sync_one(spool, performer)
+        finally:
+            spool.close()
+        if shipped is not None:
+            yield shipped
+
+
+def _sync_one(spool: Spool, performer: Performer) -> Shipped | None:
+    first = next((frame for frame, _ in spool.read(0)), None)
+    if first is None:
+        spool.remove()
+        return None
+    if not isinstance(first, Started) or first.project != performer.project:
+        return None
+    shipment = Shipment(spool, performer)
+    try:
+        shipment.resume()
+        shipment.ship()
+        if shipment.ended is None:
+            shipment.finish(RunStatus.KILLED)
+    except Unavailable:
+        raise
+    except EverloopError as error:
+        return Shipped(run=first.run, points=shipment.points, status=None, problem=str(error))
+    spool.remove()
+    return Shipped(run=first.run, points=shipment.points, status=shipment.ended, problem=None)

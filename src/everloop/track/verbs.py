@@ -1,0 +1,358 @@
+"""Verbs that change runs: start, log and finish.
+
+All three may be repeated safely. ``run.log`` also keeps a cursor per run: a batch that comes from
+a spool says which bytes of it it carries, and what has already arrived is not stored again.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from everloop.core.clock import Instant
+from everloop.core.digest import Digest, parse_digest
+from everloop.core.errors import Conflict, InvalidInput, NotFound
+from everloop.core.ids import Id, check_name, is_id
+from everloop.core.ports import where
+from everloop.kernel.nodes import require_node
+from everloop.kernel.unit_of_work import Desk, Work
+from everloop.kernel.verbs import Payload, verb
+from everloop.track import columns, limits
+from everloop.track.model import ArtifactEntry, Experiment, Run, RunCursor, RunStatus
+from everloop.track.series import PreparedSeries, add_series, prepare_series
+
+Texts = dict[str, str]
+
+
+class StartRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What ``run.start`` takes.
+
+    Attributes:
+        run: Id made by the client, so that a run can start while the server is away.
+        name: Shown name; made from the id when empty.
+        started_at: When it began, if that was before the call.
+        environment: Blob with the captured environment.
+    """
+
+    run: str
+    experiment: Annotated[str, msgspec.Meta(max_length=100)] = "default"
+    name: Annotated[str, msgspec.Meta(max_length=limits.MAX_NAME_CHARS)] = ""
+    parent: str | None = None
+    pipeline: Annotated[str, msgspec.Meta(max_length=300)] | None = None
+    params: Texts = msgspec.field(default_factory=dict)
+    tags: Texts = msgspec.field(default_factory=dict)
+    started_at: Instant | None = None
+    environment: str | None = None
+    code_commit: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+
+
+class RunStarted(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of ``run.start``."""
+
+    run: Id
+    experiment: Id
+
+
+class MetricSeries(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """New points of one metric, as a chunk in the format of ``everloop.track.columns``."""
+
+    key: str
+    data: bytes
+
+
+class ArtifactFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One file whose bytes were put before."""
+
+    path: str
+    digest: str
+    size_bytes: int
+
+
+class SpoolRange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which bytes of the run's spool a batch carries."""
+
+    start: int
+    end: int
+
+
+class LogRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What ``run.log`` takes: one batch.
+
+    Attributes:
+        reads: Ids of dataset versions that the run read.
+        spool: The part of the spool it comes from; None for a batch without a spool.
+    """
+
+    run: str
+    metrics: tuple[MetricSeries, ...] = ()
+    params: Texts = msgspec.field(default_factory=dict)
+    tags: Texts = msgspec.field(default_factory=dict)
+    artifacts: tuple[ArtifactFile, ...] = ()
+    reads: tuple[str, ...] = ()
+    spool: SpoolRange | None = None
+
+
+class RunLogged(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of ``run.log``.
+
+    Attributes:
+        points: How many points were stored by this call.
+        offset: Where the run's spool should be read on.
+    """
+
+    run: Id
+    points: int
+    offset: int
+
+
+class FinishRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What ``run.finish`` takes."""
+
+    run: str
+    status: RunStatus = RunStatus.FINISHED
+    error: str | None = None
+    ended_at: Instant | None = None
+
+
+class RunFinished(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of ``run.finish``."""
+
+    run: Id
+    status: RunStatus
+
+
+@verb("run.start", permission="run:write")
+def start_run(ask: StartRun, work: Work) -> RunStarted:
+    """Begin a run, making its experiment if that is new.
+
+    Raises:
+        InvalidInput: a name, parameter or tag is not usable.
+        NotFound: the parent run or the environment's blob does not exist.
+        Conflict: ``run.exists`` when the id belongs to another run.
+    """
+    run_id = _check_start(ask, work)
+    experiment = _experiment(work, check_name(ask.experiment, "Experiment"))
+    existing = work.find(Run, run_id)
+    if existing is not None:
+        if existing.created_by != work.caller.actor or existing.experiment != experiment.id:
+            raise Conflict(
+                "run.exists",
+                f"There is already a run {run_id}.",
+                hint="Make a new id for a new run.",
+            )
+        return RunStarted(run=run_id, experiment=experiment.id)
+    started = min(ask.started_at or work.now, work.now)
+    work.touch(f"run:{run_id}")
+    work.insert(
+        Run(
+            id=run_id,
+            project=work.project,
+            experiment=experiment.id,
+            name=ask.name or f"run-{run_id[-8:]}",
+            status=RunStatus.RUNNING,
+            started_at=started,
+            parent=Id(ask.parent) if ask.parent else None,
+            pipeline=ask.pipeline,
+            params=ask.params,
+            tags=ask.tags,
+            environment=Digest(ask.environment) if ask.environment else None,
+            code_commit=ask.code_commit,
+            created_by=work.caller.actor,
+        )
+    )
+    if ask.code_commit:
+        work.link(f"run:{run_id}", "code", f"commit:{ask.code_commit}")
+    return RunStarted(run=run_id, experiment=experiment.id)
+
+
+def _check_start(ask: StartRun, work: Work) -> Id:
+    if not is_id(ask.run):
+        raise InvalidInput(
+            "run.id_invalid",
+            f"{ask.run[:60]!r} is not a run id.",
+            hint="Start runs through everloop.start_run, which makes the id.",
+        )
+    limits.check_texts(ask.params, "Parameter", limits.MAX_PARAM_CHARS)
+    limits.check_texts(ask.tags, "Tag", limits.MAX_TAG_CHARS)
+    limits.check_count(len(ask.params), limits.MAX_PARAMS_A_RUN, "parameters")
+    limits.check_count(len(ask.tags), limits.MAX_PARAMS_A_RUN, "tags")
+    limits.check_texts(
+        {"name": ask.name, "pipeline": ask.pipeline or ""}, "Run", limits.MAX_NAME_CHARS + 100
+    )
+    if ask.parent is not None:
+        work.get(Run, Id(ask.parent))
+    if ask.environment is not None:
+        _require_blob(work.services.blobs.size(parse_digest(ask.environment)), ask.environment)
+    if ask.code_commit is not None and not ask.code_commit.isalnum():
+        raise InvalidInput(
+            "run.commit_invalid",
+            f"{ask.code_commit!r} is not a commit.",
+            hint="Give the full hex name that `git rev-parse HEAD` prints.",
+        )
+    return Id(ask.run)
+
+
+def _experiment(work: Work, name: str) -> Experiment:
+    found = work.first(Experiment, *where(name=name))
+    return found or work.insert(
+        Experiment(
+            id=work.new_id(),
+            project=work.project,
+            name=name,
+            created_at=work.now,
+            created_by=work.caller.actor,
+        )
+    )
+
+
+def prepare_log(ask: LogRun, desk: Desk) -> tuple[PreparedSeries, ...]:
+    """Decode and check the points, and store large ones as blobs, before the transaction.
+
+    Raises:
+        InvalidInput: a chunk, key or path is not usable.
+        NotFound: ``blob.not_found`` for an artifact whose bytes were never put.
+    """
+    limits.check_texts(ask.params, "Parameter", limits.MAX_PARAM_CHARS)
+    limits.check_texts(ask.tags, "Tag", limits.MAX_TAG_CHARS)
+    limits.check_count(len(ask.metrics), limits.MAX_KEYS_A_RUN, "metrics in a batch")
+    for artifact in ask.artifacts:
+        limits.check_artifact_path(artifact.path)
+        size = desk.services.blobs.size(parse_digest(artifact.digest))
+        _require_blob(size, artifact.digest)
+        if size != artifact.size_bytes:
+            raise InvalidInput(
+                "run.artifact_size",
+                f"Artifact {artifact.path} has {size} bytes, not {artifact.size_bytes}.",
+                hint="Log the file again; it changed while it was read.",
+            )
+    decoded = [
+        (limits.check_key(series.key, "Metric"), columns.decode(series.data))
+        for series in ask.metrics
+    ]
+    return tuple(prepare_series(decoded, desk.services.blobs))
+
+
+@verb("run.log", permission="run:write", prepare=prepare_log, payload=Payload.DIGEST)
+def log_run(ask: LogRun, work: Work, prepared: tuple[PreparedSeries, ...]) -> RunLogged:
+    """Store one batch of metrics, parameters, tags, artifacts and inputs of a run.
+
+    A spool batch that does not begin at the run's cursor stores nothing; the answer then says
+    where to read on.
+
+    Raises:
+        NotFound: ``run.not_found``, or a dataset version named does not exist.
+        Conflict: ``run.ended`` or ``run.param_changed``.
+        LimitExceeded: the run would hold too many parameters or metrics.
+    """
+    run = work.get(Run, Id(ask.run))
+    work.touch(f"run:{run.id}")
+    offset = 0
+    if ask.spool is not None:
+        cursor = work.first(RunCursor, *where(run=run.id))
+        offset = cursor.offset if cursor else 0
+        if ask.spool.start != offset or ask.spool.end <= offset:
+            return RunLogged(run=run.id, points=0, offset=offset)
+        offset = ask.spool.end
+        _move_cursor(work, run, cursor, offset)
+    if run.status in {RunStatus.FINISHED, RunStatus.FAILED}:
+        raise Conflict(
+            "run.ended",
+            f"Run {run.id} is {run.status}; it takes no more.",
+            hint="Start another run, with this one as its parent if they belong together.",
+        )
+    points = add_series(work, run, prepared)
+    _add_texts(work, run, ask)
+    for artifact in ask.artifacts:
+        _add_artifact(work, run, artifact)
+    for version in ask.reads:
+        work.link(f"run:{run.id}", "read", require_node(work, "dataset_version", version))
+    return RunLogged(run=run.id, points=points, offset=offset)
+
+
+def _move_cursor(work: Work, run: Run, cursor: RunCursor | None, offset: int) -> None:
+    if cursor is None:
+        work.insert(
+            RunCursor(
+                id=work.new_id(), project=work.project, run=run.id, offset=offset, at=work.now
+            )
+        )
+    else:
+        work.replace(msgspec.structs.replace(cursor, offset=offset, at=work.now))
+
+
+def _add_texts(work: Work, run: Run, ask: LogRun) -> None:
+    for key, value in ask.params.items():
+        if run.params.get(key, value) != value:
+            raise Conflict(
+                "run.param_changed",
+                f"Parameter {key[:60]!r} of run {run.id} is already set to another value.",
+                hint="A parameter is set once; log what changes as a metric or a tag.",
+            )
+    params, tags = run.params | ask.params, run.tags | ask.tags
+    if params == run.params and tags == run.tags:
+        return
+    limits.check_count(len(params), limits.MAX_PARAMS_A_RUN, "parameters")
+    limits.check_count(len(tags), limits.MAX_PARAMS_A_RUN, "tags")
+    work.replace(msgspec.structs.replace(run, params=params, tags=tags))
+
+
+def _add_artifact(work: Work, run: Run, artifact: ArtifactFile) -> None:
+    found = work.first(ArtifactEntry, *where(run=run.id, path=artifact.path))
+    digest = Digest(artifact.digest)
+    if found is None:
+        work.insert(
+            ArtifactEntry(
+                id=work.new_id(),
+                project=work.project,
+                run=run.id,
+                path=artifact.path,
+                digest=digest,
+                size_bytes=artifact.size_bytes,
+            )
+        )
+    elif found.digest != digest:
+        work.replace(msgspec.structs.replace(found, digest=digest, size_bytes=artifact.size_bytes))
+    work.link(f"run:{run.id}", "wrote", f"blob:{digest}")
+
+
+@verb("run.finish", permission="run:write")
+def finish_run(ask: FinishRun, work: Work) -> RunFinished:
+    """End a run; ending it again in the same way changes nothing.
+
+    A run that was given up as killed may still end in another way when its process comes back.
+
+    Raises:
+        NotFound: ``run.not_found``.
+        InvalidInput: ``run.status_invalid`` for the status running.
+        Conflict: ``run.ended`` when it ended in another way.
+    """
+    run = work.get(Run, Id(ask.run))
+    if ask.status is RunStatus.RUNNING:
+        raise InvalidInput(
+            "run.status_invalid",
+            "A run cannot end as running.",
+            hint="Use finished, failed or killed.",
+        )
+    if run.status is ask.status:
+        return RunFinished(run=run.id, status=run.status)
+    if run.status not in {RunStatus.RUNNING, RunStatus.KILLED}:
+        raise Conflict(
+            "run.ended",
+            f"Run {run.id} is already {run.status}.",
+            hint="Look at it with `everloop runs show`; start another run for another try.",
+        )
+    ended = max(min(ask.ended_at or work.now, work.now), run.started_at)
+    error = None if ask.error is None else ask.error[: limits.MAX_ERROR_CHARS]
+    work.touch(f"run:{run.id}")
+    work.replace(msgspec.structs.replace(run, status=ask.status, ended_at=ended, error=error))
+    return RunFinished(run=run.id, status=ask.status)
+
+
+def _require_blob(size: int | None, digest: str) -> None:
+    if size is None:
+        raise NotFound(
+            "blob.not_found",
+            f"There are no bytes under {digest}.",
+            hint="Put the bytes before naming them.",
+        )

@@ -1,0 +1,90 @@
+"""The table of all pages: which address shows or changes what."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from everloop.core.errors import NotFound
+from everloop.kernel.perform import Kernel
+from everloop.ui import (
+    audit,
+    datasets,
+    deployments,
+    lineage,
+    loops,
+    models,
+    overview,
+    runs,
+    targets,
+)
+from everloop.ui.entrance import entrance_routes
+from everloop.ui.visit import Door, Handler, error_page
+
+_SHOWN: Final[tuple[tuple[str, Handler], ...]] = (
+    ("", overview.show),
+    ("/datasets", datasets.show_list),
+    ("/datasets/{name}", datasets.show_versions),
+    ("/datasets/{name}/{number}", datasets.show_version),
+    ("/runs", runs.show_list),
+    ("/runs/{run}", runs.show_run),
+    ("/runs/{run}/series", runs.send_series),
+    ("/compare", runs.compare),
+    ("/compare/series", runs.send_compared),
+    ("/models", models.show_list),
+    ("/models/{name}", models.show_model),
+    ("/models/{name}/{version}", models.show_version),
+    ("/deployments", deployments.show_list),
+    ("/deployments/{name}", deployments.show_deployment),
+    ("/deployments/{name}/losses", deployments.send_losses),
+    ("/releases/{release}", deployments.show_release),
+    ("/loop", loops.show_list),
+    ("/loop/{run}", loops.show_run),
+    ("/lineage", lineage.show),
+    ("/audit", audit.show_list),
+    ("/audit/{index}", audit.show_entry),
+    ("/ref/{ref}", targets.follow),
+)
+_CHANGED: Final[tuple[tuple[str, Handler], ...]] = (
+    ("/deployments/{name}/roll-back", deployments.roll_back),
+    ("/deployments/{name}/pause", loops.pause),
+    ("/deployments/{name}/resume", loops.resume),
+    ("/alerts/{alert}/acknowledge", deployments.acknowledge),
+    ("/audit/verify", audit.verify),
+)
+ROOT: Final = "/p/{project}"
+
+
+def page_routes(kernel: Kernel) -> list[BaseRoute]:
+    """Return the routes of all pages and of the files they need; each asks for a session."""
+    door = Door(kernel)
+    shown = [
+        Route(ROOT + path, door.shows(handler), methods=["GET"], name=f"page{path}")
+        for path, handler in _SHOWN
+    ]
+    changed = [
+        Route(ROOT + path, door.changes(handler), methods=["POST"], name=f"change{path}")
+        for path, handler in _CHANGED
+    ]
+    return [
+        Mount("/static", StaticFiles(packages=[("everloop.ui", "static")]), name="static"),
+        *entrance_routes(kernel),
+        *changed,
+        *shown,
+        Route("/p/{rest:path}", _nothing_here, methods=["GET"], name="page.nothing"),
+    ]
+
+
+def _nothing_here(request: Request) -> Response:
+    del request
+    return error_page(
+        NotFound(
+            "page.not_found",
+            "There is no page at this address.",
+            hint="Start from the overview.",
+        )
+    )

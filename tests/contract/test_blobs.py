@@ -1,0 +1,161 @@
+"""What the port `BlobStore` promises, for every store."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from everloop.core.digest import Digest, content_digest
+from everloop.core.errors import IntegrityError, NotFound
+from everloop.core.ports import BlobStore
+from everloop.storage.localfs import LocalBlobStore
+from everloop.storage.memory_blobs import MemoryBlobStore
+from everloop.storage.s3 import PART_BYTES, S3BlobStore
+from tests.parts.s3 import S3Server
+
+ABSENT = content_digest(b"never stored")
+LARGE = bytes(range(256)) * ((3 * PART_BYTES) // 256) + b"tail"
+Damage = Callable[[Digest, bytes], None]
+
+
+@pytest.fixture(params=["memory", "local", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
+    if request.param == "memory":
+        return MemoryBlobStore()
+    if request.param == "local":
+        return LocalBlobStore(tmp_path / "blobs")
+    return open_s3(request.getfixturevalue("moto_s3"), request.getfixturevalue("s3_bucket"))
+
+
+@pytest.fixture(params=["local", "s3"])
+def damaged(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[BlobStore, Digest]:
+    """A store in which somebody changed the bytes of one blob."""
+    if request.param == "local":
+        local = LocalBlobStore(tmp_path / "blobs")
+        digest = local.put(b"truth")
+        (path,) = [p for p in (tmp_path / "blobs").rglob("*") if p.is_file()]
+        path.write_bytes(b"wrong")
+        return local, digest
+    import obstore
+
+    remote = open_s3(request.getfixturevalue("moto_s3"), request.getfixturevalue("s3_bucket"))
+    digest = remote.put(b"truth")
+    digits = digest.partition(":")[2]
+    obstore.put(remote._store, f"blake3/{digits[:2]}/{digits[2:]}", b"wrong")
+    return remote, digest
+
+
+def open_s3(server: S3Server, bucket: str, prefix: str = "") -> S3BlobStore:
+    options = {
+        "endpoint": server.endpoint,
+        "access_key_id": server.access_key,
+        "secret_access_key": server.secret_key,
+        "region": server.region,
+    }
+    return S3BlobStore(f"s3://{bucket}{prefix}", options)
+
+
+@pytest.mark.parametrize("data", [b"", b"x", b"\x00\xff" * 1000, LARGE], ids=len)
+def test_bytes_come_back_as_they_were_put(store: BlobStore, data: bytes) -> None:
+    digest = store.put(data)
+
+    assert content_digest(data) == digest
+    assert data == store.get(digest)
+    assert data == b"".join(store.stream(digest))
+    assert len(data) == store.size(digest)
+
+
+@pytest.mark.parametrize("data", [b"", b"in a file", LARGE], ids=len)
+def test_a_file_is_stored_as_its_bytes(store: BlobStore, tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "source.bin"
+    path.write_bytes(data)
+
+    digest = store.put_file(path)
+
+    assert content_digest(data) == digest
+    assert data == store.get(digest)
+
+
+def test_putting_twice_is_as_putting_once(store: BlobStore, tmp_path: Path) -> None:
+    path = tmp_path / "source.bin"
+    path.write_bytes(b"same")
+
+    digests = {store.put(b"same"), store.put(b"same"), store.put_file(path)}
+
+    assert {content_digest(b"same")} == digests
+    assert [content_digest(b"same")] == list(store.digests())
+
+
+def test_all_stored_digests_are_listed(store: BlobStore) -> None:
+    put = {store.put(str(number).encode()) for number in range(12)}
+
+    assert put == set(store.digests())
+
+
+def test_what_was_never_put_is_not_found(store: BlobStore) -> None:
+    with pytest.raises(NotFound, match=r"blob\.not_found"):
+        store.get(ABSENT)
+    with pytest.raises(NotFound, match=r"blob\.not_found"):
+        list(store.stream(ABSENT))
+    assert store.size(ABSENT) is None
+    assert store.delete(ABSENT) is False
+
+
+@pytest.mark.parametrize(
+    "name", ["", "blake3:", "../../etc/passwd", "blake3:../x", "sha256:" + 64 * "0"]
+)
+def test_a_name_that_is_no_blob_digest_is_not_found(store: BlobStore, name: str) -> None:
+    with pytest.raises(NotFound, match=r"blob\.not_found"):
+        store.get(Digest(name))
+    assert store.size(Digest(name)) is None
+    assert store.delete(Digest(name)) is False
+
+
+def test_deleted_bytes_are_gone_and_may_come_again(store: BlobStore) -> None:
+    digest = store.put(b"fleeting")
+
+    assert store.delete(digest) is True
+
+    assert store.size(digest) is None
+    assert [] == list(store.digests())
+    assert digest == store.put(b"fleeting")
+    assert b"fleeting" == store.get(digest)
+
+
+def test_a_missing_source_file_is_named(store: BlobStore, tmp_path: Path) -> None:
+    with pytest.raises((NotFound, FileNotFoundError), match=r"nowhere\.bin"):
+        store.put_file(tmp_path / "nowhere.bin")
+
+
+def test_threads_that_put_the_same_bytes_all_succeed(store: BlobStore) -> None:
+    found: list[Digest] = []
+
+    def put_all() -> None:
+        found.extend(store.put(bytes([number]) * 100) for number in range(8))
+
+    threads = [threading.Thread(target=put_all) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert 32 == len(found)
+    assert set(found) == set(store.digests())
+
+
+def test_changed_bytes_are_not_given_out(damaged: tuple[BlobStore, Digest]) -> None:
+    store, digest = damaged
+
+    with pytest.raises(IntegrityError, match=r"blob\.corrupt"):
+        store.get(digest)
+
+
+def test_changed_bytes_fail_a_stream_at_its_end(damaged: tuple[BlobStore, Digest]) -> None:
+    store, digest = damaged
+    pieces: list[bytes] = []
+
+    with pytest.raises(IntegrityError, match=r"blob\.corrupt"):
+        pieces.extend(store.stream(digest))

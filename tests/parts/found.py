@@ -1,0 +1,84 @@
+"""Find the programs that some tests drive: PostgreSQL 15 and Chromium with its driver."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+DEBIAN_POSTGRES = Path("/usr/lib/postgresql")
+OLDEST_POSTGRES = 15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One program outside Python, the marker of the tests that need it, and its packages."""
+
+    name: str
+    marker: str
+    packages: tuple[str, ...]
+    lacks: Callable[[], list[str]]
+
+
+def find_postgres_folder() -> Path | None:
+    """Find the folder with `initdb` and `postgres`: version 15 first, else the oldest newer."""
+    named = os.environ.get("EVERLOOP_TEST_POSTGRES_BIN")
+    if named:
+        return Path(named)
+    versions = sorted(
+        int(path.name)
+        for path in DEBIAN_POSTGRES.glob("*")
+        if path.name.isdigit() and int(path.name) >= OLDEST_POSTGRES
+    )
+    for version in versions:
+        folder = DEBIAN_POSTGRES / str(version) / "bin"
+        if (folder / "initdb").exists() and (folder / "postgres").exists():
+            return folder
+    on_path = shutil.which("initdb")
+    return Path(on_path).resolve().parent if on_path else None
+
+
+def find_chromium() -> Path | None:
+    """Find Debian's Chromium, or another build of it on the path."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        found = shutil.which(name)
+        if found:
+            return Path(found)
+    return None
+
+
+def find_chromedriver() -> Path | None:
+    """Find the driver that belongs to the browser."""
+    found = shutil.which("chromedriver")
+    return Path(found) if found else None
+
+
+def _postgres_lacks() -> list[str]:
+    return [] if find_postgres_folder() else ["initdb and postgres"]
+
+
+def _chromium_lacks() -> list[str]:
+    missing = []
+    if find_chromium() is None:
+        missing.append("chromium")
+    if find_chromedriver() is None:
+        missing.append("chromedriver")
+    return missing
+
+
+PARTS = (
+    Part(
+        name="PostgreSQL 15",
+        marker="needs_postgres",
+        packages=("postgresql-15",),
+        lacks=_postgres_lacks,
+    ),
+    Part(
+        name="Chromium",
+        marker="needs_chromium",
+        packages=("chromium", "chromium-driver"),
+        lacks=_chromium_lacks,
+    ),
+)

@@ -1,0 +1,203 @@
+"""What the pages say about a project in the middle of its life."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from everloop.gate.verbs import EvaluateGate
+from everloop.govern.audit import EntryList, ListEntries
+from everloop.kernel.admin import CreateProject
+from everloop.loop.model import LoopState
+from everloop.loop.verbs import Advance, Claim, Lease, RunView, StartRun
+from everloop.registry.evidence import GateReport
+from everloop.release.model import Guardrail
+from tests.unit.release.released import faults
+from tests.unit.ui.filled import Filled, Reader, app_of, login_code
+
+
+@pytest.fixture(scope="module")
+def filled() -> Filled:
+    return Filled()
+
+
+@pytest.fixture(scope="module")
+def reader(filled: Filled) -> Reader:
+    return filled.reader()
+
+
+def words(text: str) -> str:
+    """Return what a reader sees of a page, with single spaces."""
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", text))
+
+
+def test_the_overview_tells_traffic_alert_loss_and_decisions(reader: Reader) -> None:
+    text = words(reader.get("/p/demo").text)
+
+    assert "champion 1.2.0: 50 %" in text
+    assert "canary 1.3.0: 50 %" in text
+    assert "Losses doubled plain" in text
+    assert "27 mean loss of the last block" in text
+    assert "owner began a release demand@1.3.0 to bikes" in text
+    assert "paula waived a gate" in text
+
+
+def test_what_evidence_decided_is_told_with_its_reason() -> None:
+    fresh = Filled()
+    assert fresh.live is not None
+    bad = faults(Guardrail.ERROR, champion=0, canary=20, share=0.5)
+    ended = fresh.released.observe(fresh.live, bad).release
+
+    overview, audit = (words(fresh.reader().get(f"/p/demo{page}").text) for page in ("", "/audit"))
+    mine = ListEntries(resource=f"model_version:{ended.candidate}", action="release.observe")
+    entries = fresh.world.owner.perform("audit.list", mine, EntryList).items
+
+    assert "rolled back by the evidence demand@1.3.0 to bikes rolled back Evidence" in overview
+    assert "rolled back by the evidence Evidence" in audit
+    assert [("rolled_back", ended.why), ("canary", fresh.live.release.why)] == [
+        (entry.decision, entry.reason) for entry in entries
+    ]
+
+
+def test_the_loop_tells_its_steps_with_their_reasons() -> None:
+    fresh = Filled()
+    loop, deployment = fresh.world.loop, fresh.deployment
+    lease = loop.perform("loop.claim", Claim(deployment=deployment, owner="here"), Lease)
+    start = StartRun(
+        deployment=deployment,
+        model="demand",
+        cause="manual",
+        at=fresh.world.clock.now(),
+        fence=lease.fence,
+        why="Losses rose.",
+    )
+    run = loop.perform("loop.start", start, RunView).run
+    step = Advance(
+        run=run.id,
+        before=LoopState.TRIGGERED,
+        after=LoopState.TRAINING,
+        fence=lease.fence,
+        at=fresh.world.clock.now(),
+        why="Froze 500 rows.",
+    )
+    loop.perform("loop.advance", step, RunView)
+    reader = fresh.reader()
+
+    text = words(reader.get("/p/demo").text)
+
+    assert re.search(r"everloop-loop moved on loop run \w+ training Froze 500 rows\.", text)
+    assert re.search(r"everloop-loop began loop run \w+ triggered Losses rose\.", text)
+    assert "Retrain training" in text
+    assert "Losses rose." in words(reader.get(f"/p/demo/loop/{run.id}").text)
+
+
+def test_a_version_shows_what_admitted_it(filled: Filled, reader: Reader) -> None:
+    text = words(reader.get(f"/p/demo/models/demand/{filled.versions[1].version}").text)
+
+    assert "admitted by waiver" in text
+    assert "production" in text
+
+
+def test_a_refused_version_shows_the_check_that_failed() -> None:
+    fresh = Filled()
+    version = fresh.versions[0]
+    fresh.world.owner.perform("gate.evaluate", EvaluateGate(version=version.id), GateReport)
+
+    text = words(fresh.reader().get(f"/p/demo/models/demand/{version.version}").text)
+
+    assert "failed" in text
+    assert "signature verified" in text
+
+
+def test_the_history_of_an_alias_says_who_when_and_what_was_before(reader: Reader) -> None:
+    text = words(reader.get("/p/demo/models/demand").text)
+
+    assert "production 1.1.0 1.2.0 owner" in text
+
+
+def test_a_chart_has_the_points_of_its_metric(filled: Filled, reader: Reader) -> None:
+    series = json.loads(reader.get(f"/p/demo/runs/{filled.runs[1]}/series?key=loss").text)
+
+    assert 50 == len(series["x"]) == len(series["lines"][0]["values"])
+    assert 1.1 == series["lines"][0]["values"][0]
+
+
+def test_compared_runs_share_one_axis(filled: Filled, reader: Reader) -> None:
+    runs = "&".join(f"run={run}" for run in filled.runs)
+
+    series = json.loads(reader.get(f"/p/demo/compare/series?key=loss&{runs}").text)
+
+    assert [f"fit {number} plain" for number in range(3)] == [
+        line["label"] for line in series["lines"]
+    ]
+    assert {50} == {len(line["values"]) for line in series["lines"]}
+
+
+def test_the_chart_of_losses_marks_each_champion(reader: Reader) -> None:
+    series = json.loads(reader.get("/p/demo/deployments/bikes/losses").text)
+
+    assert ["1.1.0", "1.2.0"] == [mark["label"] for mark in series["marks"]]
+    assert series["is_time"]
+
+
+def test_what_is_over_is_not_asked_for_again(filled: Filled, reader: Reader) -> None:
+    finished = reader.get(f"/p/demo/runs/{filled.runs[0]}").text
+    assert filled.live is not None
+    undecided = reader.get(f"/p/demo/releases/{filled.live.release.id}").text
+
+    assert "hx-trigger" not in finished
+    assert "hx-trigger" in undecided
+
+
+@pytest.mark.parametrize(
+    ("ref", "page"),
+    [
+        ("run:{run}", "/p/demo/runs/{run}"),
+        ("release:{release}", "/p/demo/releases/{release}"),
+        ("loop_run:{turn}", "/p/demo/loop/{turn}"),
+        ("model_version:{version}", "/p/demo/models/demand/1.1.0"),
+        ("model:demand@production", "/p/demo/models/demand/1.2.0"),
+        ("dataset:bike@1", "/p/demo/datasets/bike/1"),
+        ("deployment:{deployment}", "/p/demo/deployments/bikes"),
+        ("alert:{alert}", "/p/demo/lineage?ref=alert%3A{alert}"),
+    ],
+)
+def test_every_node_leads_to_its_page(filled: Filled, reader: Reader, ref: str, page: str) -> None:
+    assert filled.live is not None
+    names = {
+        "run": filled.runs[0],
+        "release": filled.live.release.id,
+        "turn": filled.turn,
+        "version": filled.versions[0].id,
+        "deployment": filled.deployment,
+        "alert": filled.alert,
+    }
+
+    answer = reader.get("/p/demo/ref/" + ref.format(**names))
+
+    assert page.format(**names) == answer.headers["location"]
+
+
+def test_the_only_project_opens_by_itself_and_several_are_offered() -> None:
+    fresh = Filled()
+    reader = fresh.reader()
+    assert "/p/demo" == reader.get("/").headers["location"]
+
+    fresh.world.instance(CreateProject(name="second"), "project.create")
+
+    assert {"/p/demo", "/p/second"} <= set(re.findall(r'href="([^"]+)"', reader.get("/").text))
+
+
+def test_a_session_cookie_is_secure_behind_https(filled: Filled) -> None:
+    nobody = Reader(app_of(filled.world.kernel))
+    form = {"code": login_code(filled.world)}
+
+    plain = nobody.post("/login", form).headers["set-cookie"]
+    nobody.base = "https://127.0.0.1"
+    form = {"code": login_code(filled.world)}
+    secure = nobody.post("/login", form).headers["set-cookie"]
+
+    assert "Secure" not in plain
+    assert "Secure" in secure

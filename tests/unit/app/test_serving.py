@@ -1,0 +1,128 @@
+"""What a serving process is told: who may ask, and which folder is whose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from everloop.app.home import Home
+from everloop.app.serving import predict_tokens, serving_folder, write_routes
+from everloop.core.ids import ActorId, Id, ProjectId
+from everloop.core.ports import where
+from everloop.core.wire import Routes
+from everloop.kernel.admin import DisableActor, RevokeRole
+from everloop.kernel.authz import Project, Role, hash_secret
+from everloop.kernel.bootstrap import SERVER, local_caller
+from everloop.kernel.tokens import CreateToken, NewToken, RevokeToken
+from everloop.kernel.unit_of_work import View
+from everloop.release.model import Deployment
+from tests.kit import PROJECT, World, world
+
+
+@pytest.fixture
+def here() -> World:
+    made = world()
+    made.project("other")
+    for name, role in (("ann", Role.CONTRIBUTOR), ("vic", Role.VIEWER)):
+        made.person(name, role)
+    made.person("far", Role.ADMIN, project="other")
+    return made
+
+
+def deployment(here: World, id_: str = "01a1fdf4-0000-7000-8000-000000000001") -> Deployment:
+    with here.kernel.store.read() as tx:
+        project = tx.select(Project, *where(name=PROJECT))[0]
+    return Deployment(
+        id=Id(id_),
+        project=ProjectId(project.id),
+        name="demand",
+        model=Id("m"),
+        champion=None,
+        previous=None,
+        epoch=1,
+        created_at=here.clock.now(),
+        created_by=ActorId("ann"),
+    )
+
+
+def token(here: World, **fields: object) -> NewToken:
+    made = here.instance(CreateToken(name="t", **fields), "token.create")  # type: ignore[arg-type]
+    assert isinstance(made, NewToken)
+    return made
+
+
+def may_ask(here: World, made: NewToken) -> bool:
+    target = deployment(here)
+    with here.kernel.store.read() as tx:
+        caller = local_caller(here.kernel, SERVER)
+        view = View(tx, caller, target.project, here.kernel.services)
+        hashes = {item.hash for item in predict_tokens(view, target, here.clock.now())}
+    return hash_secret(made.secret) in hashes
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"actor": "ann"}, True),
+        ({"actor": "ann", "scope": ("prediction:predict",)}, True),
+        ({"actor": "ann", "scope": ("*:predict",), "project": PROJECT}, True),
+        ({"actor": "ann", "scope": ("*:read",)}, False),
+        ({"actor": "ann", "project": "other"}, False),
+        ({"actor": "vic"}, False),
+        ({"actor": "far"}, False),
+        ({}, True),
+    ],
+)
+def test_a_token_may_ask_if_its_actor_and_its_scope_may(
+    here: World, fields: dict[str, object], expected: bool
+) -> None:
+    assert expected == may_ask(here, token(here, **fields))
+
+
+def test_an_ended_token_may_not_ask(here: World) -> None:
+    revoked, expired = token(here, actor="ann"), token(here, actor="ann", days=1)
+    here.instance(RevokeToken(id=revoked.id), "token.revoke")
+    here.clock.push(days=2)
+
+    assert not may_ask(here, revoked)
+    assert not may_ask(here, expired)
+
+
+def test_a_token_ends_with_its_actors_role(here: World) -> None:
+    made = token(here, actor="ann")
+
+    here.instance(RevokeRole(actor="ann", role=Role.CONTRIBUTOR, project=PROJECT), "role.revoke")
+
+    assert not may_ask(here, made)
+
+
+def test_a_token_ends_with_its_actor(here: World) -> None:
+    made = token(here, actor="ann")
+
+    here.instance(DisableActor(actor="ann"), "actor.disable")
+
+    assert not may_ask(here, made)
+
+
+def test_a_deployment_of_the_same_name_gets_a_folder_of_its_own(
+    here: World, tmp_path: Path
+) -> None:
+    home = Home(tmp_path / ".everloop").create()
+    first = deployment(here)
+    second = deployment(here, "01a1fdf4-0000-7000-8000-000000000002")
+
+    folders = [serving_folder(home, each, PROJECT) for each in (first, second, first)]
+
+    assert home.serve("demand") == folders[0] == folders[2]
+    assert folders[0] != folders[1]
+    assert folders[1].parent == folders[0].parent
+
+
+def test_routes_are_written_only_when_they_change(tmp_path: Path) -> None:
+    routes = Routes(epoch=1, deployment="demand", public_key="00")
+
+    written = [write_routes(tmp_path, routes), write_routes(tmp_path, routes)]
+
+    assert [True, False] == written
+    assert ["routes.json"] == [path.name for path in tmp_path.iterdir()]

