@@ -35,7 +35,7 @@ project: {project}
 #     target: count
 #     gate: {{alpha: 0.05}}
 #     release: {{strategy: shadow, shares: [0.1, 0.5]}}
-#     monitor: {{loss: absolute_error, window_hours: 168}}
+#     monitor: {{window_hours: 168}}
 #     loop: {{enabled: true, pipeline: "training:train", dataset: demand}}
 
 # Where the control plane listens; loopback unless stated.
