@@ -133,6 +133,9 @@ def _sync(venv: Path) -> None:
         "--frozen",
         "--inexact",
         "--all-extras",
+        # Gigabytes for graphics cards: tests that need these bring their own environment.
+        "--no-extra=torch",
+        "--no-extra=xgboost",
         "--all-groups",
         "--compile-bytecode",
         "--quiet",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from everloop.core.clock import Instant
 from everloop.core.digest import Digest
 from everloop.core.ids import ActorId, Id, ProjectId
@@ -12,12 +14,23 @@ from everloop.registry.signature import Signature
 
 @record("model", unique=(("project", "name"),))
 class Model(Record, frozen=True, kw_only=True):
-    """A name under which versions of a model are kept."""
+    """A name under which versions of a model are kept.
+
+    Attributes:
+        last_number: The highest number that a version of it ever had; numbers are never reused.
+        deleted_at: When it was put into the trash; None while it is in use.
+    """
 
     project: ProjectId
     name: str
     description: str
     created_at: Instant
+    tags: dict[str, str] = msgspec.field(default_factory=dict)
+    owner: str = ""
+    licence: str = ""
+    intended_use: str = ""
+    last_number: int = 0
+    deleted_at: Instant | None = None
 
 
 @record(

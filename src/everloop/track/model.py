@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+import msgspec
+
 from everloop.core.clock import Instant
 from everloop.core.digest import Digest
 from everloop.core.ids import ActorId, Id, ProjectId
@@ -25,17 +27,29 @@ class RunStatus(StrEnum):
 
 @record("experiment", unique=(("project", "name"),))
 class Experiment(Record, frozen=True, kw_only=True):
-    """A named group of runs."""
+    """A named group of runs.
+
+    Attributes:
+        deleted_at: When it was put into the trash; None while it is in use.
+    """
 
     project: ProjectId
     name: str
     created_at: Instant
     created_by: ActorId
+    tags: dict[str, str] = msgspec.field(default_factory=dict)
+    deleted_at: Instant | None = None
 
 
 @record(
     "run",
-    index=(("project", "experiment"), ("project", "status"), ("project", "pipeline"), ("parent",)),
+    index=(
+        ("project", "experiment", "started_at"),
+        ("project", "started_at"),
+        ("project", "status"),
+        ("project", "pipeline"),
+        ("parent",),
+    ),
 )
 class Run(Record, frozen=True, kw_only=True):
     """One execution that logs parameters, metrics and artifacts.
@@ -45,6 +59,7 @@ class Run(Record, frozen=True, kw_only=True):
         environment: Blob with the captured environment as canonical JSON.
         code_commit: Git commit of the code, None outside a repository.
         error: Why it failed, in the words of the failure.
+        deleted_at: When it was put into the trash; None while it is in use.
     """
 
     project: ProjectId
@@ -61,6 +76,31 @@ class Run(Record, frozen=True, kw_only=True):
     code_commit: str | None = None
     error: str | None = None
     created_by: ActorId
+    deleted_at: Instant | None = None
+
+
+@record(
+    "run_field",
+    unique=(("run", "space", "key"),),
+    index=(("project", "space", "key", "head"), ("project", "space", "key", "number")),
+    covered=False,
+)
+class RunField(Record, frozen=True, kw_only=True):
+    """One parameter or tag of a run as search finds it; made from the run and never more than it.
+
+    Attributes:
+        space: ``param`` or ``tag``.
+        head: The first characters of the value, which the index holds.
+        number: The value as a finite number; None when it is none.
+    """
+
+    project: ProjectId
+    run: Id
+    space: str
+    key: str
+    value: str
+    head: str
+    number: float | None = None
 
 
 @record("run_cursor", unique=(("run",),))
@@ -92,7 +132,11 @@ class MetricChunk(Record, frozen=True, kw_only=True):
     blob: Digest | None = None
 
 
-@record("metric_summary", unique=(("run", "key"),))
+@record(
+    "metric_summary",
+    unique=(("run", "key"),),
+    index=(("project", "key", "last"),),
+)
 class MetricSummary(Record, frozen=True, kw_only=True):
     """What lists show of a metric without reading its points.
 

@@ -171,6 +171,8 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
         sa.Column("name", TEXT, nullable=False),
         sa.Column("created_at", TEXT, nullable=False),
         sa.Column("created_by", TEXT, nullable=False),
+        sa.Column("tags", TEXT, nullable=False),
+        sa.Column("deleted_at", TEXT, nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_experiment"),
         sa.UniqueConstraint("project", "name", name="uq_experiment_project_name"),
     )
@@ -378,6 +380,11 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
         sa.PrimaryKeyConstraint("id", name="pk_metric_summary"),
         sa.UniqueConstraint("run", "key", name="uq_metric_summary_run_key"),
     )
+    with op.batch_alter_table("metric_summary", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_metric_summary_project_key_last", ["project", "key", "last"], unique=False
+        )
+
     op.create_table(
         "model",
         sa.Column("id", TEXT, nullable=False),
@@ -386,6 +393,12 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
         sa.Column("name", TEXT, nullable=False),
         sa.Column("description", TEXT, nullable=False),
         sa.Column("created_at", TEXT, nullable=False),
+        sa.Column("tags", TEXT, nullable=False),
+        sa.Column("owner", TEXT, nullable=False),
+        sa.Column("licence", TEXT, nullable=False),
+        sa.Column("intended_use", TEXT, nullable=False),
+        sa.Column("last_number", sa.BigInteger(), nullable=False),
+        sa.Column("deleted_at", TEXT, nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_model"),
         sa.UniqueConstraint("project", "name", name="uq_model_project_name"),
     )
@@ -461,7 +474,7 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
     )
     with op.batch_alter_table("prediction_segment", schema=None) as batch_op:
         batch_op.create_index(
-            "ix_prediction_segment_deployment_first_id", ["deployment", "first_id"], unique=False
+            "ix_prediction_segment_deployment_first_at", ["deployment", "first_at"], unique=False
         )
         batch_op.create_index(
             "ix_prediction_segment_deployment_last_at", ["deployment", "last_at"], unique=False
@@ -469,6 +482,11 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
         batch_op.create_index(
             "ix_prediction_segment_project_deployment_seq",
             ["project", "deployment", "seq"],
+            unique=False,
+        )
+        batch_op.create_index(
+            "ix_prediction_segment_project_last_id_first_id",
+            ["project", "last_id", "first_id"],
             unique=False,
         )
 
@@ -530,12 +548,18 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
         sa.Column("code_commit", TEXT, nullable=True),
         sa.Column("error", TEXT, nullable=True),
         sa.Column("created_by", TEXT, nullable=False),
+        sa.Column("deleted_at", TEXT, nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_run"),
     )
     with op.batch_alter_table("run", schema=None) as batch_op:
         batch_op.create_index("ix_run_parent", ["parent"], unique=False)
-        batch_op.create_index("ix_run_project_experiment", ["project", "experiment"], unique=False)
+        batch_op.create_index(
+            "ix_run_project_experiment_started_at",
+            ["project", "experiment", "started_at"],
+            unique=False,
+        )
         batch_op.create_index("ix_run_project_pipeline", ["project", "pipeline"], unique=False)
+        batch_op.create_index("ix_run_project_started_at", ["project", "started_at"], unique=False)
         batch_op.create_index("ix_run_project_status", ["project", "status"], unique=False)
 
     op.create_table(
@@ -549,6 +573,30 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
         sa.PrimaryKeyConstraint("id", name="pk_run_cursor"),
         sa.UniqueConstraint("run", name="uq_run_cursor_run"),
     )
+    op.create_table(
+        "run_field",
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("project", TEXT, nullable=False),
+        sa.Column("run", TEXT, nullable=False),
+        sa.Column("space", TEXT, nullable=False),
+        sa.Column("key", TEXT, nullable=False),
+        sa.Column("value", TEXT, nullable=False),
+        sa.Column("head", TEXT, nullable=False),
+        sa.Column("number", DOUBLE, nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_run_field"),
+        sa.UniqueConstraint("run", "space", "key", name="uq_run_field_run_space_key"),
+    )
+    with op.batch_alter_table("run_field", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_run_field_project_space_key_head", ["project", "space", "key", "head"], unique=False
+        )
+        batch_op.create_index(
+            "ix_run_field_project_space_key_number",
+            ["project", "space", "key", "number"],
+            unique=False,
+        )
+
     op.create_table(
         "step_run",
         sa.Column("id", TEXT, nullable=False),
@@ -577,6 +625,20 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
         batch_op.create_index(
             "ix_step_run_project_name_id", ["project", "name", "id"], unique=False
         )
+
+    op.create_table(
+        "tally",
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("project", TEXT, nullable=False),
+        sa.Column("deployment", TEXT, nullable=False),
+        sa.Column("predictions", sa.BigInteger(), nullable=False),
+        sa.Column("labelled", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_tally"),
+        sa.UniqueConstraint("deployment", name="uq_tally_deployment"),
+    )
+    with op.batch_alter_table("tally", schema=None) as batch_op:
+        batch_op.create_index("ix_tally_project", ["project"], unique=False)
 
     op.create_table(
         "waiver",
