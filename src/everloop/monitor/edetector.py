@@ -37,7 +37,7 @@ class EDetector(Struct, frozen=True, kw_only=True):
 
     null_mean: float
     threshold: float
-    bets: tuple[float, ...] = DEFAULT_BETS
+    bets: tuple[float, ...]
     log_statistics: tuple[float, ...] = ()
     seen: int = 0
     alarm_at: int | None = None

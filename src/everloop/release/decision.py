@@ -67,7 +67,7 @@ def begin(config: ReleaseConfig, strategy: Strategy) -> Standing:
         for guardrail in Guardrail
     }
     paired = eprocess.start_paired(margin=config.paired_margin) if strategy == "shadow" else None
-    return Standing(guardrails=guardrails, paired=paired)
+    return Standing(guardrails=guardrails, split=eprocess.start_sample_ratio(), paired=paired)
 
 
 def deadline_of(config: ReleaseConfig, started_at: Instant) -> Instant:

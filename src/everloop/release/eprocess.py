@@ -50,10 +50,10 @@ class BadEventProcess(Struct, frozen=True, kw_only=True):
         challenger_events: Those among them that the challenger answered.
     """
 
-    rollback_ratio: float = 1.0
-    promote_ratio: float = 1.5
-    log_bad: tuple[float, ...] = (0.0,) * len(WORSE_RATIOS)
-    log_good: tuple[float, ...] = (0.0,) * len(NOT_WORSE_RATIOS)
+    rollback_ratio: float
+    promote_ratio: float
+    log_bad: tuple[float, ...]
+    log_good: tuple[float, ...]
     events: int = 0
     challenger_events: int = 0
 
@@ -80,10 +80,10 @@ class PairedProcess(Struct, frozen=True, kw_only=True):
         total: The sum of the cut differences, challenger minus champion.
     """
 
-    scale: float = 1.0
-    margin: float = 0.05
-    log_bad: tuple[float, ...] = (0.0,) * len(PAIRED_BETS)
-    log_good: tuple[float, ...] = (0.0,) * len(PAIRED_BETS)
+    scale: float
+    margin: float
+    log_bad: tuple[float, ...]
+    log_good: tuple[float, ...]
     pairs: int = 0
     total: float = 0.0
 
@@ -105,7 +105,7 @@ class SampleRatioProcess(Struct, frozen=True, kw_only=True):
     that prefer one arm show here.
     """
 
-    log_bad: tuple[float, ...] = (0.0,) * len(IMBALANCE_RATIOS)
+    log_bad: tuple[float, ...]
     requests: int = 0
     challenger_requests: int = 0
 
@@ -150,7 +150,12 @@ def start_bad_events(*, rollback_ratio: float = 1.0, promote_ratio: float = 1.5)
         raise _bad_guardrail(f"its tolerated ratio is {rollback_ratio}, not a positive number")
     if not 1.0 < promote_ratio < math.inf:
         raise _bad_guardrail(f"its promotion ratio is {promote_ratio}, not above 1")
-    return BadEventProcess(rollback_ratio=rollback_ratio, promote_ratio=promote_ratio)
+    return BadEventProcess(
+        rollback_ratio=rollback_ratio,
+        promote_ratio=promote_ratio,
+        log_bad=(0.0,) * len(WORSE_RATIOS),
+        log_good=(0.0,) * len(NOT_WORSE_RATIOS),
+    )
 
 
 def start_paired(*, scale: float = 1.0, margin: float = 0.05) -> PairedProcess:
@@ -163,7 +168,17 @@ def start_paired(*, scale: float = 1.0, margin: float = 0.05) -> PairedProcess:
         raise _bad_guardrail(f"its scale is {scale}, not a positive number")
     if not 0.0 < margin < 1.0:
         raise _bad_guardrail(f"its margin is {margin}, not between 0 and 1")
-    return PairedProcess(scale=scale, margin=margin)
+    return PairedProcess(
+        scale=scale,
+        margin=margin,
+        log_bad=(0.0,) * len(PAIRED_BETS),
+        log_good=(0.0,) * len(PAIRED_BETS),
+    )
+
+
+def start_sample_ratio() -> SampleRatioProcess:
+    """Return a watch over the split of the traffic that has seen nothing."""
+    return SampleRatioProcess(log_bad=(0.0,) * len(IMBALANCE_RATIOS))
 
 
 def update(state: BadEventProcess, *, by_canary: bool, share: float) -> BadEventProcess:

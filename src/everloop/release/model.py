@@ -191,8 +191,8 @@ class Standing(Struct, frozen=True, kw_only=True):
     """
 
     guardrails: dict[str, BadEventProcess]
+    split: SampleRatioProcess
     paired: PairedProcess | None = None
-    split: SampleRatioProcess = SampleRatioProcess()
     units: dict[str, tuple[str, ...]] = {}
     traffic: Traffic = Traffic()
     stage_traffic: Traffic = Traffic()

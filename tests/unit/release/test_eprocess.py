@@ -14,11 +14,11 @@ from everloop.core.errors import InvalidInput
 from everloop.release.eprocess import (
     BadEventProcess,
     PairedProcess,
-    SampleRatioProcess,
     is_ratio_broken,
     judge,
     start_bad_events,
     start_paired,
+    start_sample_ratio,
     update,
     update_many,
     update_paired,
@@ -249,7 +249,7 @@ def test_differences_of_losses_are_cut_at_the_scale() -> None:
 
 def test_a_router_that_does_not_keep_to_its_share_is_found() -> None:
     rng = np.random.default_rng(53)
-    fair, broken = SampleRatioProcess(), SampleRatioProcess()
+    fair, broken = start_sample_ratio(), start_sample_ratio()
     for _ in range(50):
         right, wrong = int(rng.binomial(400, 0.1)), int(rng.binomial(400, 0.08))
         fair = update_sample_ratio(fair, canary=right, champion=400 - right, share=0.1)
