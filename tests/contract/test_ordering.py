@@ -166,3 +166,32 @@ def test_a_page_may_start_after_a_row_that_is_gone(store: MetadataStore, descend
         rest = view.select(Reading, order="text", descending=descending, after=rows[1])
 
     assert [rows[0] if descending else rows[2]] == rest
+
+
+@EXAMPLES
+@given(
+    found=st.lists(fields, max_size=9),
+    field=st.sampled_from(["text", "note"]),
+    least=st.none() | texts,
+    limit=st.integers(0, 10),
+)
+def test_different_texts_come_once_by_code_point(
+    store: MetadataStore,
+    found: list[dict[str, object]],
+    field: str,
+    least: str | None,
+    limit: int,
+) -> None:
+    batch, rows = fill(store, found)
+    beyond = () if least is None else (Condition(field, Compare.GE, least),)
+
+    with store.read() as tx:
+        answer = tx.distinct(Reading, field, *where(batch=batch), *beyond, limit=limit)
+
+    values = {getattr(row, field) for row in rows} - {None}
+    assert sorted(value for value in values if least is None or value >= least)[:limit] == answer
+
+
+def test_only_texts_are_told_apart(store: MetadataStore) -> None:
+    with store.read() as tx, pytest.raises(TypeError, match="no field 'number' of text"):
+        tx.distinct(Reading, "number", limit=1)

@@ -132,6 +132,13 @@ class View:
         own = where(project=self.project) if _has_project(kind) else ()
         return self.tx.count(kind, *own, *conditions)
 
+    def distinct(
+        self, kind: type[Record], field: str, *conditions: Condition, limit: int
+    ) -> list[str]:
+        """Return the first of the different texts that a field has in rows of this project."""
+        own = where(project=self.project) if _has_project(kind) else ()
+        return self.tx.distinct(kind, field, *own, *conditions, limit=limit)
+
     def settings(self) -> dict[str, object]:
         """Return the project's configuration in force; empty before the first one."""
         found = self.tx.select(

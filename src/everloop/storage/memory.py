@@ -167,6 +167,15 @@ class MemoryTransaction:
         """Return how many rows meet all conditions."""
         return len(self._meeting(kind, conditions))
 
+    def distinct(
+        self, kind: type[Record], field: str, *conditions: Condition, limit: int
+    ) -> list[str]:
+        """Return the first of the different texts that a field has, ascending."""
+        table, _ = self._of(kind)
+        table.text_column(field)
+        values = {getattr(row, field) for row in self._meeting(kind, conditions)}
+        return sorted(str(value) for value in values if value is not None)[:limit]
+
     def _meeting(self, kind: type[R], conditions: tuple[Condition, ...]) -> list[R]:
         table, rows = self._of(kind)
         for condition in conditions:

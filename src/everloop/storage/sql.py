@@ -13,7 +13,7 @@ import msgspec
 
 from everloop.core.errors import Conflict, StaleVersion
 from everloop.core.ids import Id
-from everloop.core.ports import Condition
+from everloop.core.ports import Compare, Condition
 from everloop.core.records import Kind, R, Record
 from everloop.storage.statements import Dialect, Fixed, Query, joined
 from everloop.storage.tables import Row, SqlValue, Table, tables_of, to_parameter
@@ -144,6 +144,25 @@ class SqlTransaction:
         clause = joined(query.filters(conditions))
         found = self._run(fixed.count + clause.text, clause.values).fetchall()[0][0]
         assert isinstance(found, int)
+        return found
+
+    def distinct(
+        self, kind: type[Record], field: str, *conditions: Condition, limit: int
+    ) -> list[str]:
+        """Return the first of the different texts that a field has, ascending."""
+        table, fixed, query = self._schema.of(kind)
+        column = table.text_column(field)
+        found: list[str] = []
+        # Neither database skips along an index for SELECT DISTINCT; one step a value does.
+        while len(found) < limit:
+            beyond = () if not found else (Condition(field, Compare.GT, found[-1]),)
+            clause = joined(query.filters((*conditions, *beyond)))
+            text = fixed.least(column.name) + clause.text
+            value = self._run(text, clause.values).fetchall()[0][0]
+            if value is None:
+                break
+            assert isinstance(value, str)
+            found.append(column.decode(value) if column.decode is not None else value)
         return found
 
     def _writable(self, record: Record) -> tuple[Table, Fixed, Query]:

@@ -66,6 +66,11 @@ class Fixed:
     find: str
     select: str
     count: str
+    name: str
+
+    def least(self, column: str) -> str:
+        """Return the statement that finds the least value of a column."""
+        return f"SELECT MIN({quoted(column)}) FROM {self.name}"
 
     @classmethod
     def of(cls, table: Table, dialect: Dialect) -> Fixed:
@@ -83,6 +88,7 @@ class Fixed:
             find=f'SELECT {listed} FROM {name} WHERE "id" = {mark}',
             select=f"SELECT {listed} FROM {name}",
             count=f"SELECT COUNT(*) FROM {name}",
+            name=name,
         )
 
 

@@ -90,6 +90,18 @@ class Table:
         """The columns by name."""
         return {column.name: column for column in self.columns}
 
+    def text_column(self, name: str) -> Column:
+        """Return a column of text.
+
+        Raises:
+            TypeError: the field does not exist or holds something else.
+        """
+        column = self.by_name.get(name)
+        if column is None or column.type is not ColumnType.TEXT:
+            message = f"{self.name} has no field {name!r} of text"
+            raise TypeError(message)
+        return column
+
     @cached_property
     def _encoders(self) -> tuple[Callable[[object], SqlValue], ...]:
         return tuple(c.to_sql if c.nullable else c.encode for c in self.columns)
