@@ -141,7 +141,8 @@ class MetricSummary(Record, frozen=True, kw_only=True):
     """What lists show of a metric without reading its points.
 
     Attributes:
-        last: Value at the greatest step, None when it is not finite.
+        last: Value at the greatest step for search and sorting: None for NaN, and the outermost
+            floats for infinities.
         last_text: The same value exactly, such as ``0.25``, ``nan`` or ``inf``.
         minimum: Least finite value.
         maximum: Greatest finite value.

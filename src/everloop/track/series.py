@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Iterator
 
 import msgspec
@@ -138,7 +139,7 @@ def _add_summary(work: Work, run: Run, series: PreparedSeries) -> None:
                 key=series.key,
                 count=new.points,
                 last_step=new.last_step,
-                last=_finite(new.last),
+                last=_sortable(new.last),
                 last_text=repr(new.last),
                 minimum=new.minimum,
                 maximum=new.maximum,
@@ -152,7 +153,7 @@ def _add_summary(work: Work, run: Run, series: PreparedSeries) -> None:
             old,
             count=old.count + new.points,
             last_step=max(old.last_step, new.last_step),
-            last=_finite(new.last) if newest else old.last,
+            last=_sortable(new.last) if newest else old.last,
             last_text=repr(new.last) if newest else old.last_text,
             minimum=min(_known(old.minimum, new.minimum), default=None),
             maximum=max(_known(old.maximum, new.maximum), default=None),
@@ -161,8 +162,11 @@ def _add_summary(work: Work, run: Run, series: PreparedSeries) -> None:
     )
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _sortable(value: float) -> float | None:
+    """Return the value with infinities as the outermost floats, so that search compares them."""
+    if math.isnan(value):
+        return None
+    return max(-sys.float_info.max, min(sys.float_info.max, value))
 
 
 def _known(*values: float | None) -> list[float]:
