@@ -115,7 +115,7 @@ class Transaction(Protocol):
     def distinct(
         self, kind: type[Record], field: str, *conditions: Condition, limit: int
     ) -> list[str]:
-        """Return the first of the different texts that a field has in rows that meet all conditions.
+        """Return the first of the different texts of a field in rows that meet all conditions.
 
         They ascend by code point; null is none of them. With an index that begins with the fields
         of EQ conditions and then this one, it costs one step an answer, whatever the rows.
