@@ -162,7 +162,7 @@ class SqlTransaction:
             if value is None:
                 break
             assert isinstance(value, str)
-            found.append(column.decode(value) if column.decode is not None else value)
+            found.append(str(column.decode(value)) if column.decode is not None else value)
         return found
 
     def _writable(self, record: Record) -> tuple[Table, Fixed, Query]:

@@ -47,7 +47,7 @@ def test_a_deleted_view_is_gone_and_cannot_be_deleted_again(fresh: World) -> Non
     fresh.owner.perform("view.delete", DeleteView(name="mine"), SavedView)
 
     assert [] == names(fresh)
-    with pytest.raises(NotFound, match="view.not_found"):
+    with pytest.raises(NotFound, match=r"view\.not_found"):
         fresh.owner.perform("view.delete", DeleteView(name="mine"), SavedView)
 
 
@@ -61,7 +61,7 @@ def test_a_viewer_reads_views_and_saves_none(fresh: World) -> None:
 
 
 def test_a_view_of_an_unknown_page_is_refused(fresh: World) -> None:
-    with pytest.raises(InvalidInput, match="view.page_unknown"):
+    with pytest.raises(InvalidInput, match=r"view\.page_unknown"):
         fresh.owner.perform("view.save", SaveView(name="x", page="audit", state={}), SavedView)
 
 
@@ -71,5 +71,5 @@ def test_views_have_an_end(fresh: World, monkeypatch: pytest.MonkeyPatch) -> Non
     save(fresh, "two")
 
     save(fresh, "two", filter="again")
-    with pytest.raises(LimitExceeded, match="view.too_many"):
+    with pytest.raises(LimitExceeded, match=r"view\.too_many"):
         save(fresh, "three")

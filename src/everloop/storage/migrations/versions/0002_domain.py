@@ -598,6 +598,19 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
         )
 
     op.create_table(
+        "saved_view",
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("project", TEXT, nullable=False),
+        sa.Column("page", TEXT, nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("state", TEXT, nullable=False),
+        sa.Column("saved_by", TEXT, nullable=False),
+        sa.Column("saved_at", TEXT, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_saved_view"),
+        sa.UniqueConstraint("project", "page", "name", name="uq_saved_view_project_page_name"),
+    )
+    op.create_table(
         "step_run",
         sa.Column("id", TEXT, nullable=False),
         sa.Column("revision", sa.BigInteger(), nullable=False),
