@@ -25,6 +25,7 @@ VERB_MODULES = (
     "everloop.track.names",
     "everloop.track.plots",
     "everloop.track.views",
+    "everloop.track.lifecycle",
 )
 
 

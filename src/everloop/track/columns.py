@@ -50,6 +50,7 @@ class Summary(NamedTuple):
     points: int
     last_step: int
     last: float
+    last_time_us: int
     minimum: float | None
     maximum: float | None
     not_finite: int
@@ -115,13 +116,19 @@ def decode(data: bytes, *, most: int = MAX_POINTS_A_BATCH) -> Columns:
 
 
 def summarise(columns: Columns) -> Summary:
-    """Return count, last value by step, extremes of the finite values and how many are not."""
-    last = len(columns.steps) - 1 - int(np.argmax(columns.steps[::-1]))
+    """Return count, last value, extremes of the finite values and how many are not.
+
+    Last is the point of the greatest step; of several, that of the latest time; then the last one.
+    """
+    at_end = np.flatnonzero(columns.steps == columns.steps.max())
+    times = columns.times_us[at_end]
+    last = int(at_end[len(times) - 1 - int(np.argmax(times[::-1]))])
     finite = columns.values[np.isfinite(columns.values)]
     return Summary(
         points=len(columns.steps),
         last_step=int(columns.steps[last]),
         last=float(columns.values[last]),
+        last_time_us=int(columns.times_us[last]),
         minimum=float(finite.min()) if finite.size else None,
         maximum=float(finite.max()) if finite.size else None,
         not_finite=len(columns.values) - int(finite.size),

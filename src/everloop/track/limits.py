@@ -14,12 +14,13 @@ from everloop.core.errors import InvalidInput, LimitExceeded
 
 MAX_KEY_CHARS: Final = 250
 MAX_PARAM_CHARS: Final = 6_000
-MAX_TAG_CHARS: Final = 5_000
+MAX_TAG_CHARS: Final = 8_000
 MAX_PARAMS_A_RUN: Final = 2_000
 MAX_KEYS_A_RUN: Final = 10_000
 MAX_POINTS_A_BATCH: Final = 200_000
 MAX_PATH_CHARS: Final = 500
-MAX_NAME_CHARS: Final = 200
+MAX_NAME_CHARS: Final = 500
+MAX_EXPERIMENT_CHARS: Final = 500
 MAX_ERROR_CHARS: Final = 8_000
 MIN_STEP: Final = -(2**63)
 MAX_STEP: Final = 2**63 - 1
@@ -39,6 +40,23 @@ def check_key(key: object, what: str) -> str:
         "run.key_invalid",
         f"{what} name {str(key)[:60]!r} is not usable.",
         hint=f"Use a text of 1 to {MAX_KEY_CHARS} characters without control characters.",
+    )
+
+
+def check_experiment(name: str) -> str:
+    """Return an experiment's name unchanged if it is usable.
+
+    It is free text, for it stands in no address and no file name.
+
+    Raises:
+        InvalidInput: ``experiment.name_invalid``.
+    """
+    if len(name.strip()) > 0 and len(name) <= MAX_EXPERIMENT_CHARS and not _CONTROL.search(name):
+        return name
+    raise InvalidInput(
+        "experiment.name_invalid",
+        f"{name[:60]!r} can't name an experiment.",
+        hint=f"Use 1 to {MAX_EXPERIMENT_CHARS} characters, none of them a control character.",
     )
 
 

@@ -30,6 +30,7 @@ class Experiment(Record, frozen=True, kw_only=True):
     """A named group of runs.
 
     Attributes:
+        updated_at: When its name, tags or lifecycle changed last; None before that.
         deleted_at: When it was put into the trash; None while it is in use.
     """
 
@@ -38,6 +39,7 @@ class Experiment(Record, frozen=True, kw_only=True):
     created_at: Instant
     created_by: ActorId
     tags: dict[str, str] = msgspec.field(default_factory=dict)
+    updated_at: Instant | None = None
     deleted_at: Instant | None = None
 
 
@@ -144,6 +146,7 @@ class MetricSummary(Record, frozen=True, kw_only=True):
         last: Value at the greatest step for search and sorting: None for NaN, and the outermost
             floats for infinities.
         last_text: The same value exactly, such as ``0.25``, ``nan`` or ``inf``.
+        last_time_us: When that point was measured, in microseconds since 1970.
         minimum: Least finite value.
         maximum: Greatest finite value.
         not_finite: How many values are NaN or infinite.
@@ -159,6 +162,7 @@ class MetricSummary(Record, frozen=True, kw_only=True):
     minimum: float | None
     maximum: float | None
     not_finite: int
+    last_time_us: int = 0
 
 
 @record("artifact_entry", unique=(("run", "path"),))

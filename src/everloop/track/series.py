@@ -144,10 +144,11 @@ def _add_summary(work: Work, run: Run, series: PreparedSeries) -> None:
                 minimum=new.minimum,
                 maximum=new.maximum,
                 not_finite=new.not_finite,
+                last_time_us=new.last_time_us,
             )
         )
         return
-    newest = new.last_step >= old.last_step
+    newest = (new.last_step, new.last_time_us) >= (old.last_step, old.last_time_us)
     work.replace(
         msgspec.structs.replace(
             old,
@@ -155,6 +156,7 @@ def _add_summary(work: Work, run: Run, series: PreparedSeries) -> None:
             last_step=max(old.last_step, new.last_step),
             last=_sortable(new.last) if newest else old.last,
             last_text=repr(new.last) if newest else old.last_text,
+            last_time_us=new.last_time_us if newest else old.last_time_us,
             minimum=min(_known(old.minimum, new.minimum), default=None),
             maximum=max(_known(old.maximum, new.maximum), default=None),
             not_finite=old.not_finite + new.not_finite,

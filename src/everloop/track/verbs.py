@@ -13,7 +13,7 @@ import msgspec
 from everloop.core.clock import Instant
 from everloop.core.digest import Digest, parse_digest
 from everloop.core.errors import Conflict, InvalidInput, NotFound
-from everloop.core.ids import Id, check_name, is_id
+from everloop.core.ids import Id, is_id
 from everloop.core.ports import where
 from everloop.kernel.nodes import require_node
 from everloop.kernel.unit_of_work import Desk, Work
@@ -30,13 +30,15 @@ class StartRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     Attributes:
         run: Id made by the client, so that a run can start while the server is away.
+        experiment_id: Id of an experiment that exists; it goes before the name.
         name: Shown name; made from the id when empty.
         started_at: When it began, if that was before the call.
         environment: Blob with the captured environment.
     """
 
     run: str
-    experiment: Annotated[str, msgspec.Meta(max_length=100)] = "default"
+    experiment: Annotated[str, msgspec.Meta(max_length=limits.MAX_EXPERIMENT_CHARS)] = "default"
+    experiment_id: str | None = None
     name: Annotated[str, msgspec.Meta(max_length=limits.MAX_NAME_CHARS)] = ""
     parent: str | None = None
     pipeline: Annotated[str, msgspec.Meta(max_length=300)] | None = None
@@ -82,6 +84,7 @@ class LogRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     Attributes:
         reads: Ids of dataset versions that the run read.
         spool: The part of the spool it comes from; None for a batch without a spool.
+        amend: Whether it may still add to a run that has ended.
     """
 
     run: str
@@ -91,6 +94,7 @@ class LogRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     artifacts: tuple[ArtifactFile, ...] = ()
     reads: tuple[str, ...] = ()
     spool: SpoolRange | None = None
+    amend: bool = False
 
 
 class RunLogged(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,7 +136,7 @@ def start_run(ask: StartRun, work: Work) -> RunStarted:
         Conflict: ``run.exists`` when the id belongs to another run.
     """
     run_id = _check_start(ask, work)
-    experiment = _experiment(work, check_name(ask.experiment, "Experiment"))
+    experiment = _experiment(work, ask)
     existing = work.find(Run, run_id)
     if existing is not None:
         if existing.created_by != work.caller.actor or existing.experiment != experiment.id:
@@ -193,13 +197,23 @@ def _check_start(ask: StartRun, work: Work) -> Id:
     return Id(ask.run)
 
 
-def _experiment(work: Work, name: str) -> Experiment:
-    found = work.first(Experiment, *where(name=name))
+def _experiment(work: Work, ask: StartRun) -> Experiment:
+    if ask.experiment_id is not None:
+        found: Experiment | None = work.get(Experiment, Id(ask.experiment_id))
+    else:
+        name = limits.check_experiment(ask.experiment)
+        found = work.first(Experiment, *where(name=name))
+    if found is not None and found.deleted_at is not None:
+        raise Conflict(
+            "experiment.deleted",
+            f"Experiment {found.name[:60]!r} is in the trash.",
+            hint="Restore it, or choose another name.",
+        )
     return found or work.insert(
         Experiment(
             id=work.new_id(),
             project=work.project,
-            name=name,
+            name=ask.experiment,
             created_at=work.now,
             created_by=work.caller.actor,
         )
@@ -255,7 +269,8 @@ def log_run(ask: LogRun, work: Work, prepared: tuple[PreparedSeries, ...]) -> Ru
             return RunLogged(run=run.id, points=0, offset=offset)
         offset = ask.spool.end
         _move_cursor(work, run, cursor, offset)
-    if run.status in {RunStatus.FINISHED, RunStatus.FAILED}:
+    _require_active(run)
+    if run.status in {RunStatus.FINISHED, RunStatus.FAILED} and not ask.amend:
         raise Conflict(
             "run.ended",
             f"Run {run.id} is {run.status}; it takes no more.",
@@ -268,6 +283,15 @@ def log_run(ask: LogRun, work: Work, prepared: tuple[PreparedSeries, ...]) -> Ru
     for version in ask.reads:
         work.link(f"run:{run.id}", "read", require_node(work, "dataset_version", version))
     return RunLogged(run=run.id, points=points, offset=offset)
+
+
+def _require_active(run: Run) -> None:
+    if run.deleted_at is not None:
+        raise Conflict(
+            "run.deleted",
+            f"Run {run.id} is in the trash; it takes no more.",
+            hint="Restore it first.",
+        )
 
 
 def _move_cursor(work: Work, run: Run, cursor: RunCursor | None, offset: int) -> None:

@@ -245,9 +245,9 @@ def test_a_viewer_reads_and_does_not_log_and_a_stranger_sees_nothing() -> None:
 @pytest.mark.parametrize(
     "more",
     [
-        {"run": "x"}, {"experiment": "../x"}, {"parent": "01900000-0000-7000-8000-000000000000"},
+        {"run": "x"}, {"experiment": "a\nb"}, {"parent": "01900000-0000-7000-8000-000000000000"},
         {"environment": "blake3:" + "0" * 64}, {"code_commit": "not a commit"},
-        {"params": {"a": "x" * 7_000}}, {"name": "x" * 400},
+        {"params": {"a": "x" * 7_000}}, {"name": "x" * 700},
     ],
 )  # fmt: skip
 def test_a_run_that_does_not_fit_does_not_start(more: dict[str, object]) -> None:

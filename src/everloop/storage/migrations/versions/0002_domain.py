@@ -172,6 +172,7 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
         sa.Column("created_at", TEXT, nullable=False),
         sa.Column("created_by", TEXT, nullable=False),
         sa.Column("tags", TEXT, nullable=False),
+        sa.Column("updated_at", TEXT, nullable=True),
         sa.Column("deleted_at", TEXT, nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_experiment"),
         sa.UniqueConstraint("project", "name", name="uq_experiment_project_name"),
@@ -377,6 +378,7 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
         sa.Column("minimum", DOUBLE, nullable=True),
         sa.Column("maximum", DOUBLE, nullable=True),
         sa.Column("not_finite", sa.BigInteger(), nullable=False),
+        sa.Column("last_time_us", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_metric_summary"),
         sa.UniqueConstraint("run", "key", name="uq_metric_summary_run_key"),
     )
