@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from everloop.core.digest import Digest, content_digest
-from everloop.core.errors import IntegrityError, NotFound
+from everloop.core.errors import IntegrityError, InvalidInput, NotFound
 from everloop.core.ports import BlobStore
 from everloop.storage.localfs import LocalBlobStore
 from everloop.storage.memory_blobs import MemoryBlobStore
@@ -159,3 +159,51 @@ def test_changed_bytes_fail_a_stream_at_its_end(damaged: tuple[BlobStore, Digest
 
     with pytest.raises(IntegrityError, match=r"blob\.corrupt"):
         pieces.extend(store.stream(digest))
+
+
+def test_many_bytes_at_once_are_each_under_their_digest(store: BlobStore) -> None:
+    items = [b"", b"a", b"a", b"b" * 70_000, *(bytes([n]) * n for n in range(2, 60))]
+
+    digests = store.put_many(items)
+
+    assert [content_digest(data) for data in items] == digests
+    assert items == [store.get(digest) for digest in digests]
+    assert [len(data) for data in items] == [store.size(digest) for digest in digests]
+    assert items == [b"".join(store.stream(digest)) for digest in digests]
+    assert sorted(set(digests)) == sorted(store.digests())
+    assert digests == store.put_many(items)
+
+
+def test_one_of_many_can_be_deleted_and_put_again(store: BlobStore) -> None:
+    first, second, third = store.put_many([b"one", b"two", b"three"])
+
+    assert store.delete(second)
+
+    assert store.size(second) is None
+    assert not store.delete(second)
+    with pytest.raises(NotFound):
+        store.get(second)
+    assert (b"one", b"three") == (store.get(first), store.get(third))
+    assert second not in set(store.digests())
+    assert store.put_many([b"two", b"one"]) == [second, first]
+    assert b"two" == store.get(second)
+
+
+def test_bytes_that_come_in_pieces_are_stored_when_they_are_kept(store: BlobStore) -> None:
+    with store.incoming() as incoming:
+        for piece in (b"in ", b"", b"pieces"):
+            incoming.write(piece)
+        digest = incoming.keep(content_digest(b"in pieces"))
+
+    assert b"in pieces" == store.get(digest)
+
+
+def test_bytes_that_are_not_kept_or_not_the_expected_ones_leave_nothing(store: BlobStore) -> None:
+    with store.incoming() as incoming:
+        incoming.write(b"forgotten")
+    with store.incoming() as other:
+        other.write(b"other")
+        with pytest.raises(InvalidInput, match="have the digest"):
+            other.keep(ABSENT)
+
+    assert [] == list(store.digests())

@@ -11,8 +11,9 @@ import pytest
 
 from everloop.core.digest import content_digest
 from everloop.core.errors import IntegrityError, Unavailable
+from everloop.storage.files import ABANDONED_SECONDS, append_line
 from everloop.storage.keyfile import load_or_create_key
-from everloop.storage.localfs import ABANDONED_SECONDS, LocalBlobStore, append_line
+from everloop.storage.localfs import LocalBlobStore
 
 
 def place_of(folder: Path, data: bytes) -> Path:

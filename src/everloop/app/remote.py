@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TypeVar, cast
 from urllib.parse import quote
@@ -16,13 +16,18 @@ from everloop.app.verbs import load_verbs
 from everloop.core import errors
 from everloop.core.digest import Digest, content_digest
 from everloop.core.errors import EverloopError, IntegrityError, JsonValue, Unavailable
+from everloop.http.blobs import BATCH_PATH
 from everloop.http.errors import ErrorAnswer
 from everloop.http.routes import verb_path
 from everloop.kernel.verbs import find_verb
+from everloop.storage.incoming import FileIncoming, through_a_file
 
 A = TypeVar("A", bound=msgspec.Struct)
 TIMEOUT_S = 60.0
 CHUNK_BYTES = 1024 * 1024
+MAX_BATCHED_BYTES = 64 * 1024
+BATCH_BYTES = 16 * 1024 * 1024
+BATCH_ITEMS = 10_000
 _KINDS: dict[int, type[EverloopError]] = {
     400: errors.InvalidInput,
     401: errors.NotAuthenticated,
@@ -120,8 +125,29 @@ class HttpBlobStore:
         for piece in _pieces(path):
             hasher.update(piece)
         digest = Digest(f"blake3:{hasher.hexdigest()}")
-        _send(self._http, "PUT", self._path(digest), content=_pieces(path))
+        size = {"content-length": str(path.stat().st_size)}
+        _send(self._http, "PUT", self._path(digest), content=_pieces(path), headers=size)
         return digest
+
+    def put_many(self, items: Sequence[bytes]) -> list[Digest]:
+        """Store several bytes, the small ones in few requests; return their digests in order."""
+        digests = [content_digest(data) for data in items]
+        batch: list[bytes] = []
+        for data in items:
+            if len(data) > MAX_BATCHED_BYTES:
+                self.put(data)
+                continue
+            if sum(map(len, batch)) + len(data) > BATCH_BYTES or len(batch) >= BATCH_ITEMS:
+                self._send_batch(batch)
+                batch = []
+            batch.append(data)
+        if batch:
+            self._send_batch(batch)
+        return digests
+
+    def incoming(self) -> AbstractContextManager[FileIncoming]:
+        """Open a blob whose bytes come in pieces."""
+        return through_a_file(self.put_file)
 
     def get(self, digest: Digest) -> bytes:
         """Return the bytes.
@@ -175,6 +201,10 @@ class HttpBlobStore:
         raise errors.InvalidInput(
             "blob.not_deletable", f"{digest} can't be deleted from here.", hint="Use a verb."
         )
+
+    def _send_batch(self, items: list[bytes]) -> None:
+        path = BATCH_PATH.replace("{project}", quote(self._project, safe=""))
+        _send(self._http, "POST", path, content=msgspec.msgpack.encode(items))
 
     def _path(self, digest: Digest) -> str:
         return f"/api/v1/projects/{quote(self._project, safe='')}/blobs/{digest}"

@@ -14,7 +14,7 @@ from everloop.app.home import CONFIG_NAME, FOLDER_NAME, Home
 from everloop.core.errors import Conflict, InvalidInput
 from everloop.core.ids import check_name
 from everloop.kernel.admin import ConfigurationView, Configure, CreateProject, ProjectView
-from everloop.storage.localfs import create_durably
+from everloop.storage.files import create_durably
 
 _TEMPLATE = """\
 # Everloop's settings of this project. Every key is described in docs/reference/settings.md;

@@ -55,7 +55,7 @@ def open_kernel(home: Home, *, clock: Clock | None = None) -> Kernel:
 
 def anchor_checkpoints(kernel: Kernel, path: Path) -> Callable[[Event], None]:
     """Return a listener that appends the newest checkpoint to a file outside the database."""
-    from everloop.storage.localfs import append_line
+    from everloop.storage.files import append_line
 
     def keep(event: Event) -> None:
         del event

@@ -5,7 +5,7 @@ Each *Contract* sentence has a test in the conformance suite that runs over ever
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
@@ -21,6 +21,7 @@ __all__ = [
     "Clock",
     "Compare",
     "Condition",
+    "Incoming",
     "MetadataStore",
     "Signer",
     "Transaction",
@@ -155,6 +156,27 @@ class MetadataStore(Protocol):
         ...
 
 
+class Incoming(Protocol):
+    """A blob whose bytes are still coming; it vanishes unless it is kept."""
+
+    def write(self, data: bytes) -> None:
+        """Take the next bytes.
+
+        Raises:
+            Unavailable: ``store.full`` or ``blob.unavailable``.
+        """
+        ...
+
+    def keep(self, expected: Digest | None = None) -> Digest:
+        """Store what was written, once, and return its digest.
+
+        Raises:
+            InvalidInput: ``blob.wrong_digest`` when it is not the expected one.
+            Unavailable: ``store.full`` or ``blob.unavailable``.
+        """
+        ...
+
+
 class BlobStore(Protocol):
     """Bytes under their digest.
 
@@ -168,6 +190,17 @@ class BlobStore(Protocol):
 
     def put_file(self, path: Path) -> Digest:
         """Store a file's bytes without holding them in memory."""
+        ...
+
+    def put_many(self, items: Sequence[bytes]) -> list[Digest]:
+        """Store several bytes at about the price of one; return their digests in order.
+
+        Atomic for each, not for all: when it raises, some may have been stored.
+        """
+        ...
+
+    def incoming(self) -> AbstractContextManager[Incoming]:
+        """Open a blob whose bytes come in pieces."""
         ...
 
     def get(self, digest: Digest) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from everloop.core.errors import IntegrityError
-from everloop.storage.localfs import create_durably
+from everloop.storage.files import create_durably
 
 KEY_BYTES = 32
 PRIVATE_FILE = 0o600

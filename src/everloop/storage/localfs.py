@@ -1,36 +1,35 @@
-"""Blobs as files of a folder, and the few durable file operations that other stores need.
+"""Blobs as files of a folder.
 
 A blob lies at ``blake3/ab/<62 more hex digits>``. It is written beside, flushed, then linked into
-its place, so that a name never stands for half a file, whatever is killed or loses power.
+its place, so that a name never stands for half a file, whatever is killed or loses power. Small
+blobs that come together lie in packs.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import stat
-import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import suppress
-from errno import EDQUOT, ELOOP, ENOSPC, ENOTDIR
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from errno import ELOOP, ENOTDIR
 from pathlib import Path
 from typing import BinaryIO
 
 from blake3 import blake3
 
 from everloop.core.digest import Digest, content_digest
-from everloop.core.errors import EverloopError, IntegrityError, NotFound, Unavailable
+from everloop.core.errors import IntegrityError, NotFound
+from everloop.storage.files import FOLDER_FLAGS, Draft, explain, is_whole, sweep, sync_folder
+from everloop.storage.incoming import require_digest
+from everloop.storage.packs import MAX_PACKED_BYTES, Packs
 
 CHUNK_BYTES = 1 << 20
-PRIVATE_FILE = 0o600
 PRIVATE_FOLDER = 0o700
-TEMPORARY_PREFIX = ".incoming-"
-ABANDONED_SECONDS = 24 * 3600
 _ALGORITHM = "blake3"
 _FOLDER_DIGITS = 2
 _NAME = re.compile(r"blake3:[0-9a-f]{64}")
-_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -44,11 +43,14 @@ class LocalBlobStore:
             Unavailable: ``blob.unavailable`` when the folder can't be made.
         """
         self._root = folder / _ALGORITHM
+        packs = folder / "packs"
         try:
             self._root.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
-            _sweep(self._root)
+            for place in (self._root, packs):
+                sweep(place)
+            self._packs = Packs(packs)
         except OSError as error:
-            raise _explain(error) from error
+            raise explain(error) from error
 
     def put(self, data: bytes) -> Digest:
         """Store bytes; return their digest.
@@ -59,14 +61,16 @@ class LocalBlobStore:
         digest = content_digest(data)
         place = self._place(digest)
         try:
-            if _is_whole(place, len(data)):
+            if is_whole(place, len(data)):
                 sync_folder(place.parent)  # another process may have put it there just now
                 return digest
-            with _Incoming(self._root) as incoming:
-                incoming.file.write(data)
-                self._settle(incoming, place)
+            if len(data) <= MAX_PACKED_BYTES and self._packs.get(digest) == data:
+                return digest
+            with Draft(self._root) as draft:
+                draft.file.write(data)
+                self._settle(draft, place)
         except OSError as error:
-            raise _explain(error) from error
+            raise explain(error) from error
         return digest
 
     def put_file(self, path: Path) -> Digest:
@@ -78,16 +82,47 @@ class LocalBlobStore:
         """
         with open_source(path) as source:
             try:
-                with _Incoming(self._root) as incoming:
+                with Draft(self._root) as draft:
                     hasher = blake3()
                     while chunk := source.read(CHUNK_BYTES):
                         hasher.update(chunk)
-                        incoming.file.write(chunk)
+                        draft.file.write(chunk)
                     digest = Digest(f"{_ALGORITHM}:{hasher.hexdigest()}")
-                    self._settle(incoming, self._place(digest))
+                    self._settle(draft, self._place(digest))
             except OSError as error:
-                raise _explain(error) from error
+                raise explain(error) from error
         return digest
+
+    def put_many(self, items: Sequence[bytes]) -> list[Digest]:
+        """Store several bytes, the small ones together; return their digests in order.
+
+        Raises:
+            Unavailable: ``store.full`` or ``blob.unavailable``.
+        """
+        digests = [content_digest(data) for data in items]
+        named = dict(zip(digests, items, strict=True))
+        small = {name: data for name, data in named.items() if len(data) <= MAX_PACKED_BYTES}
+        if len(small) == 1:
+            small = {}
+        try:
+            known = self._packs.known(small)
+            self._packs.add({name: data for name, data in small.items() if name not in known})
+        except OSError as error:
+            raise explain(error) from error
+        for name, data in named.items():
+            if name not in small:
+                self.put(data)
+        return digests
+
+    @contextmanager
+    def incoming(self) -> Iterator[LocalIncoming]:
+        """Open a blob whose bytes come in pieces."""
+        try:
+            draft = Draft(self._root)
+        except OSError as error:
+            raise explain(error) from error
+        with draft:
+            yield LocalIncoming(self, draft)
 
     def get(self, digest: Digest) -> bytes:
         """Return the bytes.
@@ -116,7 +151,9 @@ class LocalBlobStore:
         """Return the size in bytes, or None when absent."""
         try:
             state = self._place(digest).lstat()
-        except (FileNotFoundError, NotFound):
+        except FileNotFoundError:
+            return self._packs.size(digest)
+        except NotFound:
             return None
         return state.st_size if stat.S_ISREG(state.st_mode) else None
 
@@ -131,17 +168,22 @@ class LocalBlobStore:
                 digest = f"{_ALGORITHM}:{name}{rest}"
                 if _NAME.fullmatch(digest):
                     yield Digest(digest)
+        yield from (each for each in self._packs.digests() if not self._place(each).exists())
 
     def delete(self, digest: Digest) -> bool:
         """Remove the bytes; return whether they were there."""
         try:
             place = self._place(digest)
-            place.unlink()
-        except (FileNotFoundError, NotFound):
+        except NotFound:
             return False
+        try:
+            was_packed = self._packs.delete(digest)
+            if not place.exists():
+                return was_packed
+            place.unlink(missing_ok=True)
+            sync_folder(place.parent)
         except OSError as error:
-            raise _explain(error) from error
-        sync_folder(place.parent)
+            raise explain(error) from error
         return True
 
     def _place(self, digest: Digest) -> Path:
@@ -151,120 +193,68 @@ class LocalBlobStore:
         digits = digest.partition(":")[2]
         return self._root / digits[:_FOLDER_DIGITS] / digits[_FOLDER_DIGITS:]
 
-    def _settle(self, incoming: _Incoming, place: Path) -> None:
+    def _settle(self, draft: Draft, place: Path) -> None:
         try:
             place.parent.mkdir(mode=PRIVATE_FOLDER)
         except FileExistsError:
             pass
         else:
             sync_folder(self._root)
-        incoming.settle(place)
+        draft.settle(place)
 
     def _open(self, digest: Digest) -> BinaryIO:
         place = self._place(digest)
         try:
-            folder = os.open(place.parent, _FOLDER_FLAGS)
+            folder = os.open(place.parent, FOLDER_FLAGS)
             try:
                 handle = os.open(place.name, _READ_FLAGS, dir_fd=folder)
             finally:
                 os.close(folder)
         except FileNotFoundError as error:
-            raise not_found(digest) from error
+            packed = self._packs.get(digest)
+            if packed is None:
+                raise not_found(digest) from error
+            return io.BytesIO(packed)
         except OSError as error:
             if error.errno in {ELOOP, ENOTDIR}:  # somebody put a symbolic link in its place
                 raise corrupt(digest) from error
-            raise _explain(error) from error
+            raise explain(error) from error
         return os.fdopen(handle, "rb")
 
 
-class _Incoming:
-    """A private file being written, which vanishes unless it is settled in its place."""
+class LocalIncoming:
+    """A blob that is written where it will lie, so that keeping it copies nothing."""
 
-    def __init__(self, folder: Path) -> None:
-        handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=folder)  # mode 0600
-        self._path = Path(name)
-        self.file: BinaryIO = os.fdopen(handle, "wb")
+    def __init__(self, store: LocalBlobStore, draft: Draft) -> None:
+        self._store = store
+        self._draft = draft
+        self._hasher = blake3()
 
-    def __enter__(self) -> _Incoming:
-        return self
+    def write(self, data: bytes) -> None:
+        """Take the next bytes.
 
-    def __exit__(self, *details: object) -> None:
-        self.file.close()
-        with suppress(FileNotFoundError):
-            self._path.unlink()
-
-    def settle(self, place: Path) -> None:
-        """Give the finished bytes their name, durably; the first of several writers wins."""
-        if not self.link(place) and not _is_whole(place, self.file.tell()):
-            # Cut off after it was written, as by a damaged disk: these bytes have its digest.
-            self._path.replace(place)
-        sync_folder(place.parent)
-
-    def link(self, place: Path) -> bool:
-        """Give the finished bytes a name; return False when it is taken."""
-        self.file.flush()
-        os.fsync(self.file.fileno())
-        folder = os.open(place.parent, _FOLDER_FLAGS)
+        Raises:
+            Unavailable: ``store.full`` or ``blob.unavailable``.
+        """
+        self._hasher.update(data)
         try:
-            os.link(self._path, place.name, dst_dir_fd=folder, follow_symlinks=False)
-        except FileExistsError:
-            return False
-        finally:
-            os.close(folder)
-        return True
+            self._draft.file.write(data)
+        except OSError as error:
+            raise explain(error) from error
 
+    def keep(self, expected: Digest | None = None) -> Digest:
+        """Store what was written and return its digest.
 
-def create_durably(path: Path, data: bytes) -> bool:
-    """Make a file of mode 0600 that is there whole or not at all; return False when it exists.
-
-    Raises:
-        OSError: it can't be made.
-    """
-    with _Incoming(path.parent) as incoming:
-        incoming.file.write(data)
-        is_made = incoming.link(path)
-    sync_folder(path.parent)
-    return is_made
-
-
-def append_line(path: Path, text: str) -> None:
-    """Append text as whole lines to a file of mode 0600.
-
-    One write call appends it, so lines of several processes never mix. It survives a crash of this
-    process; a power cut may take the last lines, which nobody who keeps anchors relies on.
-
-    Raises:
-        Unavailable: ``store.full`` or ``file.unavailable``.
-    """
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    data = (text if text.endswith("\n") else text + "\n").encode()
-    try:
-        handle = os.open(path, flags, PRIVATE_FILE)
+        Raises:
+            InvalidInput: ``blob.wrong_digest``.
+            Unavailable: ``store.full`` or ``blob.unavailable``.
+        """
+        digest = require_digest(Digest(f"{_ALGORITHM}:{self._hasher.hexdigest()}"), expected)
         try:
-            while data:
-                data = data[os.write(handle, data) :]
-        finally:
-            os.close(handle)
-    except OSError as error:
-        raise _explain(error, "file.unavailable") from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    handle = os.open(folder, _FOLDER_FLAGS)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what writers that were killed left behind."""
-    too_old = time.time() - ABANDONED_SECONDS
-    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
-        with suppress(FileNotFoundError):
-            if path.lstat().st_mtime < too_old:
-                path.unlink()
+            self._store._settle(self._draft, self._store._place(digest))
+        except OSError as error:
+            raise explain(error) from error
+        return digest
 
 
 def open_source(path: Path) -> BinaryIO:
@@ -283,14 +273,6 @@ def open_source(path: Path) -> BinaryIO:
         ) from error
 
 
-def _is_whole(place: Path, size: int) -> bool:
-    try:
-        state = place.lstat()
-    except FileNotFoundError:
-        return False
-    return stat.S_ISREG(state.st_mode) and state.st_size == size
-
-
 def not_found(digest: Digest) -> NotFound:
     """Return the refusal of a digest under which nothing lies."""
     return NotFound(
@@ -306,20 +288,4 @@ def corrupt(digest: Digest) -> IntegrityError:
         "blob.corrupt",
         f"The bytes stored under {digest} are not those that were put there.",
         hint="Restore this blob from a backup and look at who can write to the blob store.",
-    )
-
-
-def _explain(error: OSError, code: str = "blob.unavailable") -> EverloopError:
-    if isinstance(error, EverloopError):
-        return error
-    if error.errno in {ENOSPC, EDQUOT}:
-        return Unavailable(
-            "store.full",
-            "The disk is full; nothing of this change was kept.",
-            hint="Free some space, then try again.",
-        )
-    return Unavailable(
-        code,
-        f"A file can't be used: {error.strerror or error}.",
-        hint="Check the folder's rights and its disk, then try again.",
     )

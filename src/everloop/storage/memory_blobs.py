@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from everloop.core.digest import Digest, content_digest
 from everloop.core.errors import NotFound
+from everloop.storage.incoming import FileIncoming, through_a_file
 
 
 class MemoryBlobStore:
@@ -27,6 +29,14 @@ class MemoryBlobStore:
     def put_file(self, path: Path) -> Digest:
         """Store a file's bytes."""
         return self.put(path.read_bytes())
+
+    def put_many(self, items: Sequence[bytes]) -> list[Digest]:
+        """Store several bytes; return their digests in order."""
+        return [self.put(data) for data in items]
+
+    def incoming(self) -> AbstractContextManager[FileIncoming]:
+        """Open a blob whose bytes come in pieces."""
+        return through_a_file(self.put_file)
 
     def get(self, digest: Digest) -> bytes:
         """Return the bytes.

@@ -7,7 +7,9 @@ or not at all; large ones go up in parts that become an object together.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -16,6 +18,7 @@ from blake3 import blake3
 
 from everloop.core.digest import Digest, content_digest
 from everloop.core.errors import EverloopError, InvalidInput, MissingExtra, NotFound, Unavailable
+from everloop.storage.incoming import FileIncoming, through_a_file
 from everloop.storage.localfs import CHUNK_BYTES, corrupt, not_found, open_source
 
 try:
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 
 SINGLE_PUT_BYTES = 16 << 20
 PART_BYTES = 8 << 20
+PUTS_AT_ONCE = 16
 REQUEST_TIMEOUT = "120s"
 PROBE = "everloop-create-only-probe"
 RETRY: RetryConfig = {"max_retries": 3, "retry_timeout": timedelta(seconds=30)}
@@ -113,6 +117,19 @@ class S3BlobStore:
             raise _changed()
         self._put_whole(digest, data)
         return digest
+
+    def put_many(self, items: Sequence[bytes]) -> list[Digest]:
+        """Store several bytes side by side; return their digests in order.
+
+        Raises:
+            Unavailable: ``blob.unavailable``.
+        """
+        with ThreadPoolExecutor(PUTS_AT_ONCE) as pool:
+            return list(pool.map(self.put, items))
+
+    def incoming(self) -> AbstractContextManager[FileIncoming]:
+        """Open a blob whose bytes come in pieces."""
+        return through_a_file(self.put_file)
 
     def get(self, digest: Digest) -> bytes:
         """Return the bytes.
