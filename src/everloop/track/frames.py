@@ -38,6 +38,21 @@ class Started(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     code_commit: str | None
 
 
+class Resumed(msgspec.Struct, frozen=True, kw_only=True, tag="resume"):
+    """The first frame of a further spool: which run it takes up again; ``spool`` is its own id."""
+
+    project: str
+    run: str
+    spool: str
+
+
+class Surroundings(msgspec.Struct, frozen=True, kw_only=True, tag="environment"):
+    """The environment, captured while the run was under way; canonical JSON."""
+
+    environment: bytes
+    code_commit: str | None
+
+
 class Measured(msgspec.Struct, frozen=True, kw_only=True, tag="points"):
     """Points of one metric; the three columns have the same length."""
 
@@ -76,7 +91,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="end"):
     ended_at: Instant | None
 
 
-Frame: TypeAlias = Started | Measured | Described | Kept | Read | Ended
+Frame: TypeAlias = Started | Resumed | Surroundings | Measured | Described | Kept | Read | Ended
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(Frame)

@@ -215,11 +215,11 @@ class RunHandle:
         _LIVE.discard(self)
         if self._owner != os.getpid():
             return False
-        self._spool.sync()
         arrived = self._courier.stop()
         if arrived:
             self._spool.remove()
         else:
+            self._spool.sync()
             _log.warning("everloop: run %s waits in the spool; `everloop sync` ships it", self.id)
             self._spool.close()
         return arrived

@@ -105,12 +105,17 @@ class RunField(Record, frozen=True, kw_only=True):
     number: float | None = None
 
 
-@record("run_cursor", unique=(("run",),))
+@record("run_cursor", unique=(("run", "spool"),))
 class RunCursor(Record, frozen=True, kw_only=True):
-    """How far a run's spool has arrived: the offset behind its last batch, and when that came."""
+    """How far a spool of a run has arrived: the offset behind its last batch, and when that came.
+
+    Attributes:
+        spool: Id of the spool; empty for the one that the run began with.
+    """
 
     project: ProjectId
     run: Id
+    spool: str = ""
     offset: int
     at: Instant
 

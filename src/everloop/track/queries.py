@@ -78,7 +78,7 @@ class RunDetails(msgspec.Struct, frozen=True, kw_only=True):
     """The answer of ``run.show``.
 
     Attributes:
-        offset: How far the run's spool has arrived.
+        offset: How far the spool that it began with has arrived.
         last_heard: When the last batch came.
     """
 
@@ -233,14 +233,14 @@ def show_run(ask: ShowRun, view: View) -> RunDetails:
         NotFound: ``run.not_found``.
     """
     run = view.get(Run, Id(ask.run.removeprefix("run:")))
-    cursor = view.first(RunCursor, *where(run=run.id))
+    cursors = view.select(RunCursor, *where(run=run.id))
     return RunDetails(
         run=run,
         experiment=view.get(Experiment, run.experiment).name,
         metrics=tuple(view.select(MetricSummary, *where(run=run.id), order="key")),
         artifacts=view.count(ArtifactEntry, *where(run=run.id)),
-        offset=cursor.offset if cursor else 0,
-        last_heard=cursor.at if cursor else None,
+        offset=next((cursor.offset for cursor in cursors if not cursor.spool), 0),
+        last_heard=max((cursor.at for cursor in cursors), default=None),
     )
 
 

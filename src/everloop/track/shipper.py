@@ -8,23 +8,34 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from everloop.core.digest import parse_digest
-from everloop.core.errors import Conflict, EverloopError, StaleVersion, Unavailable
+from everloop.core.digest import content_digest, parse_digest
+from everloop.core.errors import Conflict, EverloopError, NotFound, StaleVersion, Unavailable
 from everloop.core.ids import Id
 from everloop.kernel.performer import Performer
 from everloop.track import columns
-from everloop.track.frames import Described, Ended, Frame, Kept, Measured, Read, Started
+from everloop.track.frames import (
+    Described,
+    Ended,
+    Frame,
+    Kept,
+    Measured,
+    Read,
+    Resumed,
+    Started,
+    Surroundings,
+)
+from everloop.track.lifecycle import RunShown, UpdateRun
 from everloop.track.model import RunStatus
-from everloop.track.queries import RunDetails, ShowRun
-from everloop.track.spool import SUFFIX, Spool
+from everloop.track.spool import SEPARATOR, SUFFIX, Spool
 from everloop.track.verbs import (
     ArtifactFile,
+    Ending,
     FinishRun,
     LogRun,
     MetricSeries,
@@ -37,6 +48,7 @@ from everloop.track.verbs import (
 
 BATCH_POINTS: Final = 50_000
 BATCH_FRAMES: Final = 5_000
+MOST_MISSES: Final = 3
 SHIP_EVERY_S: Final = 1.0
 MAX_BACKOFF_S: Final = 30.0
 
@@ -55,6 +67,8 @@ class Batch(msgspec.Struct, kw_only=True):
     tags: dict[str, str] = msgspec.field(default_factory=dict)
     files: list[Kept] = msgspec.field(default_factory=list)
     reads: list[str] = msgspec.field(default_factory=list)
+    surroundings: Surroundings | None = None
+    ended: Ended | None = None
 
     def add(self, frame: Frame, end: int) -> None:
         """Take one frame."""
@@ -70,11 +84,16 @@ class Batch(msgspec.Struct, kw_only=True):
             self.files.append(frame)
         elif isinstance(frame, Read):
             self.reads.append(frame.dataset_version)
+        elif isinstance(frame, Surroundings):
+            self.surroundings = frame
+        elif isinstance(frame, Ended):
+            self.ended = frame
 
     @property
     def is_full(self) -> bool:
         """Whether it should be sent before it grows further."""
-        return self.points >= BATCH_POINTS or self.frames >= BATCH_FRAMES
+        is_large = self.points >= BATCH_POINTS or self.frames >= BATCH_FRAMES
+        return is_large or self.ended is not None
 
 
 class Shipment:
@@ -87,7 +106,9 @@ class Shipment:
         self._spool = spool
         self._performer = performer
         self._offset = 0
+        self._name = ""
         self._run: Id | None = None
+        self._misses = 0
         self._lock = threading.Lock()
         self.points = 0
         self.ended: RunStatus | None = None
@@ -103,52 +124,64 @@ class Shipment:
             while self._ship_one():
                 pass
 
-    def resume(self) -> None:
-        """Ask the server how far the run's spool has arrived.
+    def seek(self) -> None:
+        """Ask the server how far this spool has arrived, for one that another process began.
 
         Raises:
             Unavailable: the server is away.
             EverloopError: the server refuses.
         """
         with self._lock:
-            self._start()
-            if self._run is not None:
-                ask = ShowRun(run=self._run)
-                self._offset = self._performer.perform("run.show", ask, RunDetails).offset
+            first = next((frame for frame, _ in self._spool.read(0)), None)
+            if not isinstance(first, Started | Resumed):
+                return
+            name = first.spool if isinstance(first, Resumed) else ""
+            ask = LogRun(run=first.run, spool=SpoolRange(start=0, end=0, spool=name))
+            try:
+                self._offset = self._performer.perform("run.log", ask, RunLogged).offset
+            except NotFound:
+                return  # it is announced with the first batch
+            if self._offset:
+                self._name, self._run = name, Id(first.run)
+            for frame, end in self._spool.read(0):
+                if isinstance(frame, Ended) and end <= self._offset:
+                    self.ended = frame.status
 
     def finish(self, status: RunStatus) -> None:
         """End the run on the server for a process that did not live to say so."""
         with self._lock:
             if self._run is not None:
-                self._end(Ended(status=status, error=None, ended_at=None))
+                ask = FinishRun(run=self._run, status=status)
+                self._performer.perform("run.finish", ask, RunFinished)
+                self.ended = status
 
     def _ship_one(self) -> bool:
         """Send the next batch; return whether there may be another."""
         batch = Batch(start=self._offset, end=self._offset)
-        ended: Ended | None = None
         for frame, end in self._spool.read(self._offset):
-            if isinstance(frame, Ended):
-                ended = frame
-                break
             if isinstance(frame, Started):
-                self._begin(frame)
+                self._announce(frame, end)
+                self._offset = batch.start = batch.end = end
+                continue
+            if isinstance(frame, Resumed):
+                self._resume(frame)
             batch.add(frame, end)
             if batch.is_full:
                 break
-        if batch.end > batch.start:
-            self._send(batch)
-            return True
-        if ended is not None and self.ended is None:
-            self._end(ended)
-        return False
+        if batch.end == batch.start:
+            return False
+        self._send(batch)
+        return self.ended is None
 
-    def _start(self) -> None:
-        for frame, _ in self._spool.read(0):
-            if isinstance(frame, Started):
-                self._begin(frame)
-            return
+    def _resume(self, resumed: Resumed) -> None:
+        if self._run is None:
+            self._name = resumed.spool
+            request = f"run.resume:{resumed.spool}"
+            ask = UpdateRun(run=resumed.run, status=RunStatus.RUNNING)
+            self._performer.perform("run.update", ask, RunShown, request=request)
+            self._run = Id(resumed.run)
 
-    def _begin(self, started: Started) -> None:
+    def _announce(self, started: Started, end: int) -> None:
         if self._run is not None:
             return
         environment = None
@@ -165,6 +198,7 @@ class Shipment:
             started_at=started.started_at,
             environment=environment,
             code_commit=started.code_commit,
+            spool=SpoolRange(start=0, end=end),
         )
         request = f"run.start:{started.run}"
         self._run = self._performer.perform("run.start", ask, RunStarted, request=request).run
@@ -184,24 +218,38 @@ class Shipment:
                 for kept in batch.files
             ),
             reads=tuple(batch.reads),
-            spool=SpoolRange(start=batch.start, end=batch.end),
+            spool=SpoolRange(start=batch.start, end=batch.end, spool=self._name),
+            environment=self._keep(batch.surroundings),
+            code_commit=batch.surroundings.code_commit if batch.surroundings else None,
+            ending=_to_ending(batch.ended),
         )
-        request = f"run.log:{self._run}:{batch.start}:{batch.end}"
+        request = f"run.log:{self._name or self._run}:{batch.start}:{batch.end}"
         answer = self._performer.perform("run.log", ask, RunLogged, request=request)
         self.points += answer.points
         self._offset = answer.offset
+        self._misses = 0 if answer.offset > batch.start else self._misses + 1
+        if self._misses > MOST_MISSES:
+            raise Conflict(
+                "spool.out_of_step",
+                f"The server wants run {self._run} from byte {answer.offset} on, again and again.",
+                hint="Was it restored from a backup? Move the file out of the spool folder.",
+            )
+        if batch.ended is not None and answer.offset >= batch.end:
+            self.ended = batch.ended.status
 
-    def _end(self, ended: Ended) -> None:
-        assert self._run is not None
-        ask = FinishRun(
-            run=self._run,
-            status=ended.status,
-            error=ended.error,
-            ended_at=ended.ended_at,
-        )
-        request = f"run.finish:{self._run}:{ended.status}"
-        self._performer.perform("run.finish", ask, RunFinished, request=request)
-        self.ended = ended.status
+    def _keep(self, surroundings: Surroundings | None) -> str | None:
+        if surroundings is None:
+            return None
+        digest = content_digest(surroundings.environment)
+        if self._performer.blobs.size(digest) is None:
+            self._performer.blobs.put(surroundings.environment)
+        return digest
+
+
+def _to_ending(ended: Ended | None) -> Ending | None:
+    if ended is None:
+        return None
+    return Ending(status=ended.status, error=ended.error, ended_at=ended.ended_at)
 
 
 def _to_series(key: str, parts: Sequence[Measured]) -> MetricSeries:
@@ -295,46 +343,95 @@ class SyncReport(msgspec.Struct, frozen=True, kw_only=True):
         return sum(item.problem is not None for item in self.items)
 
 
-def sync_spool(folder: Path, performer: Performer) -> SyncReport:
+def sync_spool(
+    folder: Path, performer: Performer, *, progress: Callable[[Shipped], None] | None = None
+) -> SyncReport:
     """Ship what earlier processes left in the spool folder, and end runs whose process died.
 
-    Runs of other projects and of live processes are left alone.
+    Runs of other projects and of live processes are left alone. Spools of one run are shipped in
+    the order in which they were begun.
+
+    Args:
+        folder: The spool folder.
+        performer: The server.
+        progress: Hears of every spool when something became of it.
 
     Raises:
         Unavailable: the server is away.
     """
-    return SyncReport(items=tuple(_sync_all(folder, performer)))
+    items = []
+    for shipped in _sync_all(folder, performer):
+        items.append(shipped)
+        if progress is not None:
+            progress(shipped)
+    return SyncReport(items=tuple(items))
+
+
+def ship_earlier(folder: Path, run: str, performer: Performer, *, before: str) -> None:
+    """Ship what earlier processes left of one run, before it is taken up again.
+
+    Args:
+        folder: The spool folder.
+        run: Id of the run.
+        performer: The server.
+        before: File name of the spool that takes it up.
+
+    Raises:
+        Unavailable: the server is away.
+        EverloopError: the server refuses.
+    """
+    for path in sorted(folder.glob(f"{run}*{SUFFIX}")):
+        if path.name >= before:
+            return
+        try:
+            spool = Spool(path)
+        except Conflict:
+            continue
+        try:
+            shipment = Shipment(spool, performer)
+            shipment.seek()
+            shipment.ship()
+            spool.remove()
+        finally:
+            spool.close()
 
 
 def _sync_all(folder: Path, performer: Performer) -> Iterator[Shipped]:
-    for path in sorted(folder.glob(f"*{SUFFIX}")):
+    paths = sorted(folder.glob(f"*{SUFFIX}"))
+    newest = {_run_of(path): path for path in paths}
+    for path in paths:
         try:
             spool = Spool(path)
         except Conflict:
             continue
         except EverloopError as error:
-            yield Shipped(run=path.stem, points=0, status=None, problem=str(error))
+            yield Shipped(run=_run_of(path), points=0, status=None, problem=str(error))
             continue
         try:
-            shipped = _sync_one(spool, performer)
+            # Whoever took a run up again says how it ends.
+            shipped = _sync_one(spool, performer, is_last=newest[_run_of(path)] == path)
         finally:
             spool.close()
         if shipped is not None:
             yield shipped
 
 
-def _sync_one(spool: Spool, performer: Performer) -> Shipped | None:
+def _run_of(path: Path) -> str:
+    return path.stem.partition(SEPARATOR)[0]
+
+
+def _sync_one(spool: Spool, performer: Performer, *, is_last: bool) -> Shipped | None:
     first = next((frame for frame, _ in spool.read(0)), None)
     if first is None:
         spool.remove()
         return None
-    if not isinstance(first, Started) or first.project != performer.project:
+    if not isinstance(first, Started | Resumed) or first.project != performer.project:
         return None
     shipment = Shipment(spool, performer)
     try:
-        shipment.resume()
+        shipment.seek()
         shipment.ship()
-        if shipment.ended is None:
+        if shipment.ended is None and is_last:
             shipment.finish(RunStatus.KILLED)
     except Unavailable:
         raise

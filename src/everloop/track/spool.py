@@ -21,6 +21,8 @@ from everloop.core.errors import Conflict, IntegrityError
 from everloop.track.frames import MAGIC, MAX_FRAME_BYTES, Frame, decode_frames
 
 SUFFIX: Final = ".spool"
+# Parts a run's id from the id of a spool that took it up again; sorts behind the suffix's point.
+SEPARATOR: Final = "~"
 _READ_BYTES: Final = 4 * 1024 * 1024
 _COPY_BYTES: Final = 1024 * 1024
 

@@ -23,6 +23,28 @@ from everloop.track.model import ArtifactEntry, Experiment, Run, RunCursor, RunS
 from everloop.track.series import PreparedSeries, add_series, prepare_series
 
 Texts = dict[str, str]
+Commit = Annotated[str, msgspec.Meta(max_length=64)]
+
+
+class SpoolRange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which bytes of a spool a batch carries.
+
+    Attributes:
+        spool: Id of the spool; empty for the one that the run began with. Each process that takes
+            a run up again writes a spool of its own.
+    """
+
+    start: int
+    end: int
+    spool: Annotated[str, msgspec.Meta(max_length=40)] = ""
+
+
+class Ending(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a run ends; ``ended_at`` None means now."""
+
+    status: RunStatus = RunStatus.FINISHED
+    error: str | None = None
+    ended_at: Instant | None = None
 
 
 class StartRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -34,6 +56,7 @@ class StartRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         name: Shown name; made from the id when empty.
         started_at: When it began, if that was before the call.
         environment: Blob with the captured environment.
+        spool: The part of the run's spool that says all this; None without a spool.
     """
 
     run: str
@@ -46,7 +69,8 @@ class StartRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tags: Texts = msgspec.field(default_factory=dict)
     started_at: Instant | None = None
     environment: str | None = None
-    code_commit: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+    code_commit: Commit | None = None
+    spool: SpoolRange | None = None
 
 
 class RunStarted(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,13 +95,6 @@ class ArtifactFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     size_bytes: int
 
 
-class SpoolRange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which bytes of the run's spool a batch carries."""
-
-    start: int
-    end: int
-
-
 class LogRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What ``run.log`` takes: one batch.
 
@@ -85,6 +102,10 @@ class LogRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         reads: Ids of dataset versions that the run read.
         spool: The part of the spool it comes from; None for a batch without a spool.
         amend: Whether it may still add to a run that has ended.
+        environment: Blob with the environment, when it was captured after the start; the first
+            one counts.
+        code_commit: Git commit of the code, likewise.
+        ending: How the run ends, in the batch that is its last.
     """
 
     run: str
@@ -95,6 +116,9 @@ class LogRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     reads: tuple[str, ...] = ()
     spool: SpoolRange | None = None
     amend: bool = False
+    environment: str | None = None
+    code_commit: Commit | None = None
+    ending: Ending | None = None
 
 
 class RunLogged(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,6 +189,8 @@ def start_run(ask: StartRun, work: Work) -> RunStarted:
             created_by=work.caller.actor,
         )
     )
+    if ask.spool is not None:
+        _move_cursor(work, run_id, None, ask.spool)
     if ask.code_commit:
         work.link(f"run:{run_id}", "code", f"commit:{ask.code_commit}")
     return RunStarted(run=run_id, experiment=experiment.id)
@@ -188,13 +214,17 @@ def _check_start(ask: StartRun, work: Work) -> Id:
         work.get(Run, Id(ask.parent))
     if ask.environment is not None:
         _require_blob(work.services.blobs.size(parse_digest(ask.environment)), ask.environment)
-    if ask.code_commit is not None and not ask.code_commit.isalnum():
+    _check_commit(ask.code_commit)
+    return Id(ask.run)
+
+
+def _check_commit(commit: str | None) -> None:
+    if commit is not None and not commit.isalnum():
         raise InvalidInput(
             "run.commit_invalid",
-            f"{ask.code_commit!r} is not a commit.",
+            f"{commit!r} is not a commit.",
             hint="Give the full hex name that `git rev-parse HEAD` prints.",
         )
-    return Id(ask.run)
 
 
 def _experiment(work: Work, ask: StartRun) -> Experiment:
@@ -230,6 +260,10 @@ def prepare_log(ask: LogRun, desk: Desk) -> tuple[PreparedSeries, ...]:
     limits.check_texts(ask.params, "Parameter", limits.MAX_PARAM_CHARS)
     limits.check_texts(ask.tags, "Tag", limits.MAX_TAG_CHARS)
     limits.check_count(len(ask.metrics), limits.MAX_KEYS_A_RUN, "metrics in a batch")
+    _check_commit(ask.code_commit)
+    if ask.environment is not None:
+        size = desk.services.blobs.size(parse_digest(ask.environment))
+        _require_blob(size, ask.environment)
     for artifact in ask.artifacts:
         limits.check_artifact_path(artifact.path)
         size = desk.services.blobs.size(parse_digest(artifact.digest))
@@ -249,7 +283,7 @@ def prepare_log(ask: LogRun, desk: Desk) -> tuple[PreparedSeries, ...]:
 
 @verb("run.log", permission="run:write", prepare=prepare_log, payload=Payload.DIGEST)
 def log_run(ask: LogRun, work: Work, prepared: tuple[PreparedSeries, ...]) -> RunLogged:
-    """Store one batch of metrics, parameters, tags, artifacts and inputs of a run.
+    """Store one batch of metrics, parameters, tags, artifacts and inputs of a run, or its end.
 
     A spool batch that does not begin at the run's cursor stores nothing; the answer then says
     where to read on.
@@ -263,12 +297,12 @@ def log_run(ask: LogRun, work: Work, prepared: tuple[PreparedSeries, ...]) -> Ru
     work.touch(f"run:{run.id}")
     offset = 0
     if ask.spool is not None:
-        cursor = work.first(RunCursor, *where(run=run.id))
+        cursor = work.first(RunCursor, *where(run=run.id, spool=ask.spool.spool))
         offset = cursor.offset if cursor else 0
         if ask.spool.start != offset or ask.spool.end <= offset:
             return RunLogged(run=run.id, points=0, offset=offset)
         offset = ask.spool.end
-        _move_cursor(work, run, cursor, offset)
+        _move_cursor(work, run.id, cursor, ask.spool)
     _require_active(run)
     if run.status in {RunStatus.FINISHED, RunStatus.FAILED} and not ask.amend:
         raise Conflict(
@@ -277,7 +311,7 @@ def log_run(ask: LogRun, work: Work, prepared: tuple[PreparedSeries, ...]) -> Ru
             hint="Start another run, with this one as its parent if they belong together.",
         )
     points = add_series(work, run, prepared)
-    _add_texts(work, run, ask)
+    _change_run(work, run, ask)
     for artifact in ask.artifacts:
         _add_artifact(work, run, artifact)
     for version in ask.reads:
@@ -294,18 +328,24 @@ def _require_active(run: Run) -> None:
         )
 
 
-def _move_cursor(work: Work, run: Run, cursor: RunCursor | None, offset: int) -> None:
+def _move_cursor(work: Work, run: Id, cursor: RunCursor | None, arrived: SpoolRange) -> None:
     if cursor is None:
         work.insert(
             RunCursor(
-                id=work.new_id(), project=work.project, run=run.id, offset=offset, at=work.now
+                id=work.new_id(),
+                project=work.project,
+                run=run,
+                spool=arrived.spool,
+                offset=arrived.end,
+                at=work.now,
             )
         )
     else:
-        work.replace(msgspec.structs.replace(cursor, offset=offset, at=work.now))
+        work.replace(msgspec.structs.replace(cursor, offset=arrived.end, at=work.now))
 
 
-def _add_texts(work: Work, run: Run, ask: LogRun) -> None:
+def _change_run(work: Work, run: Run, ask: LogRun) -> None:
+    """Write what the batch says of the run itself, with one change of its row."""
     for key, value in ask.params.items():
         if run.params.get(key, value) != value:
             raise Conflict(
@@ -314,11 +354,18 @@ def _add_texts(work: Work, run: Run, ask: LogRun) -> None:
                 hint="A parameter is set once; log what changes as a metric or a tag.",
             )
     params, tags = run.params | ask.params, run.tags | ask.tags
-    if params == run.params and tags == run.tags:
-        return
     limits.check_count(len(params), limits.MAX_PARAMS_A_RUN, "parameters")
     limits.check_count(len(tags), limits.MAX_PARAMS_A_RUN, "tags")
-    work.replace(msgspec.structs.replace(run, params=params, tags=tags))
+    changed = msgspec.structs.replace(run, params=params, tags=tags)
+    if ask.environment is not None and run.environment is None:
+        changed = msgspec.structs.replace(changed, environment=Digest(ask.environment))
+    if ask.code_commit is not None and run.code_commit is None:
+        changed = msgspec.structs.replace(changed, code_commit=ask.code_commit)
+        work.link(f"run:{run.id}", "code", f"commit:{ask.code_commit}")
+    if ask.ending is not None:
+        changed = _ended(changed, ask.ending, work.now)
+    if changed != run:
+        work.replace(changed)
 
 
 def _add_artifact(work: Work, run: Run, artifact: ArtifactFile) -> None:
@@ -352,25 +399,41 @@ def finish_run(ask: FinishRun, work: Work) -> RunFinished:
         Conflict: ``run.ended`` when it ended in another way.
     """
     run = work.get(Run, Id(ask.run))
-    if ask.status is RunStatus.RUNNING:
+    ending = Ending(status=ask.status, error=ask.error, ended_at=ask.ended_at)
+    changed = _ended(run, ending, work.now)
+    if changed != run:
+        work.touch(f"run:{run.id}")
+        work.replace(changed)
+    return RunFinished(run=run.id, status=ask.status)
+
+
+def _ended(run: Run, ending: Ending, now: Instant) -> Run:
+    """Return the run as it is after its end.
+
+    Raises:
+        InvalidInput: ``run.status_invalid`` for the status running.
+        Conflict: ``run.ended`` when it ended in another way.
+    """
+    if ending.status is RunStatus.RUNNING:
         raise InvalidInput(
             "run.status_invalid",
             "A run cannot end as running.",
             hint="Use finished, failed or killed.",
         )
-    if run.status is ask.status:
-        return RunFinished(run=run.id, status=run.status)
+    if run.status is ending.status:
+        return run
     if run.status not in {RunStatus.RUNNING, RunStatus.KILLED}:
         raise Conflict(
             "run.ended",
             f"Run {run.id} is already {run.status}.",
             hint="Look at it with `everloop runs show`; start another run for another try.",
         )
-    ended = max(min(ask.ended_at or work.now, work.now), run.started_at)
-    error = None if ask.error is None else ask.error[: limits.MAX_ERROR_CHARS]
-    work.touch(f"run:{run.id}")
-    work.replace(msgspec.structs.replace(run, status=ask.status, ended_at=ended, error=error))
-    return RunFinished(run=run.id, status=ask.status)
+    return msgspec.structs.replace(
+        run,
+        status=ending.status,
+        ended_at=max(min(ending.ended_at or now, now), run.started_at),
+        error=None if ending.error is None else ending.error[: limits.MAX_ERROR_CHARS],
+    )
 
 
 def _require_blob(size: int | None, digest: str) -> None:

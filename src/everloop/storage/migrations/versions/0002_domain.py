@@ -570,10 +570,11 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
         sa.Column("revision", sa.BigInteger(), nullable=False),
         sa.Column("project", TEXT, nullable=False),
         sa.Column("run", TEXT, nullable=False),
+        sa.Column("spool", TEXT, nullable=False),
         sa.Column("offset", sa.BigInteger(), nullable=False),
         sa.Column("at", TEXT, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_run_cursor"),
-        sa.UniqueConstraint("run", name="uq_run_cursor_run"),
+        sa.UniqueConstraint("run", "spool", name="uq_run_cursor_run_spool"),
     )
     op.create_table(
         "run_field",
