@@ -11,7 +11,7 @@ import msgspec
 
 from everloop.core.canonical import canonical_json
 from everloop.core.clock import Clock, SystemClock
-from everloop.core.ids import Id, IdSource, check_name
+from everloop.core.ids import Id, IdSource
 from everloop.kernel.performer import Performer
 from everloop.track import limits
 from everloop.track.environment import Environment
@@ -67,7 +67,7 @@ def start_run(
         EverloopError: the server refuses to start it.
     """
     draft, ports = draft or RunDraft(), ports or RunPorts()
-    check_name(draft.experiment, "Experiment")
+    limits.check_experiment(draft.experiment)
     params = {key: to_text(value) for key, value in draft.params.items()}
     limits.check_texts(params, "Parameter", limits.MAX_PARAM_CHARS)
     limits.check_texts(draft.tags, "Tag", limits.MAX_TAG_CHARS)
