@@ -74,12 +74,25 @@ class Reading(Record, frozen=True, kw_only=True):
     colour: Colour | None
 
 
+class Leaf(Record, frozen=True, kw_only=True):
+    """What belongs to a reading, by its id or by a text."""
+
+    batch: str
+    owner: Id
+    node: str
+    key: str
+    text: str | None
+    value: float | None
+    flag: bool
+
+
 KINDS = {
     kind.name: kind
     for kind in (
         Kind("thing", Thing),
         Kind("named", Named, unique=(("group", "name"),), index=(("value",),)),
         Kind("counter", Counter),
+        Kind("leaf", Leaf, unique=(("owner", "key"),), index=(("key", "value"), ("node",))),
         Kind("reading", Reading, index=(("batch", "note"), ("batch",))),
     )
 }

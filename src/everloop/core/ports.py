@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -15,6 +14,7 @@ from everloop.core.clock import Clock, Instant
 from everloop.core.digest import Digest
 from everloop.core.ids import Id
 from everloop.core.records import R, Record
+from everloop.core.search import Compare, Filter, Order, Page
 
 __all__ = [
     "BlobStore",
@@ -29,19 +29,6 @@ __all__ = [
 ]
 
 Scalar = None | bool | int | float | str | Instant
-
-
-class Compare(StrEnum):
-    """How a condition compares a field with a value."""
-
-    EQ = "eq"
-    NE = "ne"
-    LT = "lt"
-    LE = "le"
-    GT = "gt"
-    GE = "ge"
-    IN = "in"
-    PREFIX = "prefix"
 
 
 class Condition(NamedTuple):
@@ -111,6 +98,30 @@ class Transaction(Protocol):
 
     def count(self, kind: type[Record], *conditions: Condition) -> int:
         """Return how many rows meet all conditions."""
+        ...
+
+    def search(
+        self,
+        kind: type[R],
+        filter: Filter,
+        *,
+        order: Sequence[Order] = (),
+        limit: int,
+        after: str | None = None,
+    ) -> Page[R]:
+        """Return one page of the rows that meet a filter, sorted by all of ``order``, then by id.
+
+        Rows without a value come last in both directions. Pages put together are the whole, each
+        row once, as long as the rows stay as they are; a row that is added or removed between two
+        pages moves no other.
+
+        ``after`` is the ``next`` of the page before, which was asked for with the same order.
+
+        Raises:
+            InvalidInput: ``query.cursor_invalid``, ``text.invalid`` or ``number.invalid``.
+            LimitExceeded: ``query.too_complex`` or ``query.too_many_values``.
+            TypeError: a field does not exist, is not a scalar or has another type.
+        """
         ...
 
     def distinct(

@@ -8,13 +8,33 @@ of a field that is null is false (but for EQ and NE with None), and ``Not`` of i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from enum import StrEnum
+from typing import Generic, NamedTuple, TypeAlias
 
 from everloop.core.clock import Instant
-from everloop.core.ports import Compare
-from everloop.core.records import Record
+from everloop.core.records import R, Record
 
 Value: TypeAlias = "bool | int | float | str | Instant | None"
+
+
+class Compare(StrEnum):
+    """How a condition compares a field with a value.
+
+    In the patterns of LIKE and ILIKE ``%`` stands for any text and ``_`` for one character, and
+    no character escapes another. LIKE minds case; ILIKE holds A to Z and a to z for the same and
+    no other letters, for the databases do not agree on those.
+    """
+
+    EQ = "eq"
+    NE = "ne"
+    LT = "lt"
+    LE = "le"
+    GT = "gt"
+    GE = "ge"
+    IN = "in"
+    PREFIX = "prefix"
+    LIKE = "like"
+    ILIKE = "ilike"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +108,14 @@ class Order:
     field: str
     descending: bool = False
     via: Has | None = None
+
+
+class Page(NamedTuple, Generic[R]):
+    """Some rows of a search and where the next ones begin.
+
+    Attributes:
+        next: The cursor of the next page, text that may stand in an address; None on the last.
+    """
+
+    rows: list[R]
+    next: str | None

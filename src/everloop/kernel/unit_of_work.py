@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import msgspec
@@ -14,6 +14,7 @@ from everloop.core.errors import InvalidInput, NotFound
 from everloop.core.ids import Id, IdSource, ProjectId
 from everloop.core.ports import BlobStore, Condition, Signer, Transaction, where
 from everloop.core.records import R, Record, digest_of, kind_of, record
+from everloop.core.search import All, Any, Compare, Filter, Has, Not, Order, Page, Test
 from everloop.kernel.authz import Caller
 from everloop.kernel.ledger.log import Change
 from everloop.kernel.lineage import Edge
@@ -138,6 +139,53 @@ class View:
         """Return the first of the different texts that a field has in rows of this project."""
         own = where(project=self.project) if _has_project(kind) else ()
         return self.tx.distinct(kind, field, *own, *conditions, limit=limit)
+
+    def search(
+        self,
+        kind: type[R],
+        filter: Filter,
+        *,
+        order: Sequence[Order] = (),
+        limit: int,
+        after: str | None = None,
+    ) -> Page[R]:
+        """Return rows of this project that meet a filter; see ``Transaction.search``.
+
+        Rows of other projects do not count as belonging to a row either.
+        """
+        return self.tx.search(
+            kind,
+            self._within(kind, filter),
+            order=[
+                each
+                if each.via is None
+                else replace(each, via=replace(each.via, filter=self._of_own(each.via)))
+                for each in order
+            ],
+            limit=limit,
+            after=after,
+        )
+
+    def _of_own(self, has: Has) -> Filter:
+        return self._within(has.kind, has.filter)
+
+    def _within(self, kind: type[Record], filter: Filter) -> Filter:
+        inner = self._scoped(filter)
+        if not _has_project(kind):
+            return inner
+        return All((Test("project", Compare.EQ, self.project), inner))
+
+    def _scoped(self, filter: Filter) -> Filter:
+        match filter:
+            case Has():
+                return replace(filter, filter=self._of_own(filter))
+            case All(parts=parts):
+                return All(tuple(self._scoped(part) for part in parts))
+            case Any(parts=parts):
+                return Any(tuple(self._scoped(part) for part in parts))
+            case Not(part=part):
+                return Not(self._scoped(part))
+        return filter
 
     def settings(self) -> dict[str, object]:
         """Return the project's configuration in force; empty before the first one."""

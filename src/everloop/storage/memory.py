@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import msgspec
@@ -12,6 +12,9 @@ from everloop.core.errors import Conflict
 from everloop.core.ids import Id
 from everloop.core.ports import Compare, Condition
 from everloop.core.records import Kind, R, Record
+from everloop.core.search import Filter, Order, Page
+from everloop.storage.memory_search import Evaluation, is_alike
+from everloop.storage.searching import keys_of, require_simple
 from everloop.storage.sql import exists, stale
 from everloop.storage.statements import require_few
 from everloop.storage.tables import Table, table_of, to_parameter
@@ -176,6 +179,23 @@ class MemoryTransaction:
         values = {getattr(row, field) for row in self._meeting(kind, conditions)}
         return sorted(str(value) for value in values if value is not None)[:limit]
 
+    def search(
+        self,
+        kind: type[R],
+        filter: Filter,
+        *,
+        order: Sequence[Order] = (),
+        limit: int,
+        after: str | None = None,
+    ) -> Page[R]:
+        """Return one page of the rows that meet a filter."""
+        _, rows = self._of(kind)
+        require_simple(self._tables, kind, filter)
+        keys = keys_of(self._tables, kind, order)
+        evaluation = Evaluation(self._tables, lambda other: self._of(other)[1].values())
+        own = (row for row in rows.values() if isinstance(row, kind))
+        return evaluation.page(own, filter, keys, limit, after)
+
     def _meeting(self, kind: type[R], conditions: tuple[Condition, ...]) -> list[R]:
         table, rows = self._of(kind)
         for condition in conditions:
@@ -241,8 +261,9 @@ def _check(table: Table, condition: Condition) -> None:
             to_parameter(table, name, each)
         return
     bound = to_parameter(table, name, value)
-    if compare is Compare.PREFIX and not isinstance(bound, str | None):
-        message = "PREFIX compares text"
+    is_textual = compare in {Compare.PREFIX, Compare.LIKE, Compare.ILIKE}
+    if is_textual and not isinstance(bound, str | None):
+        message = f"{compare.name} compares text"
         raise TypeError(message)
 
 
@@ -259,8 +280,8 @@ def _meets(row: Record, condition: Condition) -> bool:
     if value is None or wanted is None:
         return False
     match condition.compare:
-        case Compare.PREFIX:
-            return isinstance(value, str) and value.startswith(str(wanted))
+        case Compare.PREFIX | Compare.LIKE | Compare.ILIKE:
+            return is_alike(condition.compare, str(value), str(wanted))
         case Compare.LT:
             return bool(value < wanted)
         case Compare.LE:

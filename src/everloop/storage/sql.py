@@ -15,7 +15,10 @@ from everloop.core.errors import Conflict, StaleVersion
 from everloop.core.ids import Id
 from everloop.core.ports import Compare, Condition
 from everloop.core.records import Kind, R, Record
-from everloop.storage.statements import Dialect, Fixed, Query, joined
+from everloop.core.search import Filter, Order, Page
+from everloop.storage.cursors import from_cursor, to_cursor
+from everloop.storage.searching import Compiler, Sorting, keys_of, require_simple
+from everloop.storage.statements import Dialect, Fixed, Query, joined, quoted
 from everloop.storage.tables import Row, SqlValue, Table, tables_of, to_parameter
 
 
@@ -46,6 +49,10 @@ class Schema:
             for table in tables.values()
         }
         self.limit = f" LIMIT {dialect.mark}"
+        self.dialect = dialect
+        self.tables: dict[type[Record], Table] = {
+            table.kind.type: table for table in tables.values()
+        }
 
     def of(self, kind: type[Record]) -> tuple[Table, Fixed, Query]:
         """Return a kind's table and statements.
@@ -164,6 +171,41 @@ class SqlTransaction:
             assert isinstance(value, str)
             found.append(str(column.decode(value)) if column.decode is not None else value)
         return found
+
+    def search(
+        self,
+        kind: type[R],
+        filter: Filter,
+        *,
+        order: Sequence[Order] = (),
+        limit: int,
+        after: str | None = None,
+    ) -> Page[R]:
+        """Return one page of the rows that meet a filter."""
+        tables, dialect = self._schema.tables, self._schema.dialect
+        table = tables[kind]
+        require_simple(tables, kind, filter)
+        keys = keys_of(tables, kind, order)
+        compiler = Compiler(tables, dialect)
+        name = compiler.name()
+        sorting = Sorting(compiler, dialect, keys, name)
+        joins = sorting.joins(kind)
+        meeting = [compiler.filter(kind, name, filter)]
+        if after is not None:
+            meeting.append(sorting.after(from_cursor(keys, after)))
+        clause = joined(meeting)
+        columns = ", ".join(f"{name}.{quoted(column.name)}" for column in table.columns)
+        text = (
+            f"SELECT {columns}{sorting.columns()} FROM {quoted(table.name)} {name}{joins.text}"
+            f"{clause.text}{sorting.clause()}{self._schema.limit}"
+        )
+        found = self._run(text, (*joins.values, *clause.values, limit + 1)).fetchall()
+        width = len(table.columns)
+        more = len(found) > limit > 0
+        return Page(
+            [table.from_row(row[:width], kind) for row in found[:limit]],
+            to_cursor(keys, sorting.places(found[limit - 1][width:])) if more else None,
+        )
 
     def _writable(self, record: Record) -> tuple[Table, Fixed, Query]:
         if self._is_read_only:

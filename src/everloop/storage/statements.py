@@ -6,7 +6,7 @@ one verb runs about ten statements and composing them anew would cost more than 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -33,15 +33,38 @@ class Dialect:
         mark: Placeholder of a bound value.
         is_distinct: Comparison that counts null as a value.
         nulls_sort_first: Whether ascending order puts nulls first unless told.
+        like: The operator of LIKE and its placeholder.
+        ilike: The operator of ILIKE and its placeholder.
+        pattern: Makes the pattern that the operator of LIKE takes.
     """
 
     mark: str
     is_distinct: str
     nulls_sort_first: bool
+    like: str
+    ilike: str
+    pattern: Callable[[str], str]
 
 
-SQLITE = Dialect("?", "IS NOT", nulls_sort_first=True)
-POSTGRES = Dialect("%s", "IS DISTINCT FROM", nulls_sort_first=False)
+def to_glob(pattern: str) -> str:
+    """Return a pattern of GLOB, which minds case in SQLite as LIKE there does not."""
+    return pattern.translate(_TO_GLOB)
+
+
+_TO_GLOB = {ord("%"): "*", ord("_"): "?", ord("*"): "[*]", ord("?"): "[?]", ord("["): "[[]"}
+
+SQLITE = Dialect(
+    "?", "IS NOT", nulls_sort_first=True, like="GLOB ?", ilike="LIKE ?", pattern=to_glob
+)
+# The columns of text have the collation "C", by which ILIKE folds ASCII alone.
+POSTGRES = Dialect(
+    "%s",
+    "IS DISTINCT FROM",
+    nulls_sort_first=False,
+    like="LIKE %s ESCAPE ''",
+    ilike="ILIKE %s ESCAPE ''",
+    pattern=str,
+)
 
 
 class Fragment(NamedTuple):
@@ -156,6 +179,8 @@ class Query:
             return Fragment("1 = 0")  # nothing is before or after null
         if compare is Compare.PREFIX:
             return self._has_prefix(column, bound)
+        if compare in {Compare.LIKE, Compare.ILIKE}:
+            return self._is_like(column, compare, bound)
         return Fragment(f"{column} {_OPERATORS[compare]} {mark}", (bound,))
 
     def _is_in(self, name: str, values: object) -> Fragment:
@@ -174,13 +199,21 @@ class Query:
         marks = ", ".join([self._dialect.mark] * size)
         return Fragment(f"({column} IN ({marks}){null})", tuple(padded))
 
+    def _is_like(self, column: str, compare: Compare, pattern: SqlValue) -> Fragment:
+        if not isinstance(pattern, str):
+            message = f"{compare.name} compares text"
+            raise TypeError(message)
+        if compare is Compare.LIKE:
+            return Fragment(f"{column} {self._dialect.like}", (self._dialect.pattern(pattern),))
+        return Fragment(f"{column} {self._dialect.ilike}", (pattern,))
+
     def _has_prefix(self, column: str, prefix: SqlValue) -> Fragment:
         if not isinstance(prefix, str):
             message = "PREFIX compares text"
             raise TypeError(message)
         if not prefix:
             return Fragment(f"{column} IS NOT NULL")
-        mark, end = self._dialect.mark, _end_of_prefix(prefix)
+        mark, end = self._dialect.mark, end_of_prefix(prefix)
         if end is None:
             return Fragment(f"{column} >= {mark}", (prefix,))
         # A range and not LIKE: indexes serve it and no character is special.
@@ -210,7 +243,7 @@ def joined(fragments: Iterable[Fragment]) -> Fragment:
     return Fragment(text, tuple(value for piece in pieces for value in piece.values))
 
 
-def _end_of_prefix(prefix: str) -> str | None:
+def end_of_prefix(prefix: str) -> str | None:
     """Return the least text after all texts with this prefix, in code point order."""
     while prefix:
         code = ord(prefix[-1]) + 1

@@ -1,0 +1,295 @@
+"""Searches as SQL: the tree of ``everloop.core.search`` becomes one statement with bound values.
+
+A field that is null makes SQL's tests unknown. AND, OR and a WHERE clause treat that as false, so
+only ``Not`` has to say what it means: that the part is not true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from everloop.core.errors import LimitExceeded
+from everloop.core.records import Record
+from everloop.core.search import All, Any, Compare, Filter, Has, Link, Not, Order, Test
+from everloop.storage.cursors import Key, Place, Rank
+from everloop.storage.statements import Dialect, Fragment, end_of_prefix, quoted, require_few
+from everloop.storage.tables import ColumnType, SqlValue, Table, to_parameter
+
+MAX_PARTS = 500
+MAX_DEPTH = 50
+MAX_KEYS = 8
+MAX_PATTERN_CHARS = 1_000
+_SORTABLE = frozenset(ColumnType) - {ColumnType.JSON, ColumnType.BINARY}
+_TEXTUAL = frozenset({Compare.PREFIX, Compare.LIKE, Compare.ILIKE})
+_OPERATORS = {
+    Compare.EQ: "=",
+    Compare.NE: "<>",
+    Compare.LT: "<",
+    Compare.LE: "<=",
+    Compare.GT: ">",
+    Compare.GE: ">=",
+}
+_NEVER, _ALWAYS = Fragment("1 = 0"), Fragment("1 = 1")
+
+Tables = Mapping[type[Record], Table]
+
+
+def keys_of(tables: Tables, kind: type[Record], order: Sequence[Order]) -> list[Key]:
+    """Return the keys that sort a search, the last of them the id; checks them.
+
+    Raises:
+        TypeError: a field does not exist or can't be sorted by.
+        LimitExceeded: ``query.too_complex``.
+    """
+    keys: list[Key] = []
+    for each in order:
+        key = Key(each, tables[kind if each.via is None else each.via.kind])
+        to_parameter(key.table, each.field, None)  # refuses an unknown field
+        if key.column_type not in _SORTABLE:
+            message = f"{key.table.name}.{each.field} can't be sorted by"
+            raise TypeError(message)
+        if each.via is not None:
+            require_simple(tables, kind, each.via)
+        keys.append(key)
+        if each.via is None and each.field == "id":
+            break
+    else:
+        keys.append(Key(Order("id"), tables[kind]))
+    if len(keys) > MAX_KEYS:
+        raise _too_complex(f"{len(keys)} keys to sort by are more than {MAX_KEYS}")
+    return keys
+
+
+def require_simple(tables: Tables, kind: type[Record], filter: Filter) -> None:
+    """Check a whole filter: its fields, its values and its size.
+
+    Raises:
+        TypeError: a field does not exist, is not a scalar or has another type.
+        LimitExceeded: ``query.too_complex`` or ``query.too_many_values``.
+    """
+    parts = 0
+    pending: list[tuple[type[Record], Filter, int]] = [(kind, filter, 1)]
+    while pending:
+        owner, part, depth = pending.pop()
+        parts += 1
+        if parts > MAX_PARTS or depth > MAX_DEPTH:
+            raise _too_complex(f"more than {MAX_PARTS} tests, or {MAX_DEPTH} within each other")
+        match part:
+            case Test():
+                _check_test(tables[owner], part)
+            case Has():
+                to_parameter(tables[owner], part.link.ours, "")
+                to_parameter(tables[part.kind], part.link.theirs, "")
+                pending.append((part.kind, part.filter, depth + 1))
+            case All(parts=inner) | Any(parts=inner):
+                pending += [(owner, each, depth + 1) for each in inner]
+            case Not(part=within):
+                pending.append((owner, within, depth + 1))
+
+
+def _check_test(table: Table, test: Test) -> None:
+    if test.compare is Compare.IN:
+        if not isinstance(test.value, tuple):
+            message = "IN takes a tuple"
+            raise TypeError(message)
+        require_few(test.value)
+        for value in test.value:
+            to_parameter(table, test.field, value)
+        return
+    bound = to_parameter(table, test.field, test.value)
+    if test.compare not in _TEXTUAL or bound is None:
+        return
+    if not isinstance(bound, str):
+        message = f"{test.compare.name} compares text"
+        raise TypeError(message)
+    if test.compare is not Compare.PREFIX and len(bound) > MAX_PATTERN_CHARS:
+        raise _too_complex(f"a pattern of {len(bound)} characters")
+
+
+def _too_complex(why: str) -> LimitExceeded:
+    return LimitExceeded(
+        "query.too_complex",
+        f"This is too much for one question: {why}.",
+        hint="Ask in several questions, each with fewer conditions.",
+    )
+
+
+class Compiler:
+    """Makes the pieces of one statement; every row in it gets a name of its own.
+
+    What it is given has been checked by ``require_simple`` and ``keys_of``.
+    """
+
+    def __init__(self, tables: Tables, dialect: Dialect) -> None:
+        self._tables = tables
+        self._dialect = dialect
+        self._named = 0
+
+    def name(self) -> str:
+        """Return a new name for a row."""
+        self._named += 1
+        return f"t{self._named}"
+
+    def filter(self, kind: type[Record], row: str, filter: Filter) -> Fragment:
+        """Return the condition that a filter puts on a row."""
+        match filter:
+            case Test():
+                return self._test(self._tables[kind], row, filter)
+            case Has():
+                other = self.name()
+                belongs = self.belonging(kind, row, filter, other)
+                table = quoted(self._tables[filter.kind].name)
+                text = f"EXISTS (SELECT 1 FROM {table} {other} WHERE {belongs.text})"
+                return Fragment(text, belongs.values)
+            case All(parts=parts):
+                return _joined(" AND ", (self.filter(kind, row, part) for part in parts), _ALWAYS)
+            case Any(parts=parts):
+                return _joined(" OR ", (self.filter(kind, row, part) for part in parts), _NEVER)
+            case Not(part=part):
+                inner = self.filter(kind, row, part)
+                return Fragment(f"({inner.text}) IS NOT TRUE", inner.values)
+
+    def belonging(self, kind: type[Record], row: str, has: Has, other: str) -> Fragment:
+        """Return the condition that ``other`` is a row that ``has`` asks for."""
+        del kind
+        link = self._link(has.link, row, other)
+        inner = self.filter(has.kind, other, has.filter)
+        return Fragment(f"{link.text} AND {inner.text}", link.values + inner.values)
+
+    def _link(self, link: Link, row: str, other: str) -> Fragment:
+        mark = self._dialect.mark
+        ours, theirs = _column(row, link.ours), _column(other, link.theirs)
+        if link.strip:
+            size = len(link.strip)
+            text = f"substr({ours}, 1, {size}) = {mark}"
+            rest = f"{theirs} = {mark} || substr({ours}, {size + 1})"
+            return Fragment(f"{text} AND {rest}", (link.strip, link.prefix))
+        if link.prefix:
+            return Fragment(f"{theirs} = {mark} || {ours}", (link.prefix,))
+        return Fragment(f"{theirs} = {ours}")
+
+    def _test(self, table: Table, row: str, test: Test) -> Fragment:
+        column, mark = _column(row, test.field), self._dialect.mark
+        compare = test.compare
+        if compare is Compare.IN:
+            assert isinstance(test.value, tuple)
+            return self._is_in(table, row, test.field, test.value)
+        bound = to_parameter(table, test.field, test.value)
+        if bound is None:
+            null = {Compare.EQ: "IS NULL", Compare.NE: "IS NOT NULL"}.get(compare)
+            return Fragment(f"{column} {null}") if null else _NEVER
+        if compare in _OPERATORS:
+            return Fragment(f"{column} {_OPERATORS[compare]} {mark}", (bound,))
+        assert isinstance(bound, str)
+        if compare is Compare.PREFIX:
+            end = end_of_prefix(bound)
+            if end is None:
+                return Fragment(f"{column} >= {mark}", (bound,))
+            return Fragment(f"({column} >= {mark} AND {column} < {mark})", (bound, end))
+        if compare is Compare.LIKE:
+            return Fragment(f"{column} {self._dialect.like}", (self._dialect.pattern(bound),))
+        return Fragment(f"{column} {self._dialect.ilike}", (bound,))
+
+    def _is_in(self, table: Table, row: str, field: str, values: tuple[object, ...]) -> Fragment:
+        column = _column(row, field)
+        present = [to_parameter(table, field, value) for value in values if value is not None]
+        null = f" OR {column} IS NULL" if len(present) < len(values) else ""
+        if not present:
+            return Fragment(f"(1 = 0{null})")
+        marks = ", ".join([self._dialect.mark] * len(present))
+        return Fragment(f"({column} IN ({marks}){null})", tuple(present))
+
+
+class Sorting:
+    """The parts of one statement that sort it and begin it after a cursor."""
+
+    def __init__(self, compiler: Compiler, dialect: Dialect, keys: Sequence[Key], row: str) -> None:
+        self._compiler = compiler
+        self._dialect = dialect
+        self._row = row
+        self._keys = [(key, row if key.order.via is None else compiler.name()) for key in keys]
+
+    def joins(self, kind: type[Record]) -> Fragment:
+        """Return the joins with the rows whose fields count."""
+        pieces = []
+        for key, name in self._keys:
+            via = key.order.via
+            if via is not None:
+                on = self._compiler.belonging(kind, self._row, via, name)
+                pieces.append(
+                    Fragment(f" LEFT JOIN {quoted(key.table.name)} {name} ON {on.text}", on.values)
+                )
+        return Fragment("".join(p.text for p in pieces), tuple(v for p in pieces for v in p.values))
+
+    def columns(self) -> str:
+        """Return what to select beside the row, for ``places``: two columns a key."""
+        return "".join(
+            f', {_column(name, key.order.field)}, {name}."id" IS NOT NULL'
+            for key, name in self._keys
+        )
+
+    def places(self, tail: Sequence[SqlValue]) -> list[Place]:
+        """Return where a row stands, from what was selected beside it."""
+        return [
+            Place(Rank.VALUE, tail[2 * i])
+            if tail[2 * i] is not None
+            else Place(Rank.NULL if tail[2 * i + 1] else Rank.NO_ROW)
+            for i in range(len(self._keys))
+        ]
+
+    def clause(self) -> str:
+        """Return the ORDER BY clause."""
+        pieces = []
+        for key, name in self._keys:
+            column = _column(name, key.order.field)
+            nulls = ""
+            if key.table.by_name[key.order.field].nullable or key.order.via is not None:
+                nulls = " NULLS LAST"
+            pieces.append(f"{column} {'DESC' if key.order.descending else 'ASC'}{nulls}")
+            if nulls and key.order.via is not None:
+                pieces.append(f'({name}."id" IS NULL) ASC')
+        return " ORDER BY " + ", ".join(pieces)
+
+    def after(self, places: Sequence[Place]) -> Fragment:
+        """Return the condition that leaves what comes after these places."""
+        beyond = _NEVER
+        for (key, name), place in reversed(list(zip(self._keys, places, strict=True))):
+            beyond = self._beyond(key, name, place, beyond)
+        return beyond
+
+    def _beyond(self, key: Key, name: str, place: Place, rest: Fragment) -> Fragment:
+        """Return: further by this key, or level by it and further by the rest."""
+        column, mark, id_column = _column(name, key.order.field), self._dialect.mark, f'{name}."id"'
+        if place.rank is Rank.NO_ROW:
+            return Fragment(f"({id_column} IS NULL AND {rest.text})", rest.values)
+        if place.rank is Rank.NULL:
+            level = f"({id_column} IS NOT NULL AND {column} IS NULL AND {rest.text})"
+            return Fragment(f"({level} OR {id_column} IS NULL)", rest.values)
+        operator = "<" if key.order.descending else ">"
+        value = place.value
+        is_nullable = key.table.by_name[key.order.field].nullable or key.order.via is not None
+        null = f" OR {column} IS NULL" if is_nullable else ""
+        text = f"{column} {operator} {mark} OR ({column} = {mark} AND {rest.text}){null}"
+        # The first half alone is what an index can seek by.
+        seek = "" if is_nullable else f"{column} {operator}= {mark} AND "
+        values = (value, value, *rest.values)
+        return Fragment(f"({seek}({text}))", values if is_nullable else (value, *values))
+
+
+def _column(row: str, field: str) -> str:
+    return f"{row}.{quoted(field)}"
+
+
+def _joined(word: str, parts: Iterable[Fragment], empty: Fragment) -> Fragment:
+    pieces = list(parts)
+    if not pieces:
+        return empty
+    if len(pieces) == 1:
+        return pieces[0]
+    text = "(" + word.join(piece.text for piece in pieces) + ")"
+    return Fragment(text, tuple(_values(pieces)))
+
+
+def _values(pieces: Iterable[Fragment]) -> Iterator[SqlValue]:
+    for piece in pieces:
+        yield from piece.values
