@@ -19,6 +19,8 @@ from everloop.data.contract import Contract
 from everloop.gate.model import GateConfig
 from everloop.loop.model import LoopConfig
 from everloop.monitor.model import MonitorConfig
+from everloop.registry.aliases import check_alias
+from everloop.registry.protection import RegistryConfig
 from everloop.release.model import ReleaseConfig
 
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `(?:key in )?(?P<path>\$[^`]*)`)?$", re.DOTALL)
@@ -92,6 +94,7 @@ class Config(_Section, frozen=True, kw_only=True):
         models: By name.
         server: The control plane's address.
         serve: The serving processes' addresses.
+        registry: How models are kept.
     """
 
     version: Literal[1] = 1
@@ -100,6 +103,7 @@ class Config(_Section, frozen=True, kw_only=True):
     models: dict[str, ModelSection] = {}
     server: ServerSection = ServerSection()
     serve: ServeSection = ServeSection()
+    registry: RegistryConfig = RegistryConfig()
 
 
 def load_config(path: Path) -> Config:
@@ -161,6 +165,11 @@ def _contradictions(config: Config) -> Iterator[tuple[KeyPath, str]]:
     for key, dataset in config.datasets.items():
         if dataset.contract is not None:
             yield from _impossible(dataset.contract, ("datasets", key, "contract"))
+    for number, alias in enumerate(config.registry.protected_aliases):
+        try:
+            check_alias(alias)
+        except InvalidInput as refusal:
+            yield ("registry", "protected_aliases", number), refusal.message
 
 
 def _impossible(contract: Contract, at: KeyPath) -> Iterator[tuple[KeyPath, str]]:

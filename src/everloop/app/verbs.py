@@ -26,6 +26,7 @@ VERB_MODULES = (
     "everloop.track.plots",
     "everloop.track.views",
     "everloop.track.lifecycle",
+    "everloop.registry.lifecycle",
 )
 
 

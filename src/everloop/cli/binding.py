@@ -100,7 +100,7 @@ def _perform(session: Session, bound: Bound, given: dict[str, Any]) -> int:
     as_json, reason = given.pop("as_json"), given.pop("reason", None)
     agreed = given.pop("yes", True)
     if bound.confirm and not agreed:
-        _confirm(bound.confirm.format(**given))
+        confirm(bound.confirm.format(**given))
     verb = _find(bound.verb)
     for name in bound.deployments:
         if given.get(name) is not None:
@@ -116,8 +116,12 @@ def _perform(session: Session, bound: Bound, given: dict[str, Any]) -> int:
     return bound.exit_code(answer) if bound.exit_code else 0
 
 
-def _confirm(question: str) -> None:
-    """Ask for consent; a script that nobody answers is told how to give it beforehand."""
+def confirm(question: str) -> None:
+    """Ask for consent; a script that nobody answers is told how to give it beforehand.
+
+    Raises:
+        InvalidInput: ``answer.missing`` when there is nobody to ask.
+    """
     try:
         agreed = click.confirm(question, err=True)
     except click.Abort as error:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from everloop.cli import output
-from everloop.cli.binding import Bound, BoundGroup, VerbGroup
+from everloop.cli.binding import Bound, BoundGroup, VerbGroup, confirm
 from everloop.cli.session import Session
 from everloop.core.errors import InvalidInput
 
@@ -16,7 +16,7 @@ FORMATS = {".txt": ("lightgbm", "model.txt"), ".skops": ("sklearn", "model.skops
 
 
 def _show_model(answer: Any) -> None:
-    version = answer.version
+    version, notes = answer.version, answer.notes
     output.write_fields(
         {
             "model": version.name,
@@ -24,6 +24,10 @@ def _show_model(answer: Any) -> None:
             "number": version.number,
             "id": version.id,
             "aliases": list(answer.aliases),
+            "stage": notes.stage if notes and notes.stage != "None" else None,
+            "notes": notes.description if notes else None,
+            "tags": notes.tags if notes else None,
+            "deleted_at": notes.deleted_at if notes else None,
             "format": version.format,
             "artifact": version.artifact,
             "task": version.signature.task,
@@ -36,6 +40,12 @@ def _show_model(answer: Any) -> None:
             "bump_reason": version.bump_reason,
             "created_at": version.created_at,
             "params": version.params,
+            "description": answer.model.description,
+            "owner": answer.model.owner,
+            "licence": answer.model.licence,
+            "intended_use": answer.model.intended_use,
+            "model_tags": answer.model.tags,
+            "source": version.source or None,
         }
     )
 
@@ -98,6 +108,124 @@ def register(session: Session, /, name: str, file: Path, **told: Any) -> int:
     return 0
 
 
+def _parse_tags(given: tuple[str, ...]) -> dict[str, str]:
+    tags = {}
+    for text in given:
+        key, found, value = text.partition("=")
+        if not found or not key:
+            raise InvalidInput(
+                "tag.invalid", f"{text[:60]!r} is no tag.", hint="Write it as KEY=VALUE."
+            )
+        tags[key] = value
+    return tags
+
+
+def _is_version(ref: str) -> bool:
+    from everloop.core.ids import is_id
+
+    bare = ref.removeprefix("model_version:")
+    return "@" in ref or is_id(bare)
+
+
+@click.command("tag")
+@click.argument("ref")
+@click.argument("tags", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--remove", multiple=True, help="Key of a tag to take away.")
+@click.option("--reason", help="Why, for the record.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def tag(session: Session, /, ref: str, tags: tuple[str, ...], **told: Any) -> int:
+    """Set tags of a model (bike) or of a version (bike@3), or take them away."""
+    given = {"tags": _parse_tags(tags), "untag": told["remove"]}
+    return _update(session, ref, given, reason=told["reason"], as_json=told["as_json"])
+
+
+@click.command("describe")
+@click.argument("ref")
+@click.argument("description", required=False)
+@click.option("--owner", help="Who answers for the model.")
+@click.option("--licence", help="Its licence, best as an SPDX expression.")
+@click.option("--intended-use", help="What it is for, and what it is not for.")
+@click.option("--reason", help="Why, for the record.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def describe(session: Session, /, ref: str, **told: Any) -> int:
+    """Say what a model (bike) or a version (bike@3) is; owner and the like belong to models."""
+    reason, as_json = told.pop("reason"), told.pop("as_json")
+    given = {name: value for name, value in told.items() if value is not None}
+    return _update(session, ref, given, reason=reason, as_json=as_json)
+
+
+def _update(
+    session: Session, ref: str, given: dict[str, Any], *, reason: str | None, as_json: bool
+) -> int:
+    from everloop.registry.lifecycle import UpdateModel, UpdateVersion
+    from everloop.registry.model import Model, VersionNotes
+
+    answer: Any
+    if _is_version(ref):
+        misplaced = sorted(set(given) - {"description", "tags", "untag"})
+        if misplaced:
+            raise InvalidInput(
+                "input.invalid",
+                f"{ref[:80]} is a version; its model has the {misplaced[0].replace('_', ' ')}.",
+                hint=f"Use the model's name: {ref.partition('@')[0]}.",
+            )
+        ask = UpdateVersion(version=ref, **given)
+        answer = session.perform("version.update", ask, VersionNotes, reason=reason)
+    else:
+        name = ref.removeprefix("model:")
+        told = UpdateModel(name=name, **given)
+        answer = session.perform("model.update", told, Model, reason=reason)
+    (output.write_json if as_json else output.write_fields)(answer)
+    return 0
+
+
+@click.command("delete")
+@click.argument("ref")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--reason", help="Why, for the record.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def delete(session: Session, /, ref: str, **told: Any) -> int:
+    """Put a model (bike) or a version (bike@3) into the trash.
+
+    Whatever answers in production or is under a release is refused. Numbers are never reused.
+    """
+    if not told["yes"]:
+        confirm(f"Put {ref} into the trash?")
+    return _move(session, ref, "delete", reason=told["reason"], as_json=told["as_json"])
+
+
+@click.command("restore")
+@click.argument("ref")
+@click.option("--reason", help="Why, for the record.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def restore(session: Session, /, ref: str, **told: Any) -> int:
+    """Take a model (bike) or a version (bike@3) out of the trash."""
+    return _move(session, ref, "restore", reason=told["reason"], as_json=told["as_json"])
+
+
+def _move(session: Session, ref: str, how: str, *, reason: str | None, as_json: bool) -> int:
+    from everloop.registry.lifecycle import NameModel, NameVersion
+    from everloop.registry.model import Model, VersionNotes
+
+    answer: Any
+    if _is_version(ref):
+        asked = NameVersion(version=ref)
+        answer = session.perform(f"version.{how}", asked, VersionNotes, reason=reason)
+    else:
+        named = NameModel(name=ref.removeprefix("model:"))
+        answer = session.perform(f"model.{how}", named, Model, reason=reason)
+    if as_json:
+        output.write_json(answer)
+    else:
+        where = "in the trash" if answer.deleted_at else "in use"
+        output.write_clean(f"{ref} is {where}")
+    return 0
+
+
 GROUP = VerbGroup(
     "models",
     BoundGroup(
@@ -116,10 +244,31 @@ GROUP = VerbGroup(
             "history": Bound(
                 "model.alias_history",
                 arguments=("name",),
-                columns=("when=move.when", "alias=move.alias", "version", "before", "why=move.why"),
+                columns=(
+                    "when=move.when",
+                    "alias=move.alias",
+                    "version",
+                    "before",
+                    "who",
+                    "why=move.why",
+                ),
             ),
+            "at": Bound(
+                "model.aliases_at",
+                arguments=("name", "alias"),
+                columns=("alias", "version", "number", "before", "since", "until", "who", "why"),
+            ),
+            "create": Bound("model.create", arguments=("name",)),
+            "rename": Bound("model.rename", arguments=("name", "to")),
+            "stage": Bound("version.stage", arguments=("version", "stage")),
         },
-        written={"register": register},
+        written={
+            "register": register,
+            "tag": tag,
+            "describe": describe,
+            "delete": delete,
+            "restore": restore,
+        },
     ),
 )
 COMMANDS = {"models": GROUP}

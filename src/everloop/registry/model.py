@@ -16,9 +16,14 @@ from everloop.registry.signature import Signature
 class Model(Record, frozen=True, kw_only=True):
     """A name under which versions of a model are kept.
 
+    The row stays for ever, also when everything under it is purged: it is what keeps the numbers
+    of its versions from being given to other bytes.
+
     Attributes:
         last_number: The highest number that a version of it ever had; numbers are never reused.
         deleted_at: When it was put into the trash; None while it is in use.
+        last_version: The semantic version of that number; empty before the first.
+        updated_at: When it or a version of it was changed last; None before the first change.
     """
 
     project: ProjectId
@@ -31,6 +36,26 @@ class Model(Record, frozen=True, kw_only=True):
     intended_use: str = ""
     last_number: int = 0
     deleted_at: Instant | None = None
+    last_version: str = ""
+    updated_at: Instant | None = None
+
+
+@record("retired_name", unique=(("project", "name"),))
+class RetiredName(Record, frozen=True, kw_only=True):
+    """A name that a model had before it was renamed; no other model's versions may bear it.
+
+    Attributes:
+        model: The model that had it.
+        last_number: The highest number that was given under it.
+        last_version: The semantic version of that number.
+    """
+
+    project: ProjectId
+    name: str
+    model: Id
+    last_number: int
+    last_version: str
+    at: Instant
 
 
 @record(
@@ -39,7 +64,9 @@ class Model(Record, frozen=True, kw_only=True):
     index=(("project", "name", "number"), ("project", "created_at"), ("run",)),
 )
 class ModelVersion(Record, frozen=True, kw_only=True):
-    """A model as it was registered; nothing of it ever changes.
+    """A model as it was registered; nothing of it ever changes but the model's name.
+
+    What may change about it is kept in its ``VersionNotes``.
 
     Attributes:
         model: The model it belongs to.
@@ -57,6 +84,10 @@ class ModelVersion(Record, frozen=True, kw_only=True):
         params: What it was trained with.
         bump: ``first``, ``major``, ``minor`` or ``patch``.
         bump_reason: Why.
+        source: Where another system says that it came from, such as ``runs:/<id>/model``.
+        logged_model: The logged model whose sealed files it holds.
+        servable_as: The format in which the native file inside a ``mlflow`` folder is loaded; None
+            when the version's own format says how, or when nothing here may load it.
     """
 
     project: ProjectId
@@ -79,6 +110,36 @@ class ModelVersion(Record, frozen=True, kw_only=True):
     bump_reason: str
     created_at: Instant
     created_by: ActorId
+    source: str = ""
+    logged_model: Id | None = None
+    servable_as: str | None = None
+
+
+@record(
+    "version_notes",
+    unique=(("version",), ("model", "number")),
+    index=(("project", "updated_at"), ("project", "stage")),
+)
+class VersionNotes(Record, frozen=True, kw_only=True):
+    """What may change about a version; made with it, one for each.
+
+    Attributes:
+        stage: MLflow's stage: ``None``, ``Staging``, ``Production`` or ``Archived``. Nothing here
+            goes by it; deployments and the alias ``production`` say what answers.
+        updated_by: Who changed it last.
+        deleted_at: When the version was put into the trash; None while it is in use.
+    """
+
+    project: ProjectId
+    model: Id
+    version: Id
+    number: int
+    description: str = ""
+    tags: dict[str, str] = msgspec.field(default_factory=dict)
+    stage: str = "None"
+    updated_at: Instant
+    updated_by: ActorId
+    deleted_at: Instant | None = None
 
 
 @record("alias_move", unique=(("model", "alias", "number"),), index=(("project", "model"),))

@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
 from everloop.core.clock import Instant, from_text
+from everloop.core.digest import Digest
 from everloop.core.errors import NotFound
-from everloop.core.ids import Id, is_id
+from everloop.core.ids import ActorId, Id, is_id
 from everloop.core.ports import Compare, Condition, where
 from everloop.core.refs import Ref, parse_ref
+from everloop.kernel.authz import Actor
 from everloop.kernel.unit_of_work import View
 from everloop.kernel.verbs import query
-from everloop.registry.model import AliasMove, Model, ModelVersion
+from everloop.registry import logged, protection  # noqa: F401 -- declares its records
+from everloop.registry.model import AliasMove, Model, ModelVersion, RetiredName, VersionNotes
 
+PRODUCTION: Final = protection.PRODUCTION
 RefText = Annotated[str, Meta(min_length=1, max_length=300)]
 Limit = Annotated[int, Meta(ge=1, le=1_000)]
 Cursor = Annotated[str, Meta(max_length=100)]
-PRODUCTION: Final = "production"
+Which = Literal["active", "deleted", "all"]
 _HIGHEST_DIGITS = 9
 
 
 class ListModels(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which page of the models to list."""
+    """Which page of the models to list.
+
+    Attributes:
+        deleted: Those in use (``active``), in the trash (``deleted``), or ``all``.
+    """
 
     limit: Limit = 100
     after: Cursor | None = None
+    deleted: Which = "active"
 
 
 class ModelSummary(Struct, frozen=True, kw_only=True):
@@ -49,11 +58,16 @@ class ModelList(Struct, frozen=True, kw_only=True):
 
 
 class ListModelVersions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The model whose versions to list, newest first."""
+    """The model whose versions to list, newest first.
+
+    Attributes:
+        deleted: Those in use (``active``), in the trash (``deleted``), or ``all``.
+    """
 
     name: RefText
     limit: Limit = 100
     after: Cursor | None = None
+    deleted: Which = "active"
 
 
 class ModelVersionList(Struct, frozen=True, kw_only=True):
@@ -70,11 +84,12 @@ class ShowModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class ModelView(Struct, frozen=True, kw_only=True):
-    """A version, its model and the aliases that point at it now."""
+    """A version, its model, the aliases that point at it now, and what may change about it."""
 
     model: Model
     version: ModelVersion
     aliases: tuple[str, ...]
+    notes: VersionNotes | None = None
 
 
 class ResolveModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -93,12 +108,59 @@ class AliasHistory(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     after: Cursor | None = None
 
 
+class AliasesAt(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A model, one alias or all of them, and the time that is asked about.
+
+    Attributes:
+        alias: The one alias; all of them when left out.
+        as_of: The time (RFC 3339; a date is its midnight in UTC); now when left out.
+    """
+
+    name: RefText
+    alias: Annotated[str, Meta(max_length=100)] | None = None
+    as_of: Annotated[str, Meta(max_length=60)] | None = None
+
+
 class AliasMoveView(Struct, frozen=True, kw_only=True):
-    """One move with the semantic versions beside the ids."""
+    """One move with the semantic versions and the name of who made it beside the ids."""
 
     move: AliasMove
     version: str | None
     before: str | None
+    who: str | None = None
+
+
+class AliasStanding(Struct, frozen=True, kw_only=True):
+    """Where an alias pointed at a time.
+
+    Attributes:
+        version: The semantic version; None when it pointed nowhere.
+        number: The number of that version.
+        artifact: Digest of exactly what that version is.
+        since: When it was pointed there.
+        who: Name of who moved it.
+        why: Their reason.
+        before: The semantic version at which it pointed before.
+        until: When it was moved on; None when it still points there.
+    """
+
+    alias: str
+    version: str | None
+    number: int | None
+    artifact: Digest | None
+    since: Instant
+    who: str
+    why: str
+    before: str | None
+    until: Instant | None
+
+
+class AliasStandings(Struct, frozen=True, kw_only=True):
+    """Where aliases of a model pointed at a time, by their names."""
+
+    model: str
+    as_of: Instant | None
+    items: tuple[AliasStanding, ...]
 
 
 class AliasMoveList(Struct, frozen=True, kw_only=True):
@@ -111,34 +173,42 @@ class AliasMoveList(Struct, frozen=True, kw_only=True):
 @query("model.list", permission="model:read")
 def list_models(ask: ListModels, view: View) -> ModelList:
     """List the models of the project, oldest first."""
-    page, more = view.page(Model, limit=ask.limit, after=ask.after)
+    page, more = view.page(Model, *_which(ask.deleted), limit=ask.limit, after=ask.after)
     return ModelList(items=tuple(_summary(view, row) for row in page), next=more)
 
 
 @query("model.versions", permission="model:read")
 def list_versions(ask: ListModelVersions, view: View) -> ModelVersionList:
     """List the versions of a model, newest first."""
-    model = get_model(view, parse_ref(ask.name, kind="model").name)
+    model = get_model(view, parse_ref(ask.name, kind="model").name, trashed=ask.deleted != "active")
     page, more = view.page(
-        ModelVersion,
+        VersionNotes,
         *where(model=model.id),
+        *_which(ask.deleted),
         order="number",
         descending=True,
         limit=ask.limit,
         after=ask.after,
     )
-    return ModelVersionList(items=tuple(page), next=more)
+    wanted = Condition("id", Compare.IN, tuple(notes.version for notes in page))
+    found = view.select(ModelVersion, wanted, order="number", descending=True) if page else []
+    return ModelVersionList(items=tuple(found), next=more)
 
 
 @query("model.show", permission="model:read")
 def show_model(ask: ShowModel, view: View) -> ModelView:
-    """Show one version of a model, the newest when the ref names none."""
-    version = resolve_model(view, ask.ref)
+    """Show one version of a model, the newest when the ref names none; also one in the trash."""
+    version = resolve_model(view, ask.ref, trashed=True)
     model = view.get(Model, version.model)
     pointing = [
         alias for alias, target in current_aliases(view, model.id).items() if target == version.id
     ]
-    return ModelView(model=model, version=version, aliases=tuple(sorted(pointing)))
+    return ModelView(
+        model=model,
+        version=version,
+        aliases=tuple(sorted(pointing)),
+        notes=find_notes(view, version),
+    )
 
 
 @query("model.resolve", permission="model:read")
@@ -150,45 +220,116 @@ def resolve(ask: ResolveModel, view: View) -> ModelVersion:
 @query("model.alias_history", permission="model:read")
 def alias_history(ask: AliasHistory, view: View) -> AliasMoveList:
     """List the moves of a model's aliases: who, when, why, and what was there before."""
-    model = get_model(view, parse_ref(ask.name, kind="model").name)
+    model = get_model(view, parse_ref(ask.name, kind="model").name, trashed=True)
     conditions = where(model=model.id, alias=ask.alias) if ask.alias else where(model=model.id)
     page, more = view.page(
         AliasMove, *conditions, descending=True, limit=ask.limit, after=ask.after
     )
     items = tuple(
         AliasMoveView(
-            move=move, version=_text_of(view, move.version), before=_text_of(view, move.before)
+            move=move,
+            version=_text_of(view, move.version),
+            before=_text_of(view, move.before),
+            who=_actor_name(view, move.who),
         )
         for move in page
     )
     return AliasMoveList(items=items, next=more)
 
 
-def find_model(view: View, name: str) -> Model | None:
-    """Return the model of that name, or None."""
+@query("model.aliases_at", permission="model:read")
+def aliases_at(ask: AliasesAt, view: View) -> AliasStandings:
+    """Tell where the aliases of a model pointed at a time: what was in production, and why.
+
+    Aliases that had not been set by then are left out; one that was taken away says so.
+
+    Raises:
+        NotFound: ``model.not_found``, or ``alias.not_found`` when that alias was not set by then.
+        InvalidInput: ``time.invalid``.
+    """
+    model = get_model(view, parse_ref(ask.name, kind="model").name, trashed=True)
+    as_of = from_text(ask.as_of) if ask.as_of else None
+    moves = view.select(
+        AliasMove,
+        *(where(model=model.id, alias=ask.alias) if ask.alias else where(model=model.id)),
+        order="number",
+    )
+    held: dict[str, AliasMove] = {}
+    until: dict[str, Instant] = {}
+    for move in moves:
+        if as_of is None or move.when <= as_of:
+            held[move.alias] = move
+        else:
+            until.setdefault(move.alias, move.when)
+    if ask.alias and not held:
+        raise NotFound(
+            "alias.not_found",
+            f"Model {model.name!r} had no alias {ask.alias[:60]!r} "
+            f"{'by then' if as_of else 'yet'}.",
+            hint=f"Its moves are listed by `everloop models history {model.name}`.",
+        )
+    items = (_standing(view, move, until.get(alias)) for alias, move in sorted(held.items()))
+    return AliasStandings(model=model.name, as_of=as_of, items=tuple(items))
+
+
+def find_any_model(view: View, name: str) -> Model | None:
+    """Return the model of that name, in use or in the trash, or None."""
     return view.first(Model, *where(name=name))
 
 
-def get_model(view: View, name: str) -> Model:
-    """Return the model of that name.
+def find_model(view: View, name: str) -> Model | None:
+    """Return the model in use of that name, or None."""
+    return view.first(Model, *where(name=name, deleted_at=None))
+
+
+def get_model(view: View, name: str, *, trashed: bool = False) -> Model:
+    """Return the model of that name, with ``trashed`` also one in the trash.
 
     Raises:
-        NotFound: ``model.not_found``.
+        NotFound: ``model.not_found``, with what became of it where that is known.
     """
-    found = find_model(view, name)
-    if found is None:
-        raise NotFound(
-            "model.not_found",
-            f"There is no model {name[:60]!r}.",
-            hint="List them with `everloop models list`.",
-        )
-    return found
+    found = find_any_model(view, name)
+    if found is not None and (trashed or found.deleted_at is None):
+        return found
+    hint = "List them with `everloop models list`."
+    retired = view.first(RetiredName, *where(name=name)) if found is None else None
+    if found is not None:
+        hint = f"It is in the trash; `everloop models restore {name}` takes it out."
+    elif retired is not None and (now := view.find(Model, retired.model)) is not None:
+        hint = f"It is called {now.name!r} now."
+    raise NotFound("model.not_found", f"There is no model {name[:60]!r}.", hint=hint)
 
 
 def latest_version(view: View, model: Id) -> ModelVersion | None:
-    """Return the newest version of a model, or None before the first."""
+    """Return the newest version in use of a model, or None before the first."""
+    found = view.select(
+        VersionNotes,
+        *where(model=model, deleted_at=None),
+        order="number",
+        descending=True,
+        limit=1,
+    )
+    return view.find(ModelVersion, found[0].version) if found else None
+
+
+def newest_version(view: View, model: Id) -> ModelVersion | None:
+    """Return the newest version of a model that is kept, in use or in the trash, or None."""
     found = view.select(ModelVersion, *where(model=model), order="number", descending=True, limit=1)
     return found[0] if found else None
+
+
+def find_notes(view: View, version: ModelVersion) -> VersionNotes | None:
+    """Return what may change about a version."""
+    return view.first(VersionNotes, *where(version=version.id))
+
+
+def is_trashed(view: View, version: ModelVersion) -> bool:
+    """Tell whether a version or its model is in the trash."""
+    notes = find_notes(view, version)
+    if notes is not None and notes.deleted_at is not None:
+        return True
+    model = view.find(Model, version.model)
+    return model is not None and model.deleted_at is not None
 
 
 def last_move(
@@ -223,24 +364,40 @@ def current_aliases(view: View, model: Id) -> dict[str, Id]:
     return {alias: move.version for alias, move in latest.items() if move.version is not None}
 
 
-def resolve_model(view: View, text: str, *, as_of: Instant | None = None) -> ModelVersion:
+def resolve_model(
+    view: View, text: str, *, as_of: Instant | None = None, trashed: bool = False
+) -> ModelVersion:
     """Return the version that a ref or an id names; without a selector, the newest.
+
+    What is in the trash is found only with ``trashed``, or when the past is asked about.
 
     Raises:
         InvalidInput: ``ref.invalid``.
-        NotFound: ``model.not_found`` or ``model_version.not_found``.
+        NotFound: ``model.not_found``, ``model_version.not_found`` or ``model_version.deleted``.
     """
+    trashed = trashed or as_of is not None
     bare = text.removeprefix("model_version:").removeprefix("model:")
     if is_id(bare):
-        return view.get(ModelVersion, Id(bare))
-    ref = parse_ref(text, kind="model")
-    model = get_model(view, ref.name)
-    found = _select(view, model, ref, as_of)
-    if found is None:
+        found: ModelVersion | None = view.get(ModelVersion, Id(bare))
+        name = bare
+    else:
+        ref = parse_ref(text, kind="model")
+        model = get_model(view, ref.name, trashed=trashed)
+        found, name = _select(view, model, ref, as_of), ref.name
+        if found is None:
+            raise NotFound(
+                "model_version.not_found",
+                f"Model {ref.name!r} has no version {ref.selector or 'yet'!r}.",
+                hint=f"List its versions with `everloop models versions {ref.name}`.",
+            )
+    assert found is not None
+    if not trashed and is_trashed(view, found):
         raise NotFound(
-            "model_version.not_found",
-            f"Model {ref.name!r} has no version {ref.selector or 'yet'!r}.",
-            hint=f"List its versions with `everloop models versions {ref.name}`.",
+            "model_version.deleted",
+            f"{found.name}@{found.version} (number {found.number}) was deleted.",
+            hint=f"It is in the trash; `everloop models restore {found.name}@{found.number}` "
+            "takes it out.",
+            context={"version": found.id, "asked": name[:100]},
         )
     return found
 
@@ -268,10 +425,36 @@ def _summary(view: View, model: Model) -> ModelSummary:
         name=model.name,
         description=model.description,
         created_at=model.created_at,
-        versions=latest.number if latest else 0,
+        versions=view.count(VersionNotes, *where(model=model.id, deleted_at=None)),
         latest=latest.version if latest else None,
         production=production.version if production else None,
     )
+
+
+def _which(deleted: Which) -> tuple[Condition, ...]:
+    if deleted == "all":
+        return ()
+    return (Condition("deleted_at", Compare.EQ if deleted == "active" else Compare.NE, None),)
+
+
+def _standing(view: View, move: AliasMove, until: Instant | None) -> AliasStanding:
+    version = view.find(ModelVersion, move.version) if move.version else None
+    return AliasStanding(
+        alias=move.alias,
+        version=version.version if version else None,
+        number=version.number if version else None,
+        artifact=version.artifact if version else None,
+        since=move.when,
+        who=_actor_name(view, move.who),
+        why=move.why,
+        before=_text_of(view, move.before),
+        until=until,
+    )
+
+
+def _actor_name(view: View, actor: ActorId) -> str:
+    found = view.tx.find(Actor, Id(actor))
+    return found.name if found else actor
 
 
 def _text_of(view: View, version: Id | None) -> str | None:

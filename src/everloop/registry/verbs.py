@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from typing import Annotated
 
 import numpy as np
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from everloop.core.digest import Digest, parse_digest
-from everloop.core.errors import Conflict, Denied, EverloopError, InvalidInput, NotFound
+from everloop.core.errors import EverloopError, InvalidInput, NotFound
 from everloop.core.ids import Id, check_name, is_id
 from everloop.core.manifest import FileEntry, Files, make_manifest
-from everloop.core.ports import BlobStore, where
+from everloop.core.ports import BlobStore
 from everloop.kernel.nodes import require_node
 from everloop.kernel.safe_load import LoadPolicy
 from everloop.kernel.unit_of_work import Desk, View, Work
@@ -28,13 +28,13 @@ from everloop.registry.formats import (
     require_inputs,
     require_order,
 )
-from everloop.registry.model import AliasMove, Model, ModelVersion
+from everloop.registry.keeping import add_version, open_model, raced, reuse_version, standing_of
+from everloop.registry.model import AliasMove, ModelVersion
+from everloop.registry.protection import require_mover
 from everloop.registry.queries import (
-    PRODUCTION,
     RefText,
-    find_model,
     get_model,
-    latest_version,
+    newest_version,
     resolve_model,
 )
 from everloop.registry.signature import (
@@ -111,8 +111,8 @@ def _prepare_register(ask: RegisterModel, desk: Desk) -> _Registration:
             parse_digest(digest)
     blobs, policy = desk.services.blobs, desk.services.policy
     with desk.read() as view:
-        model = find_model(view, ask.name)
-        previous = latest_version(view, model.id) if model else None
+        standing = standing_of(view, ask.name)
+        previous = newest_version(view, standing.model.id) if standing.model else None
     data = _read(blobs, files)
     predictor = load_predictor(ask.format, data, policy)
     try:
@@ -120,26 +120,27 @@ def _prepare_register(ask: RegisterModel, desk: Desk) -> _Registration:
         require_inputs(predictor, ask.signature)
         _try_examples(ask, predictor, blobs)
         found = decide_bump(
-            previous.version if previous else None,
+            standing.version,
             find_breaks(previous.signature, ask.signature) if previous else (),
             _compare(previous, ask.signature, predictor, blobs, policy),
         )
     finally:
         predictor.close()
     if ask.bump is not None:
-        before = previous.version if previous else None
-        found = override_bump(before, found, ask.bump, ask.bump_reason)
+        found = override_bump(standing.version, found, ask.bump, ask.bump_reason)
     return _Registration(
         artifact=artifact_digest(ask.format, files, ask.signature),
         files=files,
-        previous=previous.number if previous else 0,
+        previous=standing.number,
         bump=found,
     )
 
 
 @verb("model.register", permission="model:write", prepare=_prepare_register)
 def register_model(ask: RegisterModel, work: Work, found: _Registration) -> ModelVersion:
-    """Register a trained model as the next version; the same artifact again changes nothing.
+    """Register a trained model as the next version.
+
+    The same artifact again is the same version; one that is in the trash comes out of it.
 
     Raises:
         InvalidInput: files, signature and examples do not fit together.
@@ -148,28 +149,14 @@ def register_model(ask: RegisterModel, work: Work, found: _Registration) -> Mode
         Conflict: ``model.version_raced`` when another version was registered meanwhile.
     """
     _require_origins(work, ask)
-    model = find_model(work, ask.name)
-    if model is not None:
-        known = work.first(ModelVersion, *where(model=model.id, artifact=found.artifact))
-        if known is not None:
-            return known
-    else:
-        model = work.insert(
-            Model(
-                id=work.new_id(),
-                project=work.project,
-                name=ask.name,
-                description=ask.description,
-                created_at=work.now,
-            )
-        )
-    latest = latest_version(work, model.id)
-    if (latest.number if latest else 0) != found.previous:
-        raise Conflict(
-            "model.version_raced",
-            f"Another version of {ask.name!r} was registered at the same time.",
-            hint="Register again; the version number depends on the one before.",
-        )
+    model = open_model(work, ask.name)
+    known = reuse_version(work, model, found.artifact)
+    if known is not None:
+        return known
+    if model.last_number != found.previous:
+        raise raced(ask.name)
+    if ask.description and not model.description:
+        model = work.replace(structs.replace(model, description=ask.description))
     version = ModelVersion(
         id=work.new_id(),
         project=work.project,
@@ -193,28 +180,25 @@ def register_model(ask: RegisterModel, work: Work, found: _Registration) -> Mode
         created_at=work.now,
         created_by=work.caller.actor,
     )
-    work.touch(f"model_version:{version.id}", f"model:{model.id}")
-    work.insert(version)
+    add_version(work, model, version)
     _link_origins(work, version)
     return version
 
 
-@verb("model.alias", permission="model:release")
+@verb("model.alias", permission="model:write")
 def set_alias(ask: MoveAlias, work: Work) -> AliasMove:
     """Point an alias of a model at a version, with the reason on record.
 
+    An alias that the project protects needs the permission ``model:release``, too.
+
     Raises:
-        Denied: ``alias.reserved`` for ``production``, which only releases move.
+        Denied: ``alias.reserved`` for ``production``, which only releases move; ``access.denied``
+            for a protected alias.
         NotFound: the model or the version does not exist.
-        InvalidInput: ``alias.invalid`` or ``alias.other_model``.
+        InvalidInput: ``alias.invalid``, ``alias.other_model`` or ``alias.reason_missing``.
     """
     check_alias(ask.alias)
-    if ask.alias.lower() == PRODUCTION:
-        raise Denied(
-            "alias.reserved",
-            "The alias 'production' moves only with a release that passed its gate.",
-            hint="Start a release, or roll one back; choose another alias for your own marks.",
-        )
+    require_mover(work, ask.alias, ask.why)
     model = get_model(work, ask.model)
     version = None
     if ask.version is not None:

@@ -40,6 +40,7 @@ def test_what_is_left_out_has_its_default() -> None:
         ("project: demo\nmodels:\n  m:\n    release:\n      shares: [0.5, 0.1]\n", 5, "greater"),
         ("project: d\ndatasets:\n  d:\n    contract:\n      rows: {min: 2, max: 1}\n", 5, "min"),
         ("project: d\ndatasets:\n  d: {contract: {columns: {a: {min: 2, max: 1}}}}\n", 3, "a: min"),
+        ("project: d\nregistry:\n  protected_aliases: [champion, '1.2']\n", 3, "a version"),
     ],
 )  # fmt: skip
 def test_a_wrong_file_is_refused_with_the_line(text: str, line: int, words: str) -> None:

@@ -193,8 +193,9 @@ def test_production_moves_only_with_a_release() -> None:
     assert refused.value.code == "alias.reserved"
 
 
-def test_a_contributor_registers_but_moves_no_alias() -> None:
+def test_a_contributor_registers_but_moves_no_protected_alias() -> None:
     here = world()
+    here.configure({"registry": {"protected_aliases": ["candidate"]}})
     add(here)
     ann = here.person("ann", Role.CONTRIBUTOR)
 

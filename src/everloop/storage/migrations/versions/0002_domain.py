@@ -228,6 +228,75 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
         )
 
     op.create_table(
+        "logged_file",
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("project", TEXT, nullable=False),
+        sa.Column("model", TEXT, nullable=False),
+        sa.Column("path", TEXT, nullable=False),
+        sa.Column("digest", TEXT, nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_logged_file"),
+        sa.UniqueConstraint("model", "path", name="uq_logged_file_model_path"),
+    )
+    op.create_table(
+        "logged_metric",
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("project", TEXT, nullable=False),
+        sa.Column("model", TEXT, nullable=False),
+        sa.Column("run", TEXT, nullable=False),
+        sa.Column("key", TEXT, nullable=False),
+        sa.Column("dataset_name", TEXT, nullable=False),
+        sa.Column("dataset_digest", TEXT, nullable=False),
+        sa.Column("value", DOUBLE, nullable=True),
+        sa.Column("text", TEXT, nullable=False),
+        sa.Column("step", sa.BigInteger(), nullable=False),
+        sa.Column("at", TEXT, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_logged_metric"),
+        sa.UniqueConstraint(
+            "model",
+            "run",
+            "key",
+            "dataset_name",
+            "dataset_digest",
+            name="uq_logged_metric_model_run_key_dataset_name_dataset_digest",
+        ),
+    )
+    with op.batch_alter_table("logged_metric", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_logged_metric_project_key_value", ["project", "key", "value"], unique=False
+        )
+
+    op.create_table(
+        "logged_model",
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("project", TEXT, nullable=False),
+        sa.Column("experiment", TEXT, nullable=False),
+        sa.Column("run", TEXT, nullable=True),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("kind", TEXT, nullable=False),
+        sa.Column("status", TEXT, nullable=False),
+        sa.Column("params", TEXT, nullable=False),
+        sa.Column("tags", TEXT, nullable=False),
+        sa.Column("files", TEXT, nullable=False),
+        sa.Column("root", TEXT, nullable=True),
+        sa.Column("created_at", TEXT, nullable=False),
+        sa.Column("updated_at", TEXT, nullable=False),
+        sa.Column("created_by", TEXT, nullable=False),
+        sa.Column("deleted_at", TEXT, nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_logged_model"),
+    )
+    with op.batch_alter_table("logged_model", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_logged_model_project_experiment_created_at",
+            ["project", "experiment", "created_at"],
+            unique=False,
+        )
+        batch_op.create_index("ix_logged_model_run", ["run"], unique=False)
+
+    op.create_table(
         "loop_lease",
         sa.Column("id", TEXT, nullable=False),
         sa.Column("revision", sa.BigInteger(), nullable=False),
@@ -401,6 +470,8 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
         sa.Column("intended_use", TEXT, nullable=False),
         sa.Column("last_number", sa.BigInteger(), nullable=False),
         sa.Column("deleted_at", TEXT, nullable=True),
+        sa.Column("last_version", TEXT, nullable=False),
+        sa.Column("updated_at", TEXT, nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_model"),
         sa.UniqueConstraint("project", "name", name="uq_model_project_name"),
     )
@@ -428,6 +499,9 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
         sa.Column("bump_reason", TEXT, nullable=False),
         sa.Column("created_at", TEXT, nullable=False),
         sa.Column("created_by", TEXT, nullable=False),
+        sa.Column("source", TEXT, nullable=False),
+        sa.Column("logged_model", TEXT, nullable=True),
+        sa.Column("servable_as", TEXT, nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_model_version"),
         sa.UniqueConstraint("model", "artifact", name="uq_model_version_model_artifact"),
         sa.UniqueConstraint("model", "number", name="uq_model_version_model_number"),
@@ -532,6 +606,19 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
             unique=False,
         )
 
+    op.create_table(
+        "retired_name",
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("project", TEXT, nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("model", TEXT, nullable=False),
+        sa.Column("last_number", sa.BigInteger(), nullable=False),
+        sa.Column("last_version", TEXT, nullable=False),
+        sa.Column("at", TEXT, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_retired_name"),
+        sa.UniqueConstraint("project", "name", name="uq_retired_name_project_name"),
+    )
     op.create_table(
         "run",
         sa.Column("id", TEXT, nullable=False),
@@ -655,6 +742,30 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
     )
     with op.batch_alter_table("tally", schema=None) as batch_op:
         batch_op.create_index("ix_tally_project", ["project"], unique=False)
+
+    op.create_table(
+        "version_notes",
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("project", TEXT, nullable=False),
+        sa.Column("model", TEXT, nullable=False),
+        sa.Column("version", TEXT, nullable=False),
+        sa.Column("number", sa.BigInteger(), nullable=False),
+        sa.Column("description", TEXT, nullable=False),
+        sa.Column("tags", TEXT, nullable=False),
+        sa.Column("stage", TEXT, nullable=False),
+        sa.Column("updated_at", TEXT, nullable=False),
+        sa.Column("updated_by", TEXT, nullable=False),
+        sa.Column("deleted_at", TEXT, nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_version_notes"),
+        sa.UniqueConstraint("model", "number", name="uq_version_notes_model_number"),
+        sa.UniqueConstraint("version", name="uq_version_notes_version"),
+    )
+    with op.batch_alter_table("version_notes", schema=None) as batch_op:
+        batch_op.create_index("ix_version_notes_project_stage", ["project", "stage"], unique=False)
+        batch_op.create_index(
+            "ix_version_notes_project_updated_at", ["project", "updated_at"], unique=False
+        )
 
     op.create_table(
         "waiver",
