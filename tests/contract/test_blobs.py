@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
 import threading
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ import pytest
 from everloop.core.digest import Digest, content_digest
 from everloop.core.errors import IntegrityError, InvalidInput, NotFound
 from everloop.core.ports import BlobStore
+from everloop.storage import s3
 from everloop.storage.localfs import LocalBlobStore
 from everloop.storage.memory_blobs import MemoryBlobStore
 from everloop.storage.s3 import PART_BYTES, S3BlobStore
@@ -207,3 +212,69 @@ def test_bytes_that_are_not_kept_or_not_the_expected_ones_leave_nothing(store: B
             other.keep(ABSENT)
 
     assert [] == list(store.digests())
+
+
+def test_size_and_age_of_bytes_are_known(store: BlobStore) -> None:
+    before = datetime.now(UTC) - timedelta(seconds=2)
+    digest = store.put(b"here")
+
+    found = store.find(digest)
+
+    assert found is not None
+    assert (digest, 4) == (found.digest, found.size_bytes)
+    assert before <= found.at <= datetime.now(UTC) + timedelta(seconds=2)
+    assert [found] == list(store.stored())
+    assert store.find(ABSENT) is None
+
+
+def test_putting_bytes_again_makes_them_young(tmp_path: Path) -> None:
+    store = LocalBlobStore(tmp_path / "blobs")
+    digest = store.put(b"old")
+    (path,) = [p for p in (tmp_path / "blobs").rglob("*") if p.is_file()]
+    os.utime(path, (0, 0))
+    source = tmp_path / "source"
+    source.write_bytes(b"old")
+
+    for is_file in (False, True):
+        os.utime(path, (0, 0))
+        _ = store.put_file(source) if is_file else store.put(b"old")
+        found = store.find(digest)
+        assert found is not None
+        assert found.at.year > 1970
+
+
+def test_bytes_in_packs_have_their_age_each(tmp_path: Path) -> None:
+    store = LocalBlobStore(tmp_path / "blobs")
+    first, second = store.put_many([b"one", b"two"])
+    with sqlite3.connect(tmp_path / "blobs" / "packs" / "index.sqlite") as index:
+        index.execute("UPDATE blob SET at = 0")
+    index.close()
+
+    store.put_many([b"two", b"three"])
+
+    ages = {found.digest: found.at.year for found in store.stored()}
+    assert 3 == len(ages)
+    assert 1970 == ages[first]
+    assert ages[second] > 1970
+    store.put(b"one")
+    found = store.find(first)
+    assert found is not None
+    assert found.at.year > 1970
+
+
+def test_putting_old_bytes_into_a_bucket_again_makes_them_young(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_s3(request.getfixturevalue("moto_s3"), request.getfixturevalue("s3_bucket"))
+    monkeypatch.setattr(s3, "RENEWED_AFTER", timedelta(seconds=-60))
+    digest = store.put(b"old")
+    before = store.find(digest)
+
+    time.sleep(1.1)  # a bucket tells whole seconds
+    store.put(b"old")
+
+    after = store.find(digest)
+    assert before is not None
+    assert after is not None
+    assert after.at > before.at
+    assert b"old" == store.get(digest)

@@ -6,13 +6,16 @@ import random
 from datetime import UTC, datetime
 from itertools import count
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from everloop.core.canonical import canonical_json
 from everloop.core.ids import Id
 from everloop.core.ports import Compare, Condition, MetadataStore, where
-from tests.contract.kinds import Colour, Reading
+from everloop.storage import sql
+from tests.contract.kinds import Colour, Part, Reading, Thing
 
 EXAMPLES = settings(
     max_examples=60,
@@ -195,3 +198,46 @@ def test_different_texts_come_once_by_code_point(
 def test_only_texts_are_told_apart(store: MetadataStore) -> None:
     with store.read() as tx, pytest.raises(TypeError, match="no field 'number' of text"):
         tx.distinct(Reading, "number", limit=1)
+
+
+def test_what_mentions_a_text_is_found_in_texts_and_structures(store: MetadataStore) -> None:
+    word = "blake3:ab"
+    rows = [
+        msgspec.structs.replace(a_thing("1"), text=f"\x00 {word}\x01", note=None),
+        msgspec.structs.replace(a_thing("2"), parts=(Part(name="x", tags=("y", word)),)),
+        msgspec.structs.replace(a_thing("3"), text="BLAKE3:AB", note="blake3 ab"),
+        msgspec.structs.replace(a_thing("4"), words={word: "v"}, note=word),
+    ]
+    with store.write() as tx:
+        for row in rows:
+            tx.insert(row)
+
+    with store.read() as tx:
+        found = list(tx.mentions(Thing, word))
+
+    assert [
+        ("1", "text", f"\x00 {word}\x01"),
+        ("2", "parts", canonical_json(rows[1].parts).decode()),
+        ("4", "note", word),
+        ("4", "words", f'{{"{word}":"v"}}'),
+    ] == found
+
+
+def test_mentions_on_many_pages_are_all_found(
+    store: MetadataStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql, "MENTIONS_A_PAGE", 2)
+    with store.write() as tx:
+        for number in range(5):
+            tx.insert(msgspec.structs.replace(a_thing(str(number)), text="here", note=None))
+
+    with store.read() as tx:
+        assert [str(n) for n in range(5)] == [key for key, _, _ in tx.mentions(Thing, "here")]
+
+
+def a_thing(key: str) -> Thing:
+    return Thing(
+        id=Id(key), text="", note=None, number=1, rank=None, size=0.0, score=None, flag=True,
+        answer=None, at=datetime(2026, 1, 1, tzinfo=UTC), ended=None, colour=Colour.RED,
+        level=None, data=b"", blob=None, part=None, parts=(), words={}, document={}, either=1,
+    )  # fmt: skip

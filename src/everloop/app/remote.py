@@ -16,6 +16,7 @@ from everloop.app.verbs import load_verbs
 from everloop.core import errors
 from everloop.core.digest import Digest, content_digest
 from everloop.core.errors import EverloopError, IntegrityError, JsonValue, Unavailable
+from everloop.core.ports import StoredBlob
 from everloop.http.blobs import BATCH_PATH
 from everloop.http.errors import ErrorAnswer
 from everloop.http.routes import verb_path
@@ -181,6 +182,26 @@ class HttpBlobStore:
         answer = _send(self._http, "GET", path, params={"digest": digest})
         found: int | None = msgspec.json.decode(answer.content)["size_bytes"]
         return found
+
+    def find(self, digest: Digest) -> StoredBlob | None:
+        """Refuse: a client learns whether bytes are there, not since when.
+
+        Raises:
+            InvalidInput: always.
+        """
+        raise errors.InvalidInput(
+            "blob.not_listable",
+            "A server does not tell the age of bytes.",
+            hint="Ask its size.",
+        )
+
+    def stored(self) -> Iterable[StoredBlob]:
+        """Refuse: a client may not list a server's bytes.
+
+        Raises:
+            InvalidInput: always.
+        """
+        return (found for found in [self.find(digest) for digest in self.digests()] if found)
 
     def digests(self) -> Iterable[Digest]:
         """Refuse: a client may not list a server's bytes.

@@ -200,6 +200,11 @@ AUDIT = VerbGroup(
             ),
             "proof": Bound("audit.show", arguments=("index",), show=_show_proof),
             "head": Bound("audit.head", show=_show_head),
+            "erase": Bound(
+                "payload.erase",
+                arguments=("entries",),
+                confirm="Erase for good what entries {entries} say?",
+            ),
         },
         written={"verify": verify, "export": export},
     ),

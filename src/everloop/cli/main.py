@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "lineage": ("govern", "Where a thing came from, and what came of it."),
     "card": ("govern", "The model card, written from evidence."),
     "audit": ("govern", "The ledger: list, verify, export, prove."),
+    "trash": ("trash", "The trash: what is in it, what a purge would break, free the space."),
     "token": ("access", "Tokens and login links."),
     "actor": ("access", "People, services and their roles."),
     "project": ("access", "Projects of this instance."),

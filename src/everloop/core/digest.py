@@ -13,6 +13,10 @@ from everloop.core.errors import InvalidInput
 
 Digest = NewType("Digest", str)
 
+CONTENT: Final = "blake3:"
+"""What the name of stored bytes begins with."""
+
+_NAMED: Final = re.compile(CONTENT + "[0-9a-f]{64}")
 _DIGEST: Final = re.compile(r"(?:blake3|sha256):[0-9a-f]{64}")
 
 
@@ -40,6 +44,11 @@ def value_digest(tag: str, value: object) -> Digest:
 def record_digest(canonical: bytes) -> Digest:
     """Return the SHA-256 digest of a record's canonical bytes, as the ledger names it."""
     return sha256_digest(canonical)
+
+
+def digests_in(text: str) -> list[Digest]:
+    """Return every content digest that a text names, wherever it stands in it."""
+    return [Digest(found) for found in _NAMED.findall(text)]
 
 
 def parse_digest(text: str) -> Digest:

@@ -24,6 +24,7 @@ __all__ = [
     "Incoming",
     "MetadataStore",
     "Signer",
+    "StoredBlob",
     "Transaction",
     "where",
 ]
@@ -134,6 +135,15 @@ class Transaction(Protocol):
         """
         ...
 
+    def mentions(self, kind: type[Record], text: str) -> Iterator[tuple[Id, str, str]]:
+        """Yield id, field and content of every text or structure that contains a text.
+
+        Structures are searched and yielded as their canonical JSON; bytes are not searched. The
+        text must be ASCII without quotes and backslashes. Costs a walk over all rows of the kind,
+        inside the database.
+        """
+        ...
+
 
 class MetadataStore(Protocol):
     """The one transactional store of records.
@@ -188,6 +198,14 @@ class Incoming(Protocol):
         ...
 
 
+class StoredBlob(NamedTuple):
+    """Bytes in a store: their name, length, and when they were put last."""
+
+    digest: Digest
+    size_bytes: int
+    at: Instant
+
+
 class BlobStore(Protocol):
     """Bytes under their digest.
 
@@ -229,6 +247,14 @@ class BlobStore(Protocol):
 
     def size(self, digest: Digest) -> int | None:
         """Return the size in bytes, or None when absent."""
+        ...
+
+    def find(self, digest: Digest) -> StoredBlob | None:
+        """Return size and age of the bytes, or None when absent; putting them again renews them."""
+        ...
+
+    def stored(self) -> Iterable[StoredBlob]:
+        """Yield everything that is stored, in no particular order."""
         ...
 
     def digests(self) -> Iterable[Digest]:

@@ -122,6 +122,7 @@ def commit_dataset(ask: CommitDataset, work: Work, snapshot: _Snapshot) -> Commi
         NotFound: ``blob.not_found`` for bytes that were never uploaded.
         GateFailed: ``data.contract_violated``.
     """
+    work.claim(entry.digest for entry in snapshot.manifest.files)
     dataset = find_dataset(work, ask.name)
     latest = latest_version(work, dataset.id) if dataset else None
     if latest is not None and latest.root == snapshot.root:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -10,17 +10,20 @@ from typing import TypeVar
 import msgspec
 
 from everloop.core.clock import Clock, Instant
+from everloop.core.digest import CONTENT, Digest, digests_in, record_digest
 from everloop.core.errors import InvalidInput, NotFound
 from everloop.core.ids import Id, IdSource, ProjectId
 from everloop.core.ports import BlobStore, Condition, Signer, Transaction, where
-from everloop.core.records import R, Record, digest_of, kind_of, record
+from everloop.core.records import R, Record, canonical_record, kind_of, record
 from everloop.core.search import All, Any, Compare, Filter, Has, Not, Order, Page, Test
 from everloop.kernel.authz import Caller
+from everloop.kernel.condemned import has_condemned, rescue
 from everloop.kernel.ledger.log import Change
 from everloop.kernel.lineage import Edge
 from everloop.kernel.safe_load import LoadPolicy
 
 S = TypeVar("S", bound=msgspec.Struct)
+_NAMES_BYTES = CONTENT.encode()
 
 
 @record("project_settings", index=(("project", "number"),), unique=(("project", "number"),))
@@ -229,6 +232,7 @@ class Work(View):
         request: Id of this call.
         reason: Why the caller does it, in their words; None when not given.
         notes: What the entry's payload says beside the changes; it asks for an entry by itself.
+        condemned: Whether any bytes await collection, once that was looked up.
     """
 
     now: Instant
@@ -237,6 +241,7 @@ class Work(View):
     changes: list[Change] = field(default_factory=list)
     refs: list[str] = field(default_factory=list)
     notes: dict[str, object] = field(default_factory=dict)
+    condemned: list[bool] = field(default_factory=list, repr=False)
 
     def new_id(self) -> Id:
         """Return a fresh id."""
@@ -293,10 +298,28 @@ class Work(View):
         """Name things this call is about; the first one is the entry's resource."""
         self.refs.extend(ref for ref in refs if ref not in self.refs)
 
+    def claim(self, digests: Iterable[Digest]) -> None:
+        """Say that stored bytes are needed which only other bytes name, such as a list of files.
+
+        What a record names itself is claimed by inserting it.
+
+        Raises:
+            NotFound: ``blob.not_found`` when they were collected as garbage meanwhile.
+        """
+        if not self.condemned:
+            self.condemned.append(has_condemned(self.tx))
+        if self.condemned[0]:
+            for digest in digests:
+                rescue(self.tx, self.services.blobs, digest)
+
     def _note(self, row: Record, op: str) -> None:
         kind = kind_of(row)
         if kind.covered:
-            self.changes.append(Change(kind=kind.name, key=row.id, op=op, digest=digest_of(row)))
+            text = canonical_record(row)
+            if _NAMES_BYTES in text:
+                self.claim(digests_in(text.decode()))
+            digest = record_digest(text)
+            self.changes.append(Change(kind=kind.name, key=row.id, op=op, digest=digest))
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ class Draft:
 
     def settle(self, place: Path) -> None:
         """Give the finished bytes their name, durably; the first of several writers wins."""
-        if not self.link(place) and not is_whole(place, self.file.tell()):
+        if not self.link(place) and not renew(place, self.file.tell()):
             # Cut off after it was written, as by a damaged disk: these bytes have its digest.
             self._path.replace(place)
         sync_folder(place.parent)
@@ -107,6 +107,15 @@ def sweep(folder: Path) -> None:
         with suppress(FileNotFoundError):
             if path.lstat().st_mtime < too_old:
                 path.unlink()
+
+
+def renew(place: Path, size: int) -> bool:
+    """Mark a file as written just now; return False when it is not there, or not whole."""
+    if not is_whole(place, size):
+        return False
+    with suppress(FileNotFoundError):
+        os.utime(place, follow_symlinks=False)
+    return is_whole(place, size)  # else it was deleted between the two looks
 
 
 def is_whole(place: Path, size: int) -> bool:

@@ -13,6 +13,7 @@ import re
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from errno import ELOOP, ENOTDIR
 from pathlib import Path
 from typing import BinaryIO
@@ -21,7 +22,8 @@ from blake3 import blake3
 
 from everloop.core.digest import Digest, content_digest
 from everloop.core.errors import IntegrityError, NotFound
-from everloop.storage.files import FOLDER_FLAGS, Draft, explain, is_whole, sweep, sync_folder
+from everloop.core.ports import StoredBlob
+from everloop.storage.files import FOLDER_FLAGS, Draft, explain, renew, sweep, sync_folder
 from everloop.storage.incoming import require_digest
 from everloop.storage.packs import MAX_PACKED_BYTES, Packs
 
@@ -61,10 +63,11 @@ class LocalBlobStore:
         digest = content_digest(data)
         place = self._place(digest)
         try:
-            if is_whole(place, len(data)):
+            if renew(place, len(data)):
                 sync_folder(place.parent)  # another process may have put it there just now
                 return digest
-            if len(data) <= MAX_PACKED_BYTES and self._packs.get(digest) == data:
+            is_small = len(data) <= MAX_PACKED_BYTES
+            if is_small and self._packs.get(digest) == data and self._packs.renew([digest]):
                 return digest
             with Draft(self._root) as draft:
                 draft.file.write(data)
@@ -105,7 +108,7 @@ class LocalBlobStore:
         if len(small) == 1:
             small = {}
         try:
-            known = self._packs.known(small)
+            known = self._packs.renew(small)
             self._packs.add({name: data for name, data in small.items() if name not in known})
         except OSError as error:
             raise explain(error) from error
@@ -156,6 +159,25 @@ class LocalBlobStore:
         except NotFound:
             return None
         return state.st_size if stat.S_ISREG(state.st_mode) else None
+
+    def find(self, digest: Digest) -> StoredBlob | None:
+        """Return size and age of the bytes, or None when absent."""
+        try:
+            state = self._place(digest).lstat()
+        except FileNotFoundError:
+            return self._packs.stat(digest)
+        except NotFound:
+            return None
+        if not stat.S_ISREG(state.st_mode):
+            return None
+        return StoredBlob(digest, state.st_size, datetime.fromtimestamp(state.st_mtime, UTC))
+
+    def stored(self) -> Iterator[StoredBlob]:
+        """Yield everything that is stored."""
+        for digest in self.digests():
+            found = self.find(digest)
+            if found is not None:  # else somebody deleted it meanwhile
+                yield found
 
     def digests(self) -> Iterator[Digest]:
         """Yield every stored digest."""

@@ -196,6 +196,15 @@ class MemoryTransaction:
         own = (row for row in rows.values() if isinstance(row, kind))
         return evaluation.page(own, filter, keys, limit, after)
 
+    def mentions(self, kind: type[Record], text: str) -> Iterator[tuple[Id, str, str]]:
+        """Yield id, field and content of every text or structure that contains a text."""
+        table, rows = self._of(kind)
+        for row in sorted(rows.values(), key=lambda row: row.id):
+            for column in table.wordy:
+                value = column.to_sql(getattr(row, column.name))
+                if isinstance(value, str) and text in value:
+                    yield row.id, column.name, column.to_text(value)
+
     def _meeting(self, kind: type[R], conditions: tuple[Condition, ...]) -> list[R]:
         table, rows = self._of(kind)
         for condition in conditions:

@@ -7,16 +7,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from everloop.core.clock import Clock, Instant, SystemClock
 from everloop.core.digest import Digest, content_digest
 from everloop.core.errors import NotFound
+from everloop.core.ports import StoredBlob
 from everloop.storage.incoming import FileIncoming, through_a_file
 
 
 class MemoryBlobStore:
     """A blob store that forgets with its process; meets the port's contract but for durability."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
         self._bytes: dict[Digest, bytes] = {}
+        self._times: dict[Digest, Instant] = {}
         self._lock = threading.Lock()
 
     def put(self, data: bytes) -> Digest:
@@ -24,6 +28,7 @@ class MemoryBlobStore:
         digest = content_digest(data)
         with self._lock:
             self._bytes.setdefault(digest, bytes(data))
+            self._times[digest] = self._clock.now()
         return digest
 
     def put_file(self, path: Path) -> Digest:
@@ -63,6 +68,19 @@ class MemoryBlobStore:
         with self._lock:
             found = self._bytes.get(digest)
         return None if found is None else len(found)
+
+    def find(self, digest: Digest) -> StoredBlob | None:
+        """Return size and age of the bytes, or None."""
+        with self._lock:
+            data, at = self._bytes.get(digest), self._times.get(digest)
+        return None if data is None or at is None else StoredBlob(digest, len(data), at)
+
+    def stored(self) -> Iterator[StoredBlob]:
+        """Yield everything that is stored."""
+        for digest in self.digests():
+            found = self.find(digest)
+            if found is not None:
+                yield found
 
     def digests(self) -> Iterator[Digest]:
         """Yield every stored digest."""

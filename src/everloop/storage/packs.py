@@ -19,6 +19,7 @@ import threading
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ from blake3 import blake3
 
 from everloop.core.digest import Digest, content_digest
 from everloop.core.errors import Unavailable
+from everloop.core.ports import StoredBlob
 from everloop.storage.files import Draft, sync_folder
 
 MAX_PACKED_BYTES = 64 * 1024
@@ -43,6 +45,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS pack (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE IF NOT EXISTS blob (
   digest BLOB NOT NULL, pack INTEGER NOT NULL, start INTEGER NOT NULL, size INTEGER NOT NULL,
+  at INTEGER NOT NULL DEFAULT (unixepoch()), -- when it was put last, in seconds since 1970
   PRIMARY KEY (digest, pack)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS blob_pack ON blob (pack);
@@ -106,19 +109,32 @@ class Packs:
                 os.close(handle)
         return None
 
-    def known(self, digests: Iterable[Digest]) -> set[Digest]:
-        """Return which of the digests are in a pack."""
+    def renew(self, digests: Iterable[Digest]) -> set[Digest]:
+        """Return which of the digests are in a pack, and mark them as put just now."""
         if not self._is_used():
             return set()
         wanted = [_raw(digest) for digest in digests]
         found: set[Digest] = set()
-        with self._reading() as db:
+        with self._writing() as db:
             for first in range(0, len(wanted), _ASKED_AT_ONCE):
                 group = wanted[first : first + _ASKED_AT_ONCE]
                 marks = ", ".join("?" * len(group))
-                text = f"SELECT digest FROM blob WHERE digest IN ({marks})"
+                text = (
+                    f"UPDATE blob SET at = unixepoch() WHERE digest IN ({marks}) RETURNING digest"
+                )
                 found |= {Digest(_ALGORITHM + raw.hex()) for (raw,) in db.execute(text, group)}
         return found
+
+    def stat(self, digest: Digest) -> StoredBlob | None:
+        """Return size and age of a blob, or None when it is in no pack."""
+        if not self._is_used():
+            return None
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT max(size), max(at) FROM blob WHERE digest = ?", (_raw(digest),)
+            ).fetchall()
+        size, at = rows[0]
+        return None if at is None else StoredBlob(digest, size, datetime.fromtimestamp(at, UTC))
 
     def size(self, digest: Digest) -> int | None:
         """Return the size in bytes, or None when it is in no pack."""
@@ -183,7 +199,7 @@ class Packs:
             db.execute("INSERT OR IGNORE INTO pack (name) VALUES (?)", (name,))
             (number,) = db.execute("SELECT number FROM pack WHERE name = ?", (name,)).fetchone()
             db.executemany(
-                "INSERT OR IGNORE INTO blob VALUES (?, ?, ?, ?)",
+                "INSERT OR IGNORE INTO blob (digest, pack, start, size) VALUES (?, ?, ?, ?)",
                 [(raw, number, start, size) for raw, start, size in rows],
             )
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -18,6 +18,7 @@ from blake3 import blake3
 
 from everloop.core.digest import Digest, content_digest
 from everloop.core.errors import EverloopError, InvalidInput, MissingExtra, NotFound, Unavailable
+from everloop.core.ports import StoredBlob
 from everloop.storage.incoming import FileIncoming, through_a_file
 from everloop.storage.localfs import CHUNK_BYTES, corrupt, not_found, open_source
 
@@ -39,6 +40,7 @@ SINGLE_PUT_BYTES = 16 << 20
 PART_BYTES = 8 << 20
 PUTS_AT_ONCE = 16
 REQUEST_TIMEOUT = "120s"
+RENEWED_AFTER = timedelta(hours=1)
 PROBE = "everloop-create-only-probe"
 RETRY: RetryConfig = {"max_retries": 3, "retry_timeout": timedelta(seconds=30)}
 # The library reports some answers by its own errors and some by the system's.
@@ -167,23 +169,34 @@ class S3BlobStore:
 
     def size(self, digest: Digest) -> int | None:
         """Return the size in bytes, or None when absent."""
+        found = self.find(digest)
+        return None if found is None else found.size_bytes
+
+    def find(self, digest: Digest) -> StoredBlob | None:
+        """Return size and age of the bytes, or None when absent."""
         try:
-            return int(obstore.head(self._store, _key(digest))["size"])
+            state = obstore.head(self._store, _key(digest))
         except (*_ABSENT, NotFound):
             return None
         except _FAILED as error:
             raise _explain(error) from error
+        return StoredBlob(digest, int(state["size"]), state["last_modified"].astimezone(UTC))
 
-    def digests(self) -> Iterator[Digest]:
-        """Yield every stored digest."""
+    def stored(self) -> Iterator[StoredBlob]:
+        """Yield everything that is stored."""
         try:
             for page in obstore.list(self._store, prefix="blake3"):
                 for item in page:
                     digest = "blake3:" + item["path"].removeprefix("blake3/").replace("/", "")
                     if _NAME.fullmatch(digest):
-                        yield Digest(digest)
+                        at = item["last_modified"].astimezone(UTC)
+                        yield StoredBlob(Digest(digest), int(item["size"]), at)
         except _FAILED as error:
             raise _explain(error) from error
+
+    def digests(self) -> Iterator[Digest]:
+        """Yield every stored digest."""
+        return (found.digest for found in self.stored())
 
     def delete(self, digest: Digest) -> bool:
         """Remove the bytes; return whether they were there."""
@@ -199,14 +212,27 @@ class S3BlobStore:
         try:
             obstore.put(self._store, _key(digest), data, mode="create")
         except AlreadyExistsError:
-            return
+            if self._is_old(digest):
+                self._renew(digest, data)
+        except _FAILED as error:
+            raise _explain(error) from error
+
+    def _is_old(self, digest: Digest) -> bool:
+        found = self.find(digest)
+        return found is None or datetime.now(UTC) - found.at > RENEWED_AFTER
+
+    def _renew(self, digest: Digest, data: bytes) -> None:
+        # What was put long ago and is named by nothing may be collected at any time. The object
+        # gets the same bytes again, and with them a new time; S3 has no other way to touch one.
+        try:
+            obstore.put(self._store, _key(digest), data, mode="overwrite")
         except _FAILED as error:
             raise _explain(error) from error
 
     def _put_parts(self, digest: Digest, pieces: Iterator[bytes], size: int) -> None:
         # S3 has no condition for this on all servers. Nothing is lost: under a digest's name only
         # bytes with that digest are ever completed, for the pieces are checked on their way.
-        if self.size(digest) == size:
+        if self.size(digest) == size and not self._is_old(digest):
             return
         try:
             obstore.put(

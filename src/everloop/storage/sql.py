@@ -6,7 +6,7 @@ not on this path: importing it takes half a second, more than most commands of t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -20,6 +20,8 @@ from everloop.storage.cursors import from_cursor, to_cursor
 from everloop.storage.searching import Compiler, Sorting, keys_of, require_simple
 from everloop.storage.statements import Dialect, Fixed, Query, joined, quoted
 from everloop.storage.tables import Row, SqlValue, Table, tables_of, to_parameter
+
+MENTIONS_A_PAGE = 5_000
 
 
 class Cursor(Protocol):
@@ -206,6 +208,26 @@ class SqlTransaction:
             [table.from_row(row[:width], kind) for row in found[:limit]],
             to_cursor(keys, sorting.places(found[limit - 1][width:])) if more else None,
         )
+
+    def mentions(self, kind: type[Record], text: str) -> Iterator[tuple[Id, str, str]]:
+        """Yield id, field and content of every text or structure that contains a text."""
+        table, fixed, _ = self._schema.of(kind)
+        names = [column.name for column in table.wordy]
+        if not names:
+            return
+        statement = fixed.mentioning(names, self._schema.dialect.mark)
+        # Underscores match any character for LIKE; what is found is looked at again.
+        patterns = [f"%{text}%"] * len(names)
+        last = ""
+        while True:
+            rows = self._run(statement, (last, *patterns, MENTIONS_A_PAGE)).fetchall()
+            for row in rows:
+                for column, value in zip(table.wordy, row[1:], strict=True):
+                    if isinstance(value, str) and text in value:
+                        yield Id(str(row[0])), column.name, column.to_text(value)
+            if len(rows) < MENTIONS_A_PAGE:
+                return
+            last = str(rows[-1][0])
 
     def _writable(self, record: Record) -> tuple[Table, Fixed, Query]:
         if self._is_read_only:

@@ -95,6 +95,18 @@ class Fixed:
         """Return the statement that finds the least value of a column."""
         return f"SELECT MIN({quoted(column)}) FROM {self.name}"
 
+    def mentioning(self, columns: Sequence[str], mark: str) -> str:
+        """Return the statement that finds a page of rows some column of which contains a text.
+
+        Binds the last id of the page before, the pattern once a column, and the size of a page.
+        """
+        listed = ", ".join(quoted(column) for column in ("id", *columns))
+        likes = " OR ".join(f"{quoted(column)} LIKE {mark}" for column in columns)
+        return (
+            f'SELECT {listed} FROM {self.name} WHERE "id" > {mark} AND ({likes}) '
+            f'ORDER BY "id" LIMIT {mark}'
+        )
+
     @classmethod
     def of(cls, table: Table, dialect: Dialect) -> Fixed:
         """Make the statements of a table."""

@@ -72,6 +72,10 @@ class Column:
             return None
         return self.encode(value)
 
+    def to_text(self, stored: str) -> str:
+        """Return the text that was stored; of a structure its canonical JSON."""
+        return _decode_text(stored) if self.type is ColumnType.TEXT else stored
+
 
 @dataclass(frozen=True)
 class Table:
@@ -101,6 +105,12 @@ class Table:
             message = f"{self.name} has no field {name!r} of text"
             raise TypeError(message)
         return column
+
+    @cached_property
+    def wordy(self) -> tuple[Column, ...]:
+        """The columns that hold words: texts and structures, without the id."""
+        kinds = {ColumnType.TEXT, ColumnType.JSON}
+        return tuple(c for c in self.columns if c.type in kinds and c.name != "id")
 
     @cached_property
     def _encoders(self) -> tuple[Callable[[object], SqlValue], ...]:

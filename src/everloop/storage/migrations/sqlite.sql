@@ -6,6 +6,7 @@ CREATE TABLE alias_move (id TEXT NOT NULL, revision BIGINT NOT NULL, project TEX
 CREATE TABLE approval (id TEXT NOT NULL, revision BIGINT NOT NULL, project TEXT NOT NULL, version TEXT NOT NULL, artifact TEXT NOT NULL, approver TEXT NOT NULL, comment TEXT NOT NULL, at TEXT NOT NULL, CONSTRAINT pk_approval PRIMARY KEY (id), CONSTRAINT uq_approval_version_approver UNIQUE (version, approver));
 CREATE TABLE artifact_entry (id TEXT NOT NULL, revision BIGINT NOT NULL, project TEXT NOT NULL, run TEXT NOT NULL, path TEXT NOT NULL, digest TEXT NOT NULL, size_bytes BIGINT NOT NULL, CONSTRAINT pk_artifact_entry PRIMARY KEY (id), CONSTRAINT uq_artifact_entry_run_path UNIQUE (run, path));
 CREATE TABLE audit_export (id TEXT NOT NULL, revision BIGINT NOT NULL, bundle TEXT NOT NULL, size_bytes BIGINT NOT NULL, size BIGINT NOT NULL, who TEXT NOT NULL, at TEXT NOT NULL, CONSTRAINT pk_audit_export PRIMARY KEY (id));
+CREATE TABLE condemned_blob (id TEXT NOT NULL, revision BIGINT NOT NULL, stage TEXT NOT NULL, size_bytes BIGINT NOT NULL, at TEXT NOT NULL, CONSTRAINT pk_condemned_blob PRIMARY KEY (id));
 CREATE TABLE dataset (id TEXT NOT NULL, revision BIGINT NOT NULL, project TEXT NOT NULL, name TEXT NOT NULL, created_at TEXT NOT NULL, CONSTRAINT pk_dataset PRIMARY KEY (id), CONSTRAINT uq_dataset_project_name UNIQUE (project, name));
 CREATE TABLE dataset_version (id TEXT NOT NULL, revision BIGINT NOT NULL, project TEXT NOT NULL, dataset TEXT NOT NULL, name TEXT NOT NULL, number BIGINT NOT NULL, root TEXT NOT NULL, manifest TEXT NOT NULL, format TEXT NOT NULL, rows BIGINT, size_bytes BIGINT NOT NULL, schema TEXT, profile TEXT, reference TEXT, source TEXT NOT NULL, message TEXT NOT NULL, created_at TEXT NOT NULL, created_by TEXT NOT NULL, CONSTRAINT pk_dataset_version PRIMARY KEY (id), CONSTRAINT uq_dataset_version_dataset_number UNIQUE (dataset, number));
 CREATE TABLE deployment (id TEXT NOT NULL, revision BIGINT NOT NULL, project TEXT NOT NULL, name TEXT NOT NULL, model TEXT NOT NULL, champion TEXT, previous TEXT, epoch BIGINT NOT NULL, created_at TEXT NOT NULL, created_by TEXT NOT NULL, CONSTRAINT pk_deployment PRIMARY KEY (id), CONSTRAINT uq_deployment_project_name UNIQUE (project, name));
@@ -53,6 +54,7 @@ CREATE INDEX ix_alert_project_state ON alert (project, state);
 CREATE INDEX ix_alias_move_project_model ON alias_move (project, model);
 CREATE INDEX ix_approval_project_version ON approval (project, version);
 CREATE INDEX ix_audit_export_at ON audit_export (at);
+CREATE INDEX ix_condemned_blob_stage_id ON condemned_blob (stage, id);
 CREATE INDEX ix_dataset_version_project_created_at ON dataset_version (project, created_at);
 CREATE INDEX ix_dataset_version_project_name_number ON dataset_version (project, name, number);
 CREATE INDEX ix_deployment_project_created_at ON deployment (project, created_at);

@@ -29,6 +29,18 @@ def upgrade() -> None:
         sa.UniqueConstraint("name", name="uq_actor_name"),
     )
     op.create_table(
+        "condemned_blob",
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("stage", TEXT, nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("at", TEXT, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_condemned_blob"),
+    )
+    with op.batch_alter_table("condemned_blob", schema=None) as batch_op:
+        batch_op.create_index("ix_condemned_blob_stage_id", ["stage", "id"], unique=False)
+
+    op.create_table(
         "edge",
         sa.Column("id", TEXT, nullable=False),
         sa.Column("revision", sa.BigInteger(), nullable=False),
