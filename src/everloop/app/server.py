@@ -73,7 +73,8 @@ def run_server(
         assert kernel is not None
         listener = stack.enter_context(listening(config, options))
         url = f"http://{_shown(listener)}"
-        app = build_app(kernel, hosts=allowed_hosts(config, options))
+        hosts = allowed_hosts(config, options)
+        app = build_app(kernel, hosts=hosts, project=client.project)
         stack.enter_context(_address_file(home, url))
         web = stack.enter_context(answering(app, listener))
         say(f"Everloop {__version__} at {url}")
@@ -87,11 +88,22 @@ def run_server(
         _wait(stop, web)
 
 
-def build_app(kernel: Kernel, *, hosts: frozenset[str]) -> App:
-    """Return the web application of a kernel: API and pages behind the guard."""
-    from everloop.http.application import create_app
+def build_app(kernel: Kernel, *, hosts: frozenset[str], project: str = "") -> App:
+    """Return the web application of a kernel: API, pages and MLflow's interface behind the guard.
 
-    return create_app(kernel, version=__version__, hosts=hosts, pages=_pages(kernel))
+    Args:
+        kernel: Performs the verbs.
+        hosts: Values of the Host header to answer to.
+        project: The project that MLflow's clients mean when their address names none.
+    """
+    from everloop.http.application import create_app
+    from everloop.interop.mlflow.access import Access
+    from everloop.interop.mlflow.application import make_mlflow_app
+
+    mlflow = make_mlflow_app(Access(kernel, project), kernel.services.ids.new)
+    return create_app(
+        kernel, version=__version__, hosts=hosts, pages=_pages(kernel), front=(mlflow,)
+    )
 
 
 def login_link(client: Client, url: str | None = None) -> str:

@@ -27,6 +27,7 @@ VERB_MODULES = (
     "everloop.track.views",
     "everloop.track.lifecycle",
     "everloop.registry.lifecycle",
+    "everloop.track.points",
 )
 
 

@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Route
 from everloop.core.errors import EverloopError, InvalidInput, NotFound, Unavailable
 from everloop.http.blobs import blob_routes
 from everloop.http.errors import error_response, json_response
-from everloop.http.guard import App, Guard
+from everloop.http.guard import App, Front, Guard
 from everloop.http.openapi import openapi_document
 from everloop.http.routes import verb_routes
 from everloop.kernel.perform import Kernel
@@ -25,7 +25,12 @@ _LOG = logging.getLogger("everloop.http")
 
 
 def create_app(
-    kernel: Kernel, *, version: str, hosts: frozenset[str], pages: Sequence[BaseRoute] = ()
+    kernel: Kernel,
+    *,
+    version: str,
+    hosts: frozenset[str],
+    pages: Sequence[BaseRoute] = (),
+    front: Sequence[Front] = (),
 ) -> App:
     """Return the ASGI application.
 
@@ -34,6 +39,7 @@ def create_app(
         version: The product's version.
         hosts: Values of the Host header to answer to.
         pages: Further routes (the web pages), which bring their own authentication.
+        front: Applications with addresses of their own, which are asked before the routes.
     """
 
     @cache
@@ -62,7 +68,7 @@ def create_app(
             Exception: _unexpected,
         },
     )
-    return Guard(app, hosts=hosts, unlimited="/api/v1/")
+    return Guard(app, hosts=hosts, unlimited="/api/v1/", front=front)
 
 
 async def _expected(request: Request, error: Exception) -> Response:

@@ -6,8 +6,8 @@ DNS rebinding and the Origin header a forged request, whatever the method.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from everloop.core.errors import Denied, EverloopError, InvalidInput, LimitExceeded
@@ -38,6 +38,22 @@ SECURITY_HEADERS = [
 ]
 
 
+class Front(Protocol):
+    """An application that stands before the routes and says which addresses are its own."""
+
+    def claims(self, path: str) -> bool:
+        """Tell whether an address is answered here."""
+        ...
+
+    def takes_upload(self, method: str, path: str) -> bool:
+        """Tell whether a request brings a file, whose size its handler bounds itself."""
+        ...
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        ...
+
+
 class Guard:
     """ASGI middleware that refuses foreign hosts and origins and bounds what is read.
 
@@ -45,12 +61,21 @@ class Guard:
         app: What is guarded.
         hosts: Values of the Host header to answer to, without port.
         unlimited: Path prefix of uploads, whose handler bounds them itself.
+        front: Applications that are asked before ``app``.
     """
 
-    def __init__(self, app: App, *, hosts: frozenset[str], unlimited: str = "") -> None:
+    def __init__(
+        self,
+        app: App,
+        *,
+        hosts: frozenset[str],
+        unlimited: str = "",
+        front: Sequence[Front] = (),
+    ) -> None:
         self._app = app
         self._hosts = hosts
         self._unlimited = unlimited
+        self._front = front
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check one request and pass it on."""
@@ -64,10 +89,15 @@ class Guard:
             await error_response(refusal)(scope, receive, with_headers)
             return
         bounded = receive if self._is_upload(scope) else _bounded(receive)
-        await self._app(scope, bounded, with_headers)
+        path = scope["path"]
+        app = next((front for front in self._front if front.claims(path)), self._app)
+        await app(scope, bounded, with_headers)
 
     def _is_upload(self, scope: Scope) -> bool:
-        return bool(self._unlimited) and scope["method"] == "PUT" and "/blobs/" in scope["path"]
+        method, path = scope["method"], scope["path"]
+        if self._unlimited and method == "PUT" and "/blobs/" in path:
+            return True
+        return any(front.takes_upload(method, path) for front in self._front)
 
     def _check(self, scope: Scope) -> None:
         headers = {

@@ -13,11 +13,11 @@ import msgspec
 from everloop.core.clock import Instant
 from everloop.core.errors import Conflict, InvalidInput, NotFound
 from everloop.core.ids import Id
-from everloop.core.ports import where
+from everloop.core.ports import Compare, Condition, where
 from everloop.kernel.unit_of_work import View, Work
 from everloop.kernel.verbs import query, verb
 from everloop.track import limits
-from everloop.track.model import Experiment, Run, RunStatus
+from everloop.track.model import ArtifactEntry, Experiment, Run, RunStatus
 
 Text = Annotated[str, msgspec.Meta(max_length=limits.MAX_EXPERIMENT_CHARS)]
 Key = Annotated[str, msgspec.Meta(max_length=limits.MAX_KEY_CHARS)]
@@ -100,6 +100,20 @@ class UntagRun(_Ask, frozen=True, kw_only=True):
 
     run: Text
     key: Key
+
+
+class DropFiles(_Ask, frozen=True, kw_only=True):
+    """What ``run.drop_files`` takes: a file's path, a folder's, or nothing for all files."""
+
+    run: Text
+    path: Text = ""
+
+
+class FilesDropped(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of ``run.drop_files``."""
+
+    run: Id
+    files: int
 
 
 class RunShown(msgspec.Struct, frozen=True, kw_only=True):
@@ -288,6 +302,37 @@ def untag_run(ask: UntagRun, work: Work) -> RunShown:
     tags = _without(run.tags, ask.key)
     work.touch(f"run:{run.id}")
     return RunShown(run=work.replace(msgspec.structs.replace(run, tags=tags)))
+
+
+@verb("run.drop_files", permission="run:write")
+def drop_files(ask: DropFiles, work: Work) -> FilesDropped:
+    """Let a run forget a file or a folder; the bytes stay until they are purged.
+
+    Raises:
+        NotFound: ``run.not_found``, or ``artifact.not_found`` when nothing lies there.
+        Conflict: ``run.deleted``.
+    """
+    run = _active_run(work, ask.run)
+    own = where(run=run.id)
+    found = [
+        *work.select(ArtifactEntry, *own, *where(path=ask.path)),
+        *work.select(ArtifactEntry, *own, *_within(ask.path)),
+    ]
+    if not found and ask.path:
+        raise NotFound(
+            "artifact.not_found",
+            f"Run {run.id} kept no file {ask.path[:80]!r}.",
+            hint="List its files; paths are exact.",
+        )
+    if found:
+        work.touch(f"run:{run.id}")
+    for entry in found:
+        work.delete(entry)
+    return FilesDropped(run=run.id, files=len(found))
+
+
+def _within(path: str) -> tuple[Condition, ...]:
+    return (Condition("path", Compare.PREFIX, f"{path}/"),) if path else ()
 
 
 @verb("run.delete", permission="run:write")

@@ -1,0 +1,147 @@
+"""Files over MLflow's REST interface: streamed to disk while they are hashed, and out again."""
+
+from __future__ import annotations
+
+import mimetypes
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+from blake3 import blake3
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from everloop.core.digest import Digest
+from everloop.core.errors import LimitExceeded
+from everloop.interop.mlflow.logged_models import model_place
+from everloop.interop.mlflow.model_versions import version_place
+from everloop.interop.mlflow.places import Place, run_place
+from everloop.interop.mlflow.routing import Context, Json, Nothing, Route
+from everloop.interop.mlflow.words import artifact_uri
+from everloop.track.queries import RunDetails, ShowRun
+
+MAX_FILE_BYTES = 64 * 1024**3
+_ROOT = "2.0/mlflow-artifacts/artifacts"
+
+
+class ListFiles(msgspec.Struct, frozen=True, kw_only=True):
+    """Query of the list of files."""
+
+    path: str = ""
+
+
+class ListRunFiles(msgspec.Struct, frozen=True, kw_only=True):
+    """Query of ``artifacts/list``."""
+
+    run_id: str = ""
+    run_uuid: str = ""
+    path: str = ""
+    page_token: str = ""
+
+
+def find_place(context: Context, address: str) -> tuple[Place, str]:
+    """Return the owner of an address below ``mlflow-artifacts:/`` and the path within it.
+
+    Raises:
+        InvalidInput: ``artifact.address_invalid``.
+    """
+    parts = address.strip("/").split("/")
+    if parts[0] == "registry":
+        return version_place(context, parts)
+    if len(parts) > 1 and parts[1] == "models":
+        return model_place(context, parts)
+    return run_place(context, parts)
+
+
+def list_files(context: Context, ask: ListFiles) -> Json:
+    """List what lies directly within a folder."""
+    place, path = find_place(context, ask.path)
+    return {"files": place.files(path)}
+
+
+def list_run_files(context: Context, ask: ListRunFiles) -> Json:
+    """List a folder of a run, with paths from the run's top."""
+    run = context.perform("run.show", ShowRun(run=ask.run_id or ask.run_uuid), RunDetails).run
+    place, _ = find_place(context, f"{run.experiment}/{run.id}/artifacts")
+    inside = f"{ask.path.strip('/')}/" if ask.path.strip("/") else ""
+    found = [{**file, "path": inside + file["path"]} for file in place.files(inside.rstrip("/"))]
+    return {"root_uri": artifact_uri(run.experiment, run.id), "files": found}
+
+
+async def get_file(context: Context, ask: Nothing) -> Response:
+    """Stream a file out."""
+    del ask
+
+    def find() -> tuple[Digest, int, str]:
+        place, path = find_place(context, context.path["address"])
+        return *place.find(path), path
+
+    digest, size, path = await run_in_threadpool(find)
+    # Never shown by a browser: bytes of users have no origin here.
+    headers = {
+        "content-length": str(size),
+        "content-disposition": "attachment",
+        "content-security-policy": "sandbox; default-src 'none'",
+    }
+    kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
+    stream = context.performer.blobs.stream(digest)
+    return StreamingResponse(stream, media_type=kind, headers=headers)
+
+
+async def put_file(context: Context, ask: Nothing) -> Response:
+    """Take a file in."""
+    del ask
+    address = context.path["address"]
+
+    def admit() -> tuple[Place, str]:
+        place, path = find_place(context, address)
+        place.admit(path)
+        return place, path
+
+    place, path = await run_in_threadpool(admit)
+    digest, size = await receive(context, context.request.stream())
+    await run_in_threadpool(place.add, path, digest, size)
+    return JSONResponse({})
+
+
+async def receive(context: Context, pieces: AsyncIterator[bytes]) -> tuple[Digest, int]:
+    """Store bytes as they come in; return their digest and size.
+
+    Raises:
+        LimitExceeded: ``artifact.too_large``.
+    """
+    hasher = blake3()
+    size = 0
+    with tempfile.TemporaryDirectory(prefix="everloop-") as folder:
+        target = Path(folder) / "body"
+        with target.open("wb") as file:
+            async for piece in pieces:
+                size += len(piece)
+                if size > MAX_FILE_BYTES:
+                    raise LimitExceeded(
+                        "artifact.too_large",
+                        f"More than {MAX_FILE_BYTES:,} bytes.",
+                        hint="Split the file.",
+                    )
+                hasher.update(piece)
+                file.write(piece)
+        digest = await run_in_threadpool(context.performer.blobs.put_file, target)
+    return digest, size
+
+
+def delete_file(context: Context, ask: Nothing) -> Json:
+    """Remove a file or a folder."""
+    del ask
+    place, path = find_place(context, context.path["address"])
+    place.drop(path)
+    return {}
+
+
+ROUTES = (
+    Route("GET", _ROOT, list_files),
+    Route("GET", f"{_ROOT}/{{address:path}}", get_file),
+    Route("PUT", f"{_ROOT}/{{address:path}}", put_file),
+    Route("DELETE", f"{_ROOT}/{{address:path}}", delete_file),
+    Route("GET", "2.0/mlflow/artifacts/list", list_run_files),
+)

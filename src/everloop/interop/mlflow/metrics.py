@@ -1,0 +1,166 @@
+"""Metrics over MLflow's REST interface: points in, one by one or in batches, and histories out."""
+
+from __future__ import annotations
+
+import msgspec
+
+from everloop.core.errors import InvalidInput, LimitExceeded
+from everloop.interop.mlflow.reading import number, to_float
+from everloop.interop.mlflow.routing import Context, Json, Route
+from everloop.interop.mlflow.runs import ById
+from everloop.interop.mlflow.words import RUN_NAME, Pair
+from everloop.track import columns
+from everloop.track.lifecycle import RunShown, UpdateRun
+from everloop.track.points import ReadPoints, RunPoints
+from everloop.track.verbs import LogRun, MetricSeries, RunLogged
+
+MAX_METRICS = 1_000
+MAX_TEXTS = 100
+MAX_ENTITIES = 1_000
+MAX_HISTORY = 25_000
+MAX_TIME_MS = (2**63 - 1) // 1_000
+
+
+class Metric(msgspec.Struct, frozen=True, kw_only=True):
+    """One point."""
+
+    key: str = ""
+    value: float | str = 0.0
+    timestamp: int = 0
+    step: int = 0
+
+
+class LogMetric(ById, frozen=True, kw_only=True):
+    """Body of ``runs/log-metric``."""
+
+    key: str = ""
+    value: float | str = 0.0
+    timestamp: int = 0
+    step: int = 0
+
+
+class LogBatch(ById, frozen=True, kw_only=True):
+    """Body of ``runs/log-batch``."""
+
+    metrics: tuple[Metric, ...] = ()
+    params: tuple[Pair, ...] = ()
+    tags: tuple[Pair, ...] = ()
+
+
+class History(ById, frozen=True, kw_only=True):
+    """Query of ``metrics/get-history``."""
+
+    metric_key: str = ""
+    page_token: str = ""
+    max_results: int = MAX_HISTORY
+
+
+def log_metric(context: Context, ask: LogMetric) -> Json:
+    """Log one point."""
+    series = to_series(
+        (Metric(key=ask.key, value=ask.value, timestamp=ask.timestamp, step=ask.step),)
+    )
+    context.perform("run.log", LogRun(run=ask.run, metrics=series, amend=True), RunLogged)
+    return {}
+
+
+def log_batch(context: Context, ask: LogBatch) -> Json:
+    """Log metrics, parameters and tags at once: all of them or none."""
+    _check_batch(ask)
+    params: dict[str, str] = {}
+    for pair in ask.params:
+        if params.setdefault(pair.key, pair.value) != pair.value:
+            raise InvalidInput(
+                "run.param_changed",
+                f"Parameter {pair.key[:60]!r} stands in the batch with two values.",
+                hint="A parameter is set once.",
+            )
+    tags = {pair.key: pair.value for pair in ask.tags}
+    name = tags.pop(RUN_NAME, None)
+    log = LogRun(run=ask.run, metrics=to_series(ask.metrics), params=params, tags=tags, amend=True)
+    context.perform("run.log", log, RunLogged)
+    if name is not None:
+        context.perform("run.update", UpdateRun(run=ask.run, name=name), RunShown)
+    return {}
+
+
+def _check_batch(ask: LogBatch) -> None:
+    sizes = (len(ask.metrics), len(ask.params), len(ask.tags))
+    limits = (MAX_METRICS, MAX_TEXTS, MAX_TEXTS)
+    for size, most, what in zip(sizes, limits, ("metrics", "params", "tags"), strict=True):
+        if size > most:
+            raise LimitExceeded(
+                "run.too_many",
+                f"{size} {what} in a batch are more than {most}.",
+                hint="Send several batches.",
+            )
+    if sum(sizes) > MAX_ENTITIES:
+        raise LimitExceeded(
+            "run.too_many",
+            f"{sum(sizes)} entries in a batch are more than {MAX_ENTITIES}.",
+            hint="Send several batches.",
+        )
+
+
+def to_series(metrics: tuple[Metric, ...]) -> tuple[MetricSeries, ...]:
+    """Return points as one chunk a metric.
+
+    Raises:
+        InvalidInput: a time or a value is not usable.
+    """
+    by_key: dict[str, tuple[list[int], list[int], list[float]]] = {}
+    for metric in metrics:
+        if not 0 <= metric.timestamp <= MAX_TIME_MS:
+            raise InvalidInput(
+                "time.invalid",
+                f"Metric {metric.key[:60]!r} has the timestamp {metric.timestamp}.",
+                hint="Send milliseconds since 1970, not negative.",
+            )
+        steps, times, values = by_key.setdefault(metric.key, ([], [], []))
+        steps.append(metric.step)
+        times.append(metric.timestamp * 1_000)
+        values.append(to_float(metric.value))
+    return tuple(
+        MetricSeries(key=key, data=columns.encode(columns.to_columns(*found), columns.RAW))
+        for key, found in by_key.items()
+    )
+
+
+def get_history(context: Context, ask: History) -> Json:
+    """Return points of a metric, by time, then step, then value."""
+    read = ReadPoints(
+        run=ask.run,
+        key=ask.metric_key,
+        offset=_offset(ask.page_token),
+        limit=min(max(ask.max_results, 1), MAX_HISTORY),
+    )
+    found = context.perform("run.points", read, RunPoints)
+    points = columns.decode(found.data, most=MAX_HISTORY)
+    answer: Json = {
+        "metrics": [
+            {"key": ask.metric_key, "value": number(value), "timestamp": at // 1_000, "step": step}
+            for step, at, value in zip(
+                points.steps.tolist(), points.times_us.tolist(), points.values.tolist(), strict=True
+            )
+        ]
+    }
+    if found.next is not None:
+        answer["next_page_token"] = str(found.next)
+    return answer
+
+
+def _offset(token: str) -> int:
+    if token and not (token.isascii() and token.isdigit() and len(token) < 12):
+        raise InvalidInput(
+            "page.invalid",
+            f"{token[:60]!r} is no page token.",
+            hint="Send the next_page_token of the answer before, unchanged.",
+        )
+    return int(token or 0)
+
+
+ROUTES = (
+    Route("POST", "2.0/mlflow/runs/log-metric", log_metric),
+    Route("POST", "2.0/mlflow/runs/log-batch", log_batch),
+    Route("GET", "2.0/mlflow/metrics/get-history", get_history),
+)
