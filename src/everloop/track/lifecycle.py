@@ -17,6 +17,7 @@ from everloop.core.ports import Compare, Condition, where
 from everloop.kernel.unit_of_work import View, Work
 from everloop.kernel.verbs import query, verb
 from everloop.track import limits
+from everloop.track.fields import replace_run
 from everloop.track.model import ArtifactEntry, Experiment, Run, RunStatus
 
 Text = Annotated[str, msgspec.Meta(max_length=limits.MAX_EXPERIMENT_CHARS)]
@@ -287,7 +288,7 @@ def update_run(ask: UpdateRun, work: Work) -> RunShown:
     if all(getattr(run, field) == value for field, value in changed.items()):
         return RunShown(run=run)
     work.touch(f"run:{run.id}")
-    return RunShown(run=work.replace(msgspec.structs.replace(run, **changed)))
+    return RunShown(run=replace_run(work, run, msgspec.structs.replace(run, **changed)))
 
 
 @verb("run.untag", permission="run:write")
@@ -301,7 +302,7 @@ def untag_run(ask: UntagRun, work: Work) -> RunShown:
     run = _active_run(work, ask.run)
     tags = _without(run.tags, ask.key)
     work.touch(f"run:{run.id}")
-    return RunShown(run=work.replace(msgspec.structs.replace(run, tags=tags)))
+    return RunShown(run=replace_run(work, run, msgspec.structs.replace(run, tags=tags)))
 
 
 @verb("run.drop_files", permission="run:write")

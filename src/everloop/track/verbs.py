@@ -19,6 +19,7 @@ from everloop.kernel.nodes import require_node
 from everloop.kernel.unit_of_work import Desk, Work
 from everloop.kernel.verbs import Payload, verb
 from everloop.track import columns, limits
+from everloop.track.fields import insert_run, replace_run
 from everloop.track.model import ArtifactEntry, Experiment, Run, RunCursor, RunStatus
 from everloop.track.series import PreparedSeries, add_series, prepare_series
 
@@ -172,7 +173,8 @@ def start_run(ask: StartRun, work: Work) -> RunStarted:
         return RunStarted(run=run_id, experiment=experiment.id)
     started = min(ask.started_at or work.now, work.now)
     work.touch(f"run:{run_id}")
-    work.insert(
+    insert_run(
+        work,
         Run(
             id=run_id,
             project=work.project,
@@ -187,7 +189,7 @@ def start_run(ask: StartRun, work: Work) -> RunStarted:
             environment=Digest(ask.environment) if ask.environment else None,
             code_commit=ask.code_commit,
             created_by=work.caller.actor,
-        )
+        ),
     )
     if ask.spool is not None:
         _move_cursor(work, run_id, None, ask.spool)
@@ -365,7 +367,7 @@ def _change_run(work: Work, run: Run, ask: LogRun) -> None:
     if ask.ending is not None:
         changed = _ended(changed, ask.ending, work.now)
     if changed != run:
-        work.replace(changed)
+        replace_run(work, run, changed)
 
 
 def _add_artifact(work: Work, run: Run, artifact: ArtifactFile) -> None:
