@@ -11,6 +11,7 @@ from msgspec import inspect
 
 from everloop.app.verbs import load_verbs
 from everloop.http.application import create_app
+from everloop.http.parameters import to_parameters
 from everloop.http.routes import LOCAL_ONLY, verb_path
 from everloop.kernel.authz import ACTIONS, Role
 from everloop.kernel.tokens import CreateToken, NewToken, RevokeToken
@@ -68,7 +69,7 @@ def call(doors: Doors, verb: Verb, secret: str | None, project: str = PROJECT) -
     headers = {} if secret is None else {"Authorization": f"Bearer {secret}"}
     ask = smallest(inspect.type_info(verb.ask))
     if verb.is_query:
-        params = {name: str(value) for name, value in ask.items()}
+        params = httpx.QueryParams(tuple(to_parameters(ask)))
         return doors.client.request("GET", path, headers=headers, params=params)
     return doors.client.request("POST", path, headers=headers, json=ask)
 

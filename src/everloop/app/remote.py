@@ -19,6 +19,7 @@ from everloop.core.errors import EverloopError, IntegrityError, JsonValue, Unava
 from everloop.core.ports import StoredBlob
 from everloop.http.blobs import BATCH_PATH
 from everloop.http.errors import ErrorAnswer
+from everloop.http.parameters import to_parameters
 from everloop.http.routes import verb_path
 from everloop.kernel.verbs import find_verb
 from everloop.storage.incoming import FileIncoming, through_a_file
@@ -89,7 +90,7 @@ class HttpPerformer:
             )
         path = verb_path(declared).replace("{project}", quote(self._project, safe=""))
         if declared.is_query:
-            given = {k: v for k, v in msgspec.to_builtins(ask).items() if v is not None}
+            given = to_parameters(msgspec.to_builtins(ask))
             response = _send(self._http, "GET", path, params=given)
         else:
             headers = {

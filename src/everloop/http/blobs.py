@@ -16,7 +16,7 @@ from everloop.kernel.blobs import GetBlob, PutBlob
 from everloop.kernel.perform import Call, Kernel
 
 PATH = "/api/v1/projects/{project}/blobs/{digest}"
-BATCH_PATH = "/api/v1/projects/{project}/blobs"
+BATCH_PATH = "/api/v1/projects/{project}/blobs:batch"
 MAX_BLOB_BYTES = 64 * 1024**3
 MAX_BATCH_BYTES = 64 * 1024**2
 WRITE_BYTES = 4 * 1024**2

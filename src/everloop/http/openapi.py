@@ -42,6 +42,7 @@ def openapi_document(version: str) -> Json:
         method = "get" if verb.is_query else "post"
         paths[verb_path(verb)] = {method: _operation(verb, by_type, components)}
     paths["/api/v1/projects/{project}/blobs/{digest}"] = _blob_paths()
+    paths["/api/v1/projects/{project}/blobs:batch"] = _batch_path()
     return {
         "openapi": "3.1.0",
         "info": {"title": "Everloop", "version": version, "license": {"name": "Apache-2.0"}},
@@ -104,9 +105,25 @@ def _path_parameters(verb: Verb) -> list[Json]:
 def _query_parameters(schema: Json) -> list[Json]:
     required = set(schema.get("required", ()))
     return [
-        _parameter("query", name, _not_null(field), required=name in required)
+        _query_parameter(name, _not_null(field), required=name in required)
         for name, field in schema.get("properties", {}).items()
     ]
+
+
+def _query_parameter(name: str, schema: Json, *, required: bool) -> Json:
+    """Describe what `http.parameters` reads: lists by repetition, structures as JSON."""
+    if _is_nested(schema):
+        made = _parameter("query", name, {}, required=required)
+        del made["schema"]
+        return {**made, "content": _content(schema)}
+    if _is_nested(schema.get("items", {})):
+        text = {"type": "string", "contentMediaType": "application/json"}
+        schema = {**schema, "items": text}
+    return _parameter("query", name, schema, required=required)
+
+
+def _is_nested(schema: Json) -> bool:
+    return "$ref" in schema or schema.get("type") == "object"
 
 
 def _not_null(schema: Json) -> Json:
@@ -135,6 +152,25 @@ def _change_headers() -> list[Json]:
 
 def _parameter(place: str, name: str, schema: Json, *, required: bool = True) -> Json:
     return {"in": place, "name": name, "required": required, "schema": schema}
+
+
+def _batch_path() -> Json:
+    body = {"application/msgpack": {"schema": {"type": "array", "items": {"type": "string"}}}}
+    digests = {"type": "array", "items": {"type": "string"}}
+    answer = {"type": "object", "properties": {"digests": digests}}
+    return {
+        "post": {
+            "operationId": "blobs.batch",
+            "summary": "Put several bytes, as a MessagePack array of binaries.",
+            "x-permission": "blob:write",
+            "parameters": [_parameter("path", "project", {"type": "string"})],
+            "requestBody": {"required": True, "content": body},
+            "responses": {
+                "201": {"description": "Stored.", "content": _content(answer)},
+                **{code: {"description": text} for code, text in _REFUSALS.items()},
+            },
+        }
+    }
 
 
 def _blob_paths() -> Json:

@@ -14,6 +14,7 @@ from starlette.routing import Route
 from everloop.core.errors import EverloopError, InvalidInput, NotAuthenticated
 from everloop.http.auth import caller_of
 from everloop.http.errors import error_response, json_response
+from everloop.http.parameters import from_parameters
 from everloop.kernel.authz import NOBODY, Caller
 from everloop.kernel.perform import Call, Kernel
 from everloop.kernel.verbs import Scope, Verb, declared_verbs
@@ -94,21 +95,14 @@ def ask_from_body(verb: Verb, body: bytes) -> msgspec.Struct:
 
 
 def ask_from_query(verb: Verb, request: Request) -> msgspec.Struct:
-    """Read a question's input from URL parameters; each may occur once.
+    """Read a question's input from URL parameters; only those of a list may be repeated.
 
     Raises:
         InvalidInput: ``input.invalid``, which names the parameter.
     """
-    given = request.query_params
-    if len(given.multi_items()) != len(given):
-        raise InvalidInput(
-            "input.invalid",
-            f"{verb.name}: a parameter stands twice.",
-            hint="Give each parameter once.",
-        )
     try:
-        return msgspec.convert(dict(given), verb.ask, strict=False)
-    except msgspec.ValidationError as error:
+        return from_parameters(verb.ask, request.query_params.multi_items())
+    except (msgspec.DecodeError, RecursionError) as error:
         raise _invalid(verb, error) from error
 
 

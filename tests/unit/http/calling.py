@@ -36,7 +36,7 @@ class LoopbackClient:
         path: str,
         *,
         headers: Mapping[str, str] | None = None,
-        params: Mapping[str, str] | None = None,
+        params: httpx.QueryParams | Mapping[str, str] | None = None,
         json: object = None,
         content: bytes | None = None,
     ) -> httpx.Response:
