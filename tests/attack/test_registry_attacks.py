@@ -73,7 +73,7 @@ def test_a_pickle_under_a_safe_format_never_runs(format_name: str) -> None:
         load_predictor(format_name, {name: pickle.dumps(Bomb())}, POLICY)
 
 
-@pytest.mark.parametrize("format_name", ["pickle", "joblib", "torch", "", "../lightgbm"])
+@pytest.mark.parametrize("format_name", ["pickle", "joblib", "pyfunc", "", "../lightgbm"])
 def test_a_format_outside_the_policy_is_refused_whatever_the_file_is(format_name: str) -> None:
     with pytest.raises(UnsafeArtifact):
         load_predictor(format_name, {"model.txt": model_text().encode()}, POLICY)
@@ -184,6 +184,9 @@ def test_a_sound_estimator_loads_and_answers_like_itself() -> None:
         (r"version=", "version=-"),
         (r"is_linear=0", "is_linear=1"),
         (r"num_class=1", "num_class=3"),
+        (r"objective=regression", "objective=multiclass num_class:9"),
+        (r"objective=regression", "objective=multiclass num_class:1"),
+        (r"objective=regression", "objective=binary num_class:9.5"),
         (r"Tree=1\n", "Tree=9\n"),
         (r"\nthreshold=\S+", "\nthreshold=99"),
         (r"\nthreshold=\S+", "\nthreshold=nan"),

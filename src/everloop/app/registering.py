@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import msgspec
 
-from everloop.core.errors import Denied, InvalidInput
+from everloop.core.errors import Denied, InvalidInput, MissingExtra, UnsafeArtifact
 from everloop.core.ids import Id
 from everloop.data.model import DatasetVersion
 from everloop.data.queries import ShowDataset
 from everloop.data.tables import read_table
 from everloop.kernel.performer import Performer
+from everloop.kernel.safe_load import LoadPolicy
 from everloop.loop.settings import read_settings
 from everloop.pipeline.codecs import ModelFiles
 from everloop.registry.client import upload_files
 from everloop.registry.examples import store_examples
 from everloop.registry.formats import ModelFormat, save_model
+from everloop.registry.loaders import load_predictor
 from everloop.registry.model import ModelVersion
-from everloop.registry.signature import Task, infer_signature
+from everloop.registry.signature import Task, infer_signature, name_outputs
 from everloop.registry.verbs import RegisterModel
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_FEATURES = b"feature_names="
-_LAST_FEATURE = b"max_feature_idx="
-_OBJECTIVES = (b"objective=binary", b"objective=cross_entropy")
+
+class Seen(NamedTuple):
+    """What a model says of itself; None and empty where that can't be told here.
+
+    Attributes:
+        names: Its inputs by name, in its order.
+        inputs: How many it takes.
+        outputs: What it answers, where that is several numbers a row.
+        is_classifier: Whether its answers are probabilities.
+    """
+
+    names: tuple[str, ...] = ()
+    inputs: int | None = None
+    outputs: tuple[str, ...] = ()
+    is_classifier: bool = False
 
 
 class Registration(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,9 +80,12 @@ def register_trained(
     if told.holdout is not None:
         holdout = performer.perform("data.show", ShowDataset(ref=told.holdout), DatasetVersion)
     table = read_table(performer.blobs, training)
-    inputs = find_inputs(model, kind, files, table, told)
-    task = told.task or find_task(performer, told.name, model, kind, files)
+    seen = look_at(model, kind, files)
+    inputs = find_inputs(seen, table, told)
+    task = told.task or find_task(performer, told.name, seen)
     signature = infer_signature(table, inputs, told.target, cast("Task", task))
+    if seen.outputs:
+        signature = name_outputs(signature, seen.outputs)
     rows = table if holdout is None else read_table(performer.blobs, holdout)
     ask = RegisterModel(
         name=told.name,
@@ -96,15 +113,34 @@ def to_files(model: object) -> tuple[ModelFormat, dict[str, bytes]]:
     return save_model(model)
 
 
-def find_task(
-    performer: Performer, name: str, model: object, kind: str, files: dict[str, bytes]
-) -> Task:
+def look_at(model: object, kind: str, files: dict[str, bytes]) -> Seen:
+    """Return what a model says of itself; it is opened from its files, as a server would.
+
+    Where its library is missing, the server tells what does not fit.
+    """
+    told = Seen(
+        names=tuple(str(name) for name in getattr(model, "feature_names_in_", ())),
+        inputs=getattr(model, "n_features_in_", None),
+        is_classifier=hasattr(model, "classes_"),
+    )
+    try:
+        predictor = load_predictor(kind, files, LoadPolicy())
+    except (MissingExtra, UnsafeArtifact):
+        return told
+    try:
+        return Seen(
+            names=predictor.names or told.names,
+            inputs=predictor.inputs,
+            outputs=predictor.outputs,
+            is_classifier=predictor.is_classifier or told.is_classifier,
+        )
+    finally:
+        predictor.close()
+
+
+def find_task(performer: Performer, name: str, seen: Seen) -> Task:
     """Return what a model is for: as it says itself, else as the project's settings say."""
-    if kind == "lightgbm":
-        lines = next(iter(files.values())).splitlines()
-        if any(line.startswith(_OBJECTIVES) for line in lines):
-            return "classification"
-    elif hasattr(model, "classes_"):
+    if seen.is_classifier:
         return "classification"
     try:
         told = read_settings(performer, name).task
@@ -113,9 +149,7 @@ def find_task(
     return "classification" if told == "classification" else "regression"
 
 
-def find_inputs(
-    model: object, kind: str, files: dict[str, bytes], table: pa.Table, told: Registration
-) -> list[str]:
+def find_inputs(seen: Seen, table: pa.Table, told: Registration) -> list[str]:
     """Return the model's inputs in its order: as told, as it names them, else all that may be.
 
     Raises:
@@ -124,7 +158,7 @@ def find_inputs(
     """
     apart = {told.target, *told.left_out}
     columns = [name for name in table.column_names if name not in apart]
-    named = _named_inputs(model, kind, files)
+    named = list(seen.names)
     inputs = list(told.inputs) or named or columns
     if named and sorted(named) == sorted(inputs) and named != inputs:
         raise InvalidInput(
@@ -139,7 +173,7 @@ def find_inputs(
             f"The model takes {unknown[0][:60]!r}, which is no column of its training data.",
             hint="Train on the columns of the dataset by their names, so that callers can be told.",
         )
-    taken = _count_inputs(model, kind, files)
+    taken = seen.inputs
     if taken is not None and taken != len(inputs):
         raise InvalidInput(
             "model.inputs_unknown",
@@ -148,28 +182,3 @@ def find_inputs(
             hint="Name the columns in the model's order with inputs=[...], or --input.",
         )
     return inputs
-
-
-def _count_inputs(model: object, kind: str, files: dict[str, bytes]) -> int | None:
-    """Return how many inputs a model takes, where that is known without loading it."""
-    if kind == "lightgbm":
-        for line in next(iter(files.values())).splitlines():
-            if line.startswith(_LAST_FEATURE):
-                last = line[len(_LAST_FEATURE) :]
-                return int(last) + 1 if last.isdigit() else None
-        return None
-    count = getattr(model, "n_features_in_", None)
-    return count if isinstance(count, int) else None
-
-
-def _named_inputs(model: object, kind: str, files: dict[str, bytes]) -> list[str] | None:
-    if kind == "lightgbm":
-        for line in next(iter(files.values())).splitlines():
-            if line.startswith(_FEATURES):
-                names = line[len(_FEATURES) :].decode().split()
-                # LightGBM's own names for columns that had none.
-                has_names = names != [f"Column_{place}" for place in range(len(names))]
-                return names if has_names else None
-        return None
-    given = getattr(model, "feature_names_in_", None)
-    return None if given is None else [str(name) for name in given]

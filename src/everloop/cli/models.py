@@ -12,7 +12,13 @@ from everloop.cli.binding import Bound, BoundGroup, VerbGroup, confirm
 from everloop.cli.session import Session
 from everloop.core.errors import InvalidInput
 
-FORMATS = {".txt": ("lightgbm", "model.txt"), ".skops": ("sklearn", "model.skops")}
+FORMATS = {
+    ".txt": ("lightgbm", "model.txt"),
+    ".skops": ("sklearn", "model.skops"),
+    ".ubj": ("xgboost", "model.ubj"),
+    ".json": ("xgboost", "model.json"),
+    ".onnx": ("onnx", "model.onnx"),
+}
 
 
 def _show_model(answer: Any) -> None:
@@ -72,7 +78,7 @@ def _show_model(answer: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def register(session: Session, /, name: str, file: Path, **told: Any) -> int:
-    """Register a model file: LightGBM's text (.txt) or skops (.skops).
+    """Register a model file: LightGBM's text (.txt), skops, XGBoost's .ubj or .json, or ONNX.
 
     The same artifact again gives the version that is there.
     """
@@ -85,8 +91,8 @@ def register(session: Session, /, name: str, file: Path, **told: Any) -> int:
     if known is None:
         raise InvalidInput(
             "model.type_unsupported",
-            f"{file.name[:80]!r} is neither .txt nor .skops.",
-            hint="Save a LightGBM model as text, or a scikit-learn one with skops.",
+            f"{file.name[:80]!r} is none of {', '.join(FORMATS)}.",
+            hint="Save a LightGBM model as text, a scikit-learn one with skops, XGBoost's as .ubj.",
         )
     version = register_trained(
         with_reason(session.client, told["reason"]),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from msgspec import Meta, Struct
@@ -23,6 +24,7 @@ FieldType = Literal["float64", "int64", "bool", "string"]
 Task = Literal["regression", "classification"]
 MOST_CATEGORIES: Final = 1_000
 MOST_INPUTS: Final = 10_000
+MOST_OUTPUTS: Final = 10_000
 Category = Annotated[str, Meta(max_length=500)]
 
 _ACCEPTS: Final[dict[str, frozenset[str]]] = {
@@ -54,11 +56,18 @@ class Field(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Signature(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The inputs in the model's order, the output, and what kind of question it answers."""
+    """The inputs in the model's order, the output, and what kind of question it answers.
+
+    Attributes:
+        output: The column that it predicts.
+        outputs: What it answers for it when that is several numbers a row, such as the probability
+            of each class, in the model's order; empty for one number.
+    """
 
     inputs: Annotated[tuple[Field, ...], Meta(min_length=1, max_length=MOST_INPUTS)]
     output: Field
     task: Task
+    outputs: Annotated[tuple[Field, ...], Meta(max_length=MOST_OUTPUTS)] = ()
 
 
 def infer_signature(table: pa.Table, inputs: Sequence[str], target: str, task: Task) -> Signature:
@@ -81,6 +90,23 @@ def infer_signature(table: pa.Table, inputs: Sequence[str], target: str, task: T
     return signature
 
 
+def name_outputs(signature: Signature, names: Sequence[str]) -> Signature:
+    """Return the signature with the columns of an answer, as the model names them.
+
+    The classes of a classifier are probabilities; other numbers may be any.
+
+    Raises:
+        InvalidInput: ``signature.invalid``.
+    """
+    bound = 1.0 if signature.task == "classification" else None
+    fields = tuple(
+        Field(name=name, dtype="float64", minimum=bound and 0.0, maximum=bound) for name in names
+    )
+    named = msgspec.structs.replace(signature, outputs=fields)
+    check_signature(named)
+    return named
+
+
 def check_signature(signature: Signature) -> None:
     """Let a signature pass if its parts fit together.
 
@@ -93,8 +119,15 @@ def check_signature(signature: Signature) -> None:
         problem = "Two inputs have one name."
     elif signature.output.name in names:
         problem = f"The output {signature.output.name[:60]!r} is an input, too."
-    elif signature.output.dtype == "string" or signature.output.nullable:
+    elif any(
+        field.dtype == "string" or field.nullable
+        for field in (signature.output, *signature.outputs)
+    ):
         problem = "The output must be a number that is never null."
+    elif len(signature.outputs) == 1:
+        problem = "One output is named by `output` alone."
+    elif len({field.name for field in signature.outputs}) != len(signature.outputs):
+        problem = "Two outputs have one name."
     else:
         for field in signature.inputs:
             if (field.dtype == "string") != (field.categories is not None):
@@ -180,9 +213,16 @@ def find_breaks(old: Signature, new: Signature) -> tuple[str, ...]:
             f"the output {old.output.name!r} ({old.output.dtype}) became "
             f"{new.output.name!r} ({new.output.dtype})"
         )
+    was, now = _shape(old), _shape(new)
+    if was != now:
+        breaks.append(f"the answer was {', '.join(was)[:80]} and is {', '.join(now)[:80]}")
     if old.task != new.task:
         breaks.append(f"the task {old.task} became {new.task}")
     return tuple(breaks)
+
+
+def _shape(signature: Signature) -> tuple[str, ...]:
+    return tuple(field.name for field in signature.outputs) or ("one number",)
 
 
 def _field_breaks(before: Field, after: Field) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated
 
-import numpy as np
 from msgspec import Meta, Struct, structs
 
 from everloop.core.digest import Digest, parse_digest
@@ -21,14 +20,13 @@ from everloop.registry.aliases import check_alias, move_alias
 from everloop.registry.examples import read_examples
 from everloop.registry.formats import (
     ModelFormat,
-    Predictor,
     artifact_digest,
     load_predictor,
     open_version,
     require_inputs,
-    require_order,
 )
 from everloop.registry.keeping import add_version, open_model, raced, reuse_version, standing_of
+from everloop.registry.loaders import Predictor
 from everloop.registry.model import AliasMove, ModelVersion
 from everloop.registry.protection import require_mover
 from everloop.registry.queries import (
@@ -44,7 +42,14 @@ from everloop.registry.signature import (
     find_row_problems,
     to_matrix,
 )
-from everloop.registry.versioning import Bump, Comparison, Override, decide_bump, override_bump
+from everloop.registry.versioning import (
+    Bump,
+    Comparison,
+    Override,
+    compare_answers,
+    decide_bump,
+    override_bump,
+)
 
 Name = Annotated[str, Meta(min_length=1, max_length=100)]
 Text = Annotated[str, Meta(max_length=2_000)]
@@ -116,7 +121,6 @@ def _prepare_register(ask: RegisterModel, desk: Desk) -> _Registration:
     data = _read(blobs, files)
     predictor = load_predictor(ask.format, data, policy)
     try:
-        require_order(ask.format, data, ask.signature)
         require_inputs(predictor, ask.signature)
         _try_examples(ask, predictor, blobs)
         found = decide_bump(
@@ -259,8 +263,7 @@ def _compare(
     finally:
         older.close()
     after = predictor.predict(rows)
-    same = (before == after) | (np.isnan(before) & np.isnan(after))
-    return Comparison(len(before), int((~same).sum()))
+    return compare_answers(before, after)
 
 
 def _require_origins(view: View, ask: RegisterModel) -> None:

@@ -6,11 +6,16 @@ the same calls get other answers. Patch: the answers on the probe rows are the s
 
 from __future__ import annotations
 
+import math
 from typing import Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 from everloop.core.errors import InvalidInput
 from everloop.core.semver import SemanticVersion, parse_version
 
+FloatArray: TypeAlias = npt.NDArray[np.float64]
 BumpKind: TypeAlias = Literal["first", "major", "minor", "patch"]
 Override: TypeAlias = Literal["major", "minor", "patch"]
 FIRST = SemanticVersion(1, 0, 0)
@@ -22,10 +27,14 @@ class Comparison(NamedTuple):
     Attributes:
         rows: How many rows were compared; None when there was nothing to compare on.
         different: On how many the answers differ.
+        largest: The largest difference between two answers, NaN where one of them is no number.
+        typical: The median difference of the rows that differ.
     """
 
     rows: int | None
     different: int = 0
+    largest: float = 0.0
+    typical: float = 0.0
 
 
 class Bump(NamedTuple):
@@ -34,6 +43,26 @@ class Bump(NamedTuple):
     version: SemanticVersion
     kind: BumpKind
     reason: str
+
+
+def compare_answers(before: FloatArray, after: FloatArray) -> Comparison:
+    """Compare the answers of two versions to the same rows; the same NaN is the same answer.
+
+    An answer of several numbers differs by its number that differs most.
+    """
+    if before.shape != after.shape:
+        return Comparison(None)
+    old, new = before.reshape(len(before), -1), after.reshape(len(after), -1)
+    same = ((old == new) | (np.isnan(old) & np.isnan(new))).all(axis=1)
+    changed = np.abs(new[~same] - old[~same])
+    # Beside a number that changed into NaN, the others do not count.
+    gaps = changed.max(axis=1) if changed.size else np.zeros(0)
+    return Comparison(
+        rows=len(before),
+        different=int((~same).sum()),
+        largest=float(gaps.max()) if gaps.size else 0.0,
+        typical=float(np.median(gaps)) if gaps.size else 0.0,
+    )
 
 
 def decide_bump(previous: str | None, breaks: tuple[str, ...], compared: Comparison) -> Bump:
@@ -48,11 +77,20 @@ def decide_bump(previous: str | None, breaks: tuple[str, ...], compared: Compari
         reason = f"There are no probe rows of {previous} to show that its answers stay the same."
         return Bump(before.next_minor(), "minor", reason)
     if compared.different:
-        reason = f"{compared.different} of {compared.rows} probe rows get another answer."
+        reason = (
+            f"{compared.different} of {compared.rows} probe rows get another answer, "
+            f"{_by_how_much(compared)}."
+        )
         return Bump(before.next_minor(), "minor", reason)
     return Bump(
         before.next_patch(), "patch", f"All {compared.rows} probe rows get the same answer."
     )
+
+
+def _by_how_much(compared: Comparison) -> str:
+    if math.isnan(compared.largest):
+        return "some of them no number where there was one, or the other way round"
+    return f"by {compared.typical:.3g} in the median and at most by {compared.largest:.3g}"
 
 
 def override_bump(previous: str | None, found: Bump, kind: Override, reason: str) -> Bump:

@@ -8,9 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from everloop.core.errors import IntegrityError, UnsafeArtifact
+from everloop.kernel.safe_load import LoadPolicy
+from everloop.registry.loaders import load_predictor
 
 Model = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
-SERVED_FORMATS = ("lightgbm", "sklearn")
+SERVED_FORMATS = ("lightgbm", "sklearn", "xgboost", "onnx", "torch")
 
 
 def open_model(
@@ -24,7 +26,7 @@ def open_model(
 
     Args:
         format_name: One of ``SERVED_FORMATS``.
-        files: The model's one file.
+        files: The model's files.
         inputs: How many columns a row has by the signature.
         trusted_types: Types that scikit-learn models may hold beyond the safe ones; the sealed
             bundle carries them from the policy of the server that wrote it.
@@ -42,25 +44,14 @@ def open_model(
             f"The format {format_name[:40]!r} is not served.",
             hint=f"Register the model as one of: {', '.join(SERVED_FORMATS)}.",
         )
-    if len(files) != 1:
-        raise _mismatch(f"A model is one file, not {len(files)}.")
-    taken, predict = _open(format_name, next(iter(files.values())), trusted_types)
-    if taken != inputs:
-        raise _mismatch(f"The model takes {taken} inputs, its signature has {inputs}.")
-    return predict
-
-
-def _open(format_name: str, data: bytes, trusted_types: tuple[str, ...]) -> tuple[int, Model]:
-    if format_name == "lightgbm":
-        from everloop.registry.adapters.lightgbm_native import NativeBooster
-
-        booster = NativeBooster(data)
-        return booster.inputs, booster.predict
-    from everloop.kernel.safe_load import LoadPolicy
-    from everloop.registry.adapters.sklearn_skops import SkopsPredictor
-
-    predictor = SkopsPredictor(data, LoadPolicy(trusted_types=trusted_types))
-    return predictor.inputs, predictor.predict
+    policy = LoadPolicy(formats=frozenset(SERVED_FORMATS), trusted_types=trusted_types)
+    predictor = load_predictor(format_name, files, policy)
+    if predictor.inputs != inputs or predictor.outputs:
+        raise _mismatch(
+            f"The model takes {predictor.inputs} inputs and answers {len(predictor.outputs) or 1} "
+            f"numbers; its signature has {inputs} and one."
+        )
+    return predictor.predict
 
 
 def _mismatch(problem: str) -> IntegrityError:

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
+import lightgbm as lgb
+import numpy as np
 import pyarrow as pa
 import pytest
+import xgboost as xgb
+from sklearn.linear_model import LinearRegression, LogisticRegression
 
-from everloop.app.registering import Registration, find_inputs, find_task
+from everloop.app.registering import Registration, Seen, find_inputs, find_task, look_at
 from everloop.core.errors import InvalidInput
+from everloop.registry.formats import save_model
 from tests.kit import World, world
 
 TABLE = pa.table({"hour": [1], "warmth": [2.0], "at": [3], "cups": [4]})
-NAMED = {"model.txt": b"tree\nmax_feature_idx=1\nobjective=regression\nfeature_names=warmth hour\n"}
-UNNAMED = {
-    "model.txt": b"tree\nmax_feature_idx=1\nobjective=binary sigmoid:1\n"
-    b"feature_names=Column_0 Column_1\n"
-}
-
-
-class Fitted:
-    """What scikit-learn leaves on an estimator that was fitted to a plain matrix."""
-
-    n_features_in_ = 2
-
-
-class Classifier(Fitted):
-    classes_ = (0, 1)
+NAMED = Seen(names=("warmth", "hour"), inputs=2)
+UNNAMED = Seen(inputs=2)
 
 
 def told(*inputs: str) -> Registration:
@@ -32,26 +24,55 @@ def told(*inputs: str) -> Registration:
 
 
 def test_a_model_that_names_its_inputs_is_believed() -> None:
-    assert ["warmth", "hour"] == find_inputs(object(), "lightgbm", NAMED, TABLE, told())
+    assert ["warmth", "hour"] == find_inputs(NAMED, TABLE, told())
 
 
 def test_inputs_given_in_another_order_than_the_model_names_them_are_refused() -> None:
     with pytest.raises(InvalidInput, match="another order: warmth, hour"):
-        find_inputs(object(), "lightgbm", NAMED, TABLE, told("hour", "warmth"))
+        find_inputs(NAMED, TABLE, told("hour", "warmth"))
+
+
+def test_a_model_of_unnamed_inputs_needs_their_names_unless_all_columns_are_taken() -> None:
+    with pytest.raises(InvalidInput, match="takes 2 inputs without naming them, and there are 3"):
+        find_inputs(UNNAMED, TABLE, told())
+
+    assert ["hour", "warmth"] == find_inputs(UNNAMED, TABLE, told("hour", "warmth"))
+    assert ["hour", "warmth"] == find_inputs(UNNAMED, TABLE.drop(["at"]), told())
+
+
+X = np.random.default_rng(1).normal(size=(60, 2))
+KIND = (X[:, 0] > 0).astype(int)
+NAMES = np.array(["warmth", "hour"], dtype=object)
+
+
+def with_names(estimator: LogisticRegression) -> LogisticRegression:
+    """As scikit-learn leaves it after a fit to a frame."""
+    estimator.feature_names_in_ = NAMES
+    return estimator
 
 
 @pytest.mark.parametrize(
-    ("model", "kind", "files"),
-    [(Fitted(), "sklearn", {}), (object(), "lightgbm", UNNAMED)],
+    ("model", "expected"),
+    [
+        (with_names(LogisticRegression().fit(X, KIND)), Seen(("warmth", "hour"), 2, (), True)),
+        (LinearRegression().fit(X, KIND), Seen((), 2, (), False)),
+        (lgb.LGBMClassifier(n_estimators=2, verbose=-1).fit(X, KIND), Seen((), 2, (), True)),
+        (
+            xgb.train({}, xgb.DMatrix(X, KIND, feature_names=["warmth", "hour"]), 2),
+            Seen(("warmth", "hour"), 2, (), False),
+        ),
+        (
+            xgb.XGBClassifier(n_estimators=2).fit(X, KIND + (X[:, 1] > 0)),
+            Seen((), 2, ("0", "1", "2"), True),
+        ),
+    ],
 )
-def test_a_model_of_unnamed_inputs_needs_their_names_unless_all_columns_are_taken(
-    model: object, kind: str, files: dict[str, bytes]
+def test_a_model_is_asked_for_its_inputs_its_answers_and_its_task(
+    model: object, expected: Seen
 ) -> None:
-    with pytest.raises(InvalidInput, match="takes 2 inputs without naming them, and there are 3"):
-        find_inputs(model, kind, files, TABLE, told())
+    kind, files = save_model(model)
 
-    assert ["hour", "warmth"] == find_inputs(model, kind, files, TABLE, told("hour", "warmth"))
-    assert ["hour", "warmth"] == find_inputs(model, kind, files, TABLE.drop(["at"]), told())
+    assert expected == look_at(model, kind, files)
 
 
 @pytest.fixture
@@ -59,19 +80,13 @@ def here() -> World:
     return world()
 
 
-@pytest.mark.parametrize(
-    ("model", "kind", "files"),
-    [(Classifier(), "sklearn", {}), (object(), "lightgbm", UNNAMED)],
-)
-def test_a_classifier_is_registered_as_one_without_being_told(
-    model: object, kind: str, files: dict[str, bytes], here: World
-) -> None:
-    assert "classification" == find_task(here.owner, "bar", model, kind, files)
+def test_a_classifier_is_registered_as_one_without_being_told(here: World) -> None:
+    assert "classification" == find_task(here.owner, "bar", Seen(is_classifier=True))
 
 
 def test_a_model_that_does_not_say_what_it_is_for_is_what_the_settings_say(here: World) -> None:
-    assert "regression" == find_task(here.owner, "bar", object(), "lightgbm", NAMED)
+    assert "regression" == find_task(here.owner, "bar", Seen())
 
     here.configure({"models": {"bar": {"task": "classification"}}})
 
-    assert "classification" == find_task(here.owner, "bar", object(), "lightgbm", NAMED)
+    assert "classification" == find_task(here.owner, "bar", Seen())

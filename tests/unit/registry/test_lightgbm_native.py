@@ -71,13 +71,14 @@ def test_rows_of_another_width_never_reach_the_library(shape: tuple[int, ...]) -
         NativeBooster(REGRESSION.model_to_string().encode()).predict(np.zeros(shape))
 
 
-def test_several_classes_are_refused() -> None:
-    several = train(RNG.integers(0, 3, 500), objective="multiclass", num_class=3)
+@pytest.mark.parametrize("objective", ["multiclass", "multiclassova"])
+def test_several_classes_get_a_probability_each(objective: str) -> None:
+    several = train(RNG.integers(0, 3, 500), objective=objective, num_class=3)
 
-    with pytest.raises(InvalidInput) as refused:
-        NativeBooster(several.model_to_string().encode())
+    native = NativeBooster(several.model_to_string().encode())
 
-    assert refused.value.code == "model.outputs_unsupported"
+    assert ("0", "1", "2") == native.outputs
+    np.testing.assert_array_equal(native.predict(X), several.predict(X))
 
 
 def test_loading_it_brings_no_heavy_library_along() -> None:

@@ -13,20 +13,27 @@ import importlib.util
 import threading
 from functools import cache
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-from everloop.core.errors import Conflict, InvalidInput, MissingExtra
-from everloop.registry.adapters.lightgbm_text import rewrite_model_text
-
-FloatArray: TypeAlias = npt.NDArray[np.float64]
+from everloop.registry.adapters.lightgbm_text import names_in_text, rewrite_model_text
+from everloop.registry.adapters.refusals import (
+    FloatArray,
+    closed,
+    missing,
+    no_answers,
+    require_rows,
+    unreadable,
+)
 
 _FLOAT64: Final = 1  # C_API_DTYPE_FLOAT64
 _ROW_MAJOR: Final = 1
 _NORMAL: Final = 0  # C_API_PREDICT_NORMAL
 _ALL_TREES: Final = -1
+_OF_CLASSES: Final = (
+    b"\nobjective=binary", b"\nobjective=cross_entropy", b"\nobjective=multiclass",
+)  # fmt: skip
 _LIBRARY: Final = "lib_lightgbm.so"
 
 
@@ -38,6 +45,9 @@ class NativeBooster:
 
     Attributes:
         inputs: How many columns a row has.
+        names: Its inputs as the file names them; empty when it only counts them.
+        outputs: Names of the columns of an answer; empty where it is one number a row.
+        is_classifier: Whether its answers are probabilities of classes.
     """
 
     def __init__(self, model: bytes) -> None:
@@ -48,6 +58,8 @@ class NativeBooster:
             MissingExtra: LightGBM is not installed.
         """
         text = rewrite_model_text(model)
+        self.names = names_in_text(model)
+        self.is_classifier = any(text.find(start) > 0 for start in _OF_CLASSES)
         self._lock = threading.Lock()
         self._handle: ctypes.c_void_p | None = None
         self._library = _load_library()
@@ -59,37 +71,24 @@ class NativeBooster:
         self.inputs = int(columns.value)
         outputs = ctypes.c_int()
         self._call("LGBM_BoosterGetNumClasses", handle, ctypes.byref(outputs))
-        if outputs.value != 1:
-            self.close()
-            raise InvalidInput(
-                "model.outputs_unsupported",
-                f"The model gives {outputs.value} numbers a row.",
-                hint="Register a regression model or a classifier of two classes.",
-            )
+        self.outputs = tuple(map(str, range(outputs.value))) if outputs.value > 1 else ()
 
     def predict(self, rows: FloatArray) -> FloatArray:
-        """Return one number for each row of a 2-D array; NaN in a row means missing.
+        """Return one number, or one row of numbers, for each row; NaN in a row means missing.
 
         Raises:
             InvalidInput: ``model.wrong_shape``.
             Conflict: ``model.closed``.
         """
-        matrix = np.ascontiguousarray(rows, dtype=np.float64)
-        if matrix.ndim != 2 or matrix.shape[1] != self.inputs:
-            raise InvalidInput(
-                "model.wrong_shape",
-                f"The model takes rows of {self.inputs} numbers, not an array of {matrix.shape}.",
-                hint="Give the inputs of the signature, all of them, in its order.",
-            )
-        answers = np.empty(matrix.shape[0], dtype=np.float64)
-        if not matrix.shape[0]:
-            return answers
+        matrix = require_rows(rows, self.inputs)
+        if not len(matrix):
+            return no_answers(self.outputs)
+        wanted = (len(matrix), len(self.outputs)) if self.outputs else (len(matrix),)
+        answers = np.empty(wanted, dtype=np.float64)
         length = ctypes.c_int64()
         with self._lock:
             if self._handle is None:
-                raise Conflict(
-                    "model.closed", "The model was closed.", hint="Load the model again."
-                )
+                raise closed()
             self._call(
                 "LGBM_BoosterPredictForMat",
                 self._handle,
@@ -121,11 +120,7 @@ class NativeBooster:
     def _call(self, name: str, *arguments: object) -> None:
         if getattr(self._library, name)(*arguments) != 0:
             told = self._library.LGBM_GetLastError().decode("utf-8", "replace")
-            raise InvalidInput(
-                "model.unreadable",
-                f"LightGBM refuses the model: {told[:200]}",
-                hint="Save the model again with Booster.save_model or everloop's save_model.",
-            )
+            raise unreadable("LightGBM", told)
 
 
 def _at(handle: ctypes.c_void_p) -> object:
@@ -145,11 +140,7 @@ def _load_library() -> ctypes.CDLL:
                 library.LGBM_BoosterFree.argtypes = [ctypes.c_void_p]
                 _silence(library)
                 return library
-    raise MissingExtra(
-        "extra.missing",
-        "LightGBM is not installed.",
-        hint='Install it with: pip install "everloop[lightgbm]"',
-    )
+    raise missing("LightGBM", "lightgbm")
 
 
 _QUIET = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(lambda _: None)

@@ -17,10 +17,12 @@ from everloop.core.errors import InvalidInput, LimitExceeded
 
 LARGEST_MODEL_BYTES: Final = 512 << 20
 _MOST_FEATURES: Final = 100_000
+_MOST_CLASSES: Final = 10_000
 _INTEGERS: Final = re.compile(r"-?\d{1,9}(?: -?\d{1,9})*", re.ASCII)
 _NUMBER: Final = r"[-+]?(?:\d{1,400}(?:\.\d{0,400})?(?:[eE][-+]?\d{1,4})?|nan|inf)"
 _NUMBERS: Final = re.compile(rf"{_NUMBER}(?: {_NUMBER})*", re.ASCII)
 _OBJECTIVE: Final = re.compile(rf"[a-z_0-9]{{1,40}}(?: [a-z_]{{1,40}}(?::{_NUMBER})?)*", re.ASCII)
+_OF_CLASSES: Final = frozenset({"multiclass", "multiclassova"})
 _VERSION: Final = re.compile(r"v\d{1,3}", re.ASCII)
 _CATEGORICAL: Final = 1  # lowest bit of decision_type
 _NODE_LISTS: Final = (
@@ -34,8 +36,7 @@ def rewrite_model_text(model: bytes) -> bytes:
     """Return a text that gives the same predictions and that the library can follow safely.
 
     Raises:
-        InvalidInput: ``model.unreadable``, or ``model.outputs_unsupported`` for several numbers
-            a row.
+        InvalidInput: ``model.unreadable``.
         LimitExceeded: ``model.too_large``.
     """
     if len(model) > LARGEST_MODEL_BYTES:
@@ -56,6 +57,17 @@ def rewrite_model_text(model: bytes) -> bytes:
         ) from error
 
 
+def names_in_text(model: bytes) -> tuple[str, ...]:
+    """Return the inputs as the file names them; empty when it only counts them."""
+    start = model.find(b"\nfeature_names=")
+    if start < 0:
+        return ()
+    line = model[start + len(b"\nfeature_names=") :].partition(b"\n")[0]
+    names = tuple(line.decode("utf-8", "replace").split(" "))
+    # LightGBM's own names for columns that had none.
+    return () if names == tuple(f"Column_{place}" for place in range(len(names))) else names
+
+
 def _rewrite(text: str) -> str:
     if not text.startswith("tree\n"):
         raise ValueError("it is not the text form of a LightGBM model")
@@ -63,21 +75,20 @@ def _rewrite(text: str) -> str:
     header, *blocks = body.split("\nTree=")
     if not found or not blocks:
         raise ValueError("it has no trees")
-    features, lines = _read_header(header)
+    features, classes, lines = _read_header(header)
+    if len(blocks) % classes:
+        raise ValueError(f"{len(blocks)} trees are no whole rounds of {classes} classes")
     trees = [_read_tree(number, block, features) for number, block in enumerate(blocks)]
     sizes = " ".join(str(len(tree)) for tree in trees)
     return f"{lines}tree_sizes={sizes}\n\n{''.join(trees)}end of trees\n\n"
 
 
-def _read_header(text: str) -> tuple[int, str]:
+def _read_header(text: str) -> tuple[int, int, str]:
     header = _pairs(text)
-    if header["num_class"] != "1" or header["num_tree_per_iteration"] != "1":
-        raise InvalidInput(
-            "model.outputs_unsupported",
-            "The model gives several numbers a row.",
-            hint="Register a regression model or a classifier of two classes.",
-        )
     version, objective = header["version"], header.get("objective")
+    classes = _integers(header["num_class"], 1)[0]
+    if not 1 <= classes <= _MOST_CLASSES or header["num_tree_per_iteration"] != str(classes):
+        raise ValueError(f"it has {classes} classes, but not as many trees a round")
     features = _integers(header["max_feature_idx"], 1)[0] + 1
     if not 1 <= features <= _MOST_FEATURES:
         raise ValueError(f"it has {features} features")
@@ -85,11 +96,12 @@ def _read_header(text: str) -> tuple[int, str]:
         raise ValueError(f"{version[:40]!r} is no version of the format")
     if objective is not None and _OBJECTIVE.fullmatch(objective) is None:
         raise ValueError(f"{objective[:40]!r} is no objective")
+    _require_classes((objective or "").split(" "), classes)
     lines = [
         "tree",
         f"version={version}",
-        "num_class=1",
-        "num_tree_per_iteration=1",
+        f"num_class={classes}",
+        f"num_tree_per_iteration={classes}",
         "label_index=0",
         f"max_feature_idx={features - 1}",
         *([f"objective={objective}"] if objective is not None else []),
@@ -98,7 +110,15 @@ def _read_header(text: str) -> tuple[int, str]:
         "feature_names=" + " ".join(f"f{n}" for n in range(features)),
         "feature_infos=" + " ".join(["none"] * features),
     ]
-    return features, "".join(f"{line}\n" for line in lines)
+    return features, classes, "".join(f"{line}\n" for line in lines)
+
+
+def _require_classes(objective: list[str], classes: int) -> None:
+    """Refuse an objective of more classes: the library writes that many numbers a row."""
+    told = [part for part in objective if part.startswith("num_class")]
+    wanted = [f"num_class:{classes}"] if objective[0] in _OF_CLASSES else []
+    if told != wanted or (bool(wanted) != (classes > 1) and objective != [""]):
+        raise ValueError(f"{' '.join(objective)[:80]!r} is no objective of {classes} classes")
 
 
 def _read_tree(number: int, block: str, features: int) -> str:

@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 import zipfile
-from typing import Final, Protocol, TypeAlias, cast
+from typing import Final, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from everloop.core.errors import InvalidInput, LimitExceeded, MissingExtra, UnsafeArtifact
-from everloop.kernel.safe_load import LoadPolicy
-
-FloatArray: TypeAlias = npt.NDArray[np.float64]
+from everloop.core.errors import InvalidInput, MissingExtra, UnsafeArtifact
+from everloop.registry.adapters.refusals import (
+    FloatArray,
+    no_answers,
+    predict_failed,
+    require_rows,
+    require_size,
+    too_large,
+    unreadable,
+    unsupported,
+)
 
 _MOST_MEMBERS: Final = 10_000
 _MOST_UNPACKED_BYTES: Final = 1 << 30
@@ -36,16 +44,20 @@ class _Classifier(_Estimator, Protocol):
 
 
 class SkopsPredictor:
-    """A scikit-learn estimator that answers one number a row.
+    """A scikit-learn estimator that answers numbers.
 
-    A classifier of the classes 0 and 1 answers the probability of 1.
+    A classifier of the classes 0 and 1 answers the probability of 1, any other one the probability
+    of each class.
 
     Attributes:
         inputs: How many columns a row has.
+        names: Its inputs as it names them; empty when it was trained on a plain matrix.
+        outputs: Names of the columns of an answer; empty where it is one number a row.
+        is_classifier: Whether its answers are probabilities of classes.
     """
 
-    def __init__(self, archive: bytes, policy: LoadPolicy) -> None:
-        """Load the estimator.
+    def __init__(self, archive: bytes, trusted_types: tuple[str, ...] = ()) -> None:
+        """Load the estimator; the trusted types are those the server allows beyond skops' own.
 
         Raises:
             UnsafeArtifact: ``artifact.types_refused``.
@@ -53,36 +65,60 @@ class SkopsPredictor:
             LimitExceeded: ``model.too_large``.
             MissingExtra: scikit-learn or skops is not installed.
         """
-        self._estimator = _load(archive, policy)
-        self._classes = _positive_class(self._estimator)
+        self._estimator = _load(archive, trusted_types)
         self.inputs = int(self._estimator.n_features_in_)
+        named = getattr(self._estimator, "feature_names_in_", ())
+        self.names = tuple(str(name) for name in named)
+        classes = getattr(self._estimator, "classes_", None)
+        self.is_classifier = classes is not None
+        self._is_binary = self.is_classifier and _is_binary(_class_names(classes))
+        self.outputs = () if self._is_binary else self._find_outputs(classes)
 
     def predict(self, rows: FloatArray) -> FloatArray:
-        """Return one number for each row of a 2-D array.
+        """Return one number, or one row of numbers, for each row of a 2-D array.
 
         Raises:
             InvalidInput: ``model.wrong_shape`` or ``model.predict_failed``.
         """
-        if rows.ndim != 2 or rows.shape[1] != self.inputs:
-            raise InvalidInput(
-                "model.wrong_shape",
-                f"The model takes rows of {self.inputs} numbers, not an array of {rows.shape}.",
-                hint="Give the inputs of the signature, all of them, in its order.",
-            )
-        if not len(rows):
-            return np.empty(0, dtype=np.float64)
+        matrix = require_rows(rows, self.inputs)
+        if not len(matrix):
+            return no_answers(self.outputs)
+        wanted = (len(matrix), len(self.outputs)) if self.outputs else (len(matrix),)
+        return self._ask(matrix).reshape(wanted)
+
+    def _ask(self, matrix: FloatArray) -> FloatArray:
         try:
-            if self._classes:
-                answers = cast("_Classifier", self._estimator).predict_proba(rows)[:, 1]
-            else:
-                answers = self._estimator.predict(rows)
-            return np.asarray(answers, dtype=np.float64).reshape(len(rows))
+            with warnings.catch_warnings():
+                # Names of columns were matched with the signature's; a matrix has none to show.
+                warnings.filterwarnings("ignore", message="X does not have valid feature names")
+                if self.is_classifier:
+                    shares = cast("_Classifier", self._estimator).predict_proba(matrix)
+                    answers = shares[:, 1] if self._is_binary else shares
+                else:
+                    answers = self._estimator.predict(matrix)
+            return np.asarray(answers, dtype=np.float64)
         except (ValueError, TypeError, AttributeError) as error:
-            raise InvalidInput(
-                "model.predict_failed",
-                f"The estimator cannot predict these rows: {str(error)[:200]}",
-                hint="Train it on a plain matrix of numbers, in the order of the signature.",
-            ) from error
+            raise predict_failed("scikit-learn", str(error)) from error
+
+    def _find_outputs(self, classes: object) -> tuple[str, ...]:
+        if classes is not None:
+            names = _class_names(classes)
+            if not hasattr(self._estimator, "predict_proba") or isinstance(classes, list):
+                raise unsupported(
+                    f"The classifier knows the classes {', '.join(names[:3])}, and gives no "
+                    "probabilities.",
+                    "Train one classifier that gives probabilities.",
+                )
+            return names
+        try:
+            answer = self._ask(np.zeros((1, self.inputs)))
+        except InvalidInput:
+            return ()  # it takes no such row; what it makes of real ones is seen then
+        return (
+            tuple(map(str, range(answer.shape[1])))
+            if answer.ndim == 2 and answer.shape[1] > 1
+            else ()
+        )
 
     def close(self) -> None:
         """Do nothing: the memory is freed with the object."""
@@ -141,7 +177,7 @@ def _rename(name: str, numbers: dict[int, int]) -> str:
     return name if number is None else f"{number:06d}{dot}{ending}"
 
 
-def _load(archive: bytes, policy: LoadPolicy) -> _Estimator:
+def _load(archive: bytes, trusted_types: tuple[str, ...]) -> _Estimator:
     try:
         import skops.io as skops_io
         from sklearn.base import BaseEstimator
@@ -151,7 +187,7 @@ def _load(archive: bytes, policy: LoadPolicy) -> _Estimator:
     _check_archive(archive)
     try:
         found = set(skops_io.get_untrusted_types(data=archive))
-        refused = sorted(found - set(policy.trusted_types))
+        refused = sorted(found - set(trusted_types))
         if refused:
             raise _refused(refused)
         loaded = skops_io.loads(archive, trusted=sorted(found))
@@ -167,6 +203,7 @@ def _load(archive: bytes, policy: LoadPolicy) -> _Estimator:
 
 
 def _check_archive(archive: bytes) -> None:
+    require_size(archive, _MOST_UNPACKED_BYTES)
     try:
         with zipfile.ZipFile(io.BytesIO(archive)) as opened:
             members = opened.infolist()
@@ -174,30 +211,22 @@ def _check_archive(archive: bytes) -> None:
         raise _unreadable(str(error)) from error
     unpacked = sum(member.file_size for member in members)
     if len(members) > _MOST_MEMBERS or unpacked > _MOST_UNPACKED_BYTES:
-        raise LimitExceeded(
-            "model.too_large",
+        raise too_large(
             f"The archive unpacks to {len(members)} files and {unpacked >> 20} MiB.",
-            hint=f"Keep models below {_MOST_UNPACKED_BYTES >> 20} MiB.",
+            _MOST_UNPACKED_BYTES,
         )
     names = [member.filename for member in members]
     if len(set(names)) != len(names) or "schema.json" not in names:
         raise _unreadable("it is not a skops archive")
 
 
-def _positive_class(estimator: _Estimator) -> bool:
-    """Say whether it is a classifier of 0 and 1; any other classifier is refused."""
-    classes = getattr(estimator, "classes_", None)
-    if classes is None:
-        return False
-    known = [str(value) for value in np.asarray(classes).ravel()[:3]]
-    binary = known in (["0", "1"], ["0.0", "1.0"], ["False", "True"])
-    if not binary or not hasattr(estimator, "predict_proba"):
-        raise InvalidInput(
-            "model.outputs_unsupported",
-            f"The classifier knows the classes {', '.join(known)}.",
-            hint="Train a classifier of the classes 0 and 1 that gives probabilities.",
-        )
-    return True
+def _class_names(classes: object) -> tuple[str, ...]:
+    return tuple(str(value) for value in np.asarray(classes, dtype=object).ravel())
+
+
+def _is_binary(names: tuple[str, ...]) -> bool:
+    """Say whether they are 0 and 1, of which the probability of 1 says all."""
+    return names in {("0", "1"), ("0.0", "1.0"), ("False", "True")}
 
 
 def _refused(types: list[str]) -> UnsafeArtifact:
@@ -211,11 +240,7 @@ def _refused(types: list[str]) -> UnsafeArtifact:
 
 
 def _unreadable(why: str) -> InvalidInput:
-    return InvalidInput(
-        "model.unreadable",
-        f"The scikit-learn model cannot be read: {why[:200]}.",
-        hint="Save the fitted estimator again with everloop's save_model.",
-    )
+    return unreadable("scikit-learn", why)
 
 
 def _missing() -> MissingExtra:

@@ -1,0 +1,155 @@
+"""Predicts with XGBoost through its C API, without importing the Python package.
+
+Only numpy, the standard library and core may be imported here, since the serving process loads
+this module. The C API is documented at https://xgboost.readthedocs.io/en/stable/c.html.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import json
+import threading
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from everloop.registry.adapters.refusals import (
+    FloatArray,
+    closed,
+    missing,
+    no_answers,
+    predict_failed,
+    require_rows,
+    unreadable,
+)
+from everloop.registry.adapters.xgboost_model import rewrite_xgboost
+
+_LIBRARY: Final = "libxgboost.so"
+# Of all rounds, the answer as the objective gives it; NaN means missing.
+_SETTINGS: Final = (
+    b'{"type": 0, "training": false, "iteration_begin": 0, "iteration_end": 0, '
+    b'"strict_shape": false, "cache_id": 0, "missing": NaN}'
+)
+
+
+class XgboostPredictor:
+    """An XGBoost model, from JSON or UBJSON, predicting on one thread.
+
+    Thread-safe: calls run one after the other. ``close`` frees the memory; it is idempotent and
+    also happens when the object is collected.
+
+    Attributes:
+        inputs: How many columns a row has.
+        names: Its inputs as it names them; empty when it does not.
+        outputs: Names of the columns of an answer; empty where it is one number a row.
+        is_classifier: Whether its answers are probabilities of classes.
+    """
+
+    def __init__(self, model: bytes) -> None:
+        """Load the model.
+
+        Raises:
+            InvalidInput: ``model.unreadable`` or ``model.outputs_unsupported``.
+            LimitExceeded: ``model.too_large``.
+            MissingExtra: XGBoost is not installed.
+        """
+        sound = rewrite_xgboost(model)
+        self.inputs, self.names = sound.features, sound.names
+        self.outputs = tuple(map(str, range(sound.groups))) if sound.groups > 1 else ()
+        self.is_classifier = sound.is_classifier
+        self._lock = threading.Lock()
+        self._handle: ctypes.c_void_p | None = None
+        self._library = _load_library()
+        handle = ctypes.c_void_p()
+        self._call("XGBoosterCreate", None, ctypes.c_uint64(0), ctypes.byref(handle))
+        self._handle = handle
+        self._call("XGBoosterSetParam", handle, b"nthread", b"1")
+        self._call(
+            "XGBoosterLoadModelFromBuffer", handle, sound.text, ctypes.c_uint64(len(sound.text))
+        )
+
+    def predict(self, rows: FloatArray) -> FloatArray:
+        """Return one number, or one row of numbers, for each row; NaN means missing.
+
+        Raises:
+            InvalidInput: ``model.wrong_shape``.
+            Conflict: ``model.closed``.
+        """
+        matrix = require_rows(rows, self.inputs)
+        if not len(matrix):
+            return no_answers(self.outputs)
+        described = json.dumps(
+            {
+                "data": [matrix.ctypes.data, True],
+                "shape": list(matrix.shape),
+                "typestr": "<f8",
+                "version": 3,
+            }
+        ).encode()
+        shape, dimensions = ctypes.POINTER(ctypes.c_uint64)(), ctypes.c_uint64()
+        answers = ctypes.POINTER(ctypes.c_float)()
+        with self._lock:
+            if self._handle is None:
+                raise closed()
+            self._call(
+                "XGBoosterPredictFromDense",
+                self._handle,
+                described,
+                _SETTINGS,
+                None,
+                ctypes.byref(shape),
+                ctypes.byref(dimensions),
+                ctypes.byref(answers),
+            )
+            sizes = tuple(shape[place] for place in range(dimensions.value))
+            # The memory is the library's own and changes with the next call.
+            found = np.ctypeslib.as_array(answers, shape=sizes).astype(np.float64)
+        wanted = (len(matrix), len(self.outputs)) if self.outputs else (len(matrix),)
+        if found.size != int(np.prod(wanted)):
+            raise predict_failed("XGBoost", f"It answers an array of {sizes}.")
+        return found.reshape(wanted)
+
+    def close(self) -> None:
+        """Free the model's memory."""
+        with self._lock:
+            handle, self._handle = self._handle, None
+            if handle is not None:
+                self._library.XGBoosterFree(handle)
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", None) is not None:
+            self.close()
+
+    def _call(self, name: str, *arguments: object) -> None:
+        if getattr(self._library, name)(*arguments) != 0:
+            told = self._library.XGBGetLastError().decode("utf-8", "replace")
+            raise unreadable("XGBoost", told.strip().partition("\n")[0])
+
+
+@cache
+def _load_library() -> ctypes.CDLL:
+    spec = importlib.util.find_spec("xgboost")
+    for folder in list(spec.submodule_search_locations or ()) if spec else []:
+        path = Path(folder) / "lib" / _LIBRARY
+        if path.is_file():
+            library = ctypes.CDLL(str(path))
+            library.XGBGetLastError.restype = ctypes.c_char_p
+            library.XGBoosterFree.argtypes = [ctypes.c_void_p]
+            library.XGBSetGlobalConfig(b'{"verbosity": 0}')
+            return library
+    raise missing("XGBoost", "xgboost")
+
+
+def save_xgboost(model: object) -> dict[str, bytes]:
+    """Return the files of a Booster or of an estimator of XGBoost's scikit-learn interface.
+
+    An estimator that stopped early keeps the rounds with which it predicts.
+    """
+    given: Any = model
+    booster = given.get_booster() if hasattr(model, "get_booster") else given
+    if booster is not model and getattr(model, "early_stopping_rounds", None) is not None:
+        booster = booster[: given.best_iteration + 1]
+    return {"model.ubj": bytes(booster.save_raw("ubj"))}
