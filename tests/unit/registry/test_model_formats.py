@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -34,12 +35,12 @@ def opened(sample: Sample, model: object) -> Predictor:
     return load_predictor(kind, files, POLICY)
 
 
-def add(here: World, model: object, **options: object) -> ModelVersion:
+def add(here: World, model: object, **options: Any) -> ModelVersion:
     kind, files = save_model(model)
     outputs = load_predictor(kind, files, POLICY).outputs
     signature = zoo.signature_of(outputs, "classification" if outputs else "regression")
     given = {"signature": signature, "examples": zoo.TABLE, **options}
-    return register(here.owner, "bike", model, **given)  # type: ignore[arg-type]
+    return register(here.owner, "bike", model, **given)
 
 
 @by_kind_and_answer
