@@ -296,7 +296,7 @@ def test_a_forked_child_logs_into_the_same_run(w: World, ports: RunPorts) -> Non
 
 def test_a_refused_run_leaves_no_spool_behind(w: World, ports: RunPorts) -> None:
     with pytest.raises(InvalidInput):
-        start_run(w.owner, RunDraft(experiment="a/b"), ports=ports)
+        start_run(w.owner, RunDraft(experiment="a\x00b"), ports=ports)
     with pytest.raises(Exception, match="no run"):
         start_run(w.owner, RunDraft(parent="01900000-0000-7000-8000-000000000000"), ports=ports)
 

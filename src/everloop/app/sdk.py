@@ -5,10 +5,11 @@ The first call connects as `connect()` would; `use` puts another connection in i
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsFloat, SupportsIndex
 
 from everloop.app.client import Client, connect, with_reason
 from everloop.core.errors import InvalidInput
@@ -17,14 +18,17 @@ from everloop.core.ids import Id
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from everloop.core.clock import Instant
     from everloop.data.model import DatasetVersion
     from everloop.monitor.verbs import FeedbackReceipt
     from everloop.pipeline import PipelineResult, Progress
+    from everloop.pipeline.context import RunLog
     from everloop.registry.model import ModelVersion
     from everloop.track import RunHandle
     from everloop.track.client import ParamValue
 
 LABELS_A_CALL = 5_000
+SAMPLING_VARIABLE = "EVERLOOP_SYSTEM_METRICS"
 _lock = threading.Lock()
 _client: Client | None = None
 
@@ -50,32 +54,148 @@ def use(client: Client | None) -> None:
 
 
 def start_run(
-    experiment: str = "default",
+    experiment: str | None = None,
     *,
     name: str = "",
     params: Mapping[str, ParamValue] | None = None,
     tags: Mapping[str, str] | None = None,
+    nested: bool = False,
+    resume: str | None = None,
+    system_metrics: bool | None = None,
     client: Client | None = None,
 ) -> RunHandle:
     """Begin a run and return its handle, best used as a context manager.
 
-    The environment (code, packages, platform, command line) is captured with secrets masked.
+    It is the active run, to which ``everloop.log_metric`` and its like log, until it ends. The
+    environment (code with uncommitted changes, packages, seeds, machine, command line) is captured
+    beside it, with secrets masked.
+
+    Args:
+        experiment: Group of the run; ``default``, or with `nested` that of the run above.
+        name: Shown name.
+        params: Parameters to begin with.
+        tags: Tags to begin with.
+        nested: Put it below the active run, if there is one.
+        resume: Id of a run to take up again instead of beginning a new one.
+        system_metrics: Whether to log what the machine does, every ten seconds after the first
+            five; ``EVERLOOP_SYSTEM_METRICS`` says it when None, and it is on without either.
+        client: The connection; that of `current_client` when left out.
 
     Raises:
         InvalidInput: a name, parameter or tag is not usable.
+        NotFound: ``run.not_found`` for the run to take up.
     """
-    from everloop.track import RunDraft, RunPorts, capture_environment
+    from everloop.track import RunDraft, RunHandle, RunPorts, Watching, resume_run
     from everloop.track import start_run as begin
+    from everloop.track.active import activate, active_run
 
     at = client or current_client()
-    draft = RunDraft(
-        experiment=experiment,
-        name=name,
-        params=params or {},
-        tags=tags or {},
-        environment=capture_environment(_project_folder(at)),
-    )
-    return begin(at, draft, ports=RunPorts(spool=_spool(at)))
+    watching = Watching(root=_project_folder(at), every_s=_sample_every_s(system_metrics))
+    ports = RunPorts(spool=_spool(at), watching=watching)
+    above = active_run() if nested else None
+    if resume is not None:
+        run = resume_run(at, resume, ports=ports)
+        if params:
+            run.log_params(params)
+        if tags:
+            run.set_tags(tags)
+    else:
+        group = above.experiment if isinstance(above, RunHandle) else "default"
+        draft = RunDraft(
+            experiment=experiment or group,
+            name=name,
+            parent=above.id if above is not None else None,
+            params=params or {},
+            tags=tags or {},
+        )
+        run = begin(at, draft, ports=ports)
+    activate(run)
+    return run
+
+
+def log_metric(
+    key: str, value: SupportsFloat, step: SupportsIndex | None = None, *, at: Instant | None = None
+) -> None:
+    """Log one value to the active run; see `RunHandle.log_metric`.
+
+    Raises:
+        InvalidInput: ``run.none_active``, or what the run refuses.
+    """
+    run = _active()
+    if at is None:
+        run.log_metric(key, value, step)
+    else:
+        run.log_metric(key, value, step, at=at)
+
+
+def log_metrics(values: Mapping[str, SupportsFloat], step: SupportsIndex | None = None) -> None:
+    """Log several metrics at one step to the active run.
+
+    Raises:
+        InvalidInput: ``run.none_active``, or what the run refuses.
+    """
+    _active().log_metrics(values, step)
+
+
+def log_params(params: Mapping[str, ParamValue]) -> None:
+    """Set parameters of the active run; each is set once.
+
+    Raises:
+        InvalidInput: ``run.none_active``, or what the run refuses.
+        Conflict: ``run.param_changed``.
+    """
+    _active().log_params(params)
+
+
+def set_tags(tags: Mapping[str, str]) -> None:
+    """Set or change tags of the active run.
+
+    Raises:
+        InvalidInput: ``run.none_active``, or what the run refuses.
+    """
+    _active().set_tags(tags)
+
+
+def log_artifact(source: Path | str | bytes, path: str | None = None) -> None:
+    """Keep a file, a folder's files, or bytes with the active run.
+
+    Raises:
+        InvalidInput: ``run.none_active``, or what the run refuses.
+    """
+    _active().log_artifact(source, path)
+
+
+def _active() -> RunLog:
+    """Return the run of the pipeline or step at hand, else the active run."""
+    from everloop.pipeline.context import find_run
+
+    run = find_run()
+    if run is None:
+        raise InvalidInput(
+            "run.none_active",
+            "There is no active run to log to.",
+            hint="Begin one: with everloop.start_run(...) as run: ...",
+        )
+    return run
+
+
+def _sample_every_s(wanted: bool | None) -> float | None:
+    """Return the seconds between two looks at the machine, or None for none."""
+    from everloop.track.watch import EVERY_S
+
+    told = os.environ.get(SAMPLING_VARIABLE, "").strip().lower()
+    if wanted is False or (wanted is None and told in {"0", "off", "false", "no"}):
+        return None
+    if told in {"", "0", "off", "false", "no", "on", "true", "yes"}:
+        return EVERY_S
+    try:
+        return max(float(told), 0.1)
+    except ValueError as error:
+        raise InvalidInput(
+            "setting.invalid",
+            f"{SAMPLING_VARIABLE} is {told[:40]!r}.",
+            hint="Set it to off, or to the seconds between two samples.",
+        ) from error
 
 
 def commit(

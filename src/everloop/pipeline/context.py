@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Protocol, SupportsFloat, SupportsIndex, TypeAlias
 
 import msgspec
 
+from everloop.core.clock import Instant
 from everloop.core.errors import InvalidInput
 from everloop.kernel.performer import Performer
-from everloop.track.handle import ParamValue
+from everloop.track.active import active_run
+from everloop.track.handle import ParamValue, RunHandle
+from everloop.track.media import MediaLog
 
 Arguments: TypeAlias = tuple[object, ...]
 Named: TypeAlias = dict[str, object]
@@ -20,8 +23,15 @@ Named: TypeAlias = dict[str, object]
 class RunLog(Protocol):
     """What a pipeline or a step logs through; ``RunHandle`` is one."""
 
-    def log_metric(self, key: str, value: SupportsFloat, step: SupportsIndex | None = None) -> None:
-        """Log one value."""
+    def log_metric(
+        self,
+        key: str,
+        value: SupportsFloat,
+        step: SupportsIndex | None = None,
+        *,
+        at: Instant | None = None,
+    ) -> None:
+        """Log one value, measured now or at the time given."""
         ...
 
     def log_metrics(
@@ -40,6 +50,26 @@ class RunLog(Protocol):
 
     def log_artifact(self, source: Path | str | bytes, path: str | None = None) -> None:
         """Keep a file or bytes."""
+        ...
+
+    def log_text(self, text: str, path: str) -> None:
+        """Keep a text."""
+        ...
+
+    def log_dict(self, values: Mapping[str, object] | Sequence[object], path: str) -> None:
+        """Keep a dictionary or a list as JSON or YAML."""
+        ...
+
+    def log_table(self, data: object, path: str) -> None:
+        """Keep a table as Parquet."""
+        ...
+
+    def log_figure(self, figure: object, path: str) -> None:
+        """Keep a figure."""
+        ...
+
+    def log_image(self, image: object, path: str) -> None:
+        """Keep an image."""
         ...
 
 
@@ -81,13 +111,21 @@ ACTIVE: ContextVar[Active | None] = ContextVar("everloop_pipeline", default=None
 
 
 def current_run() -> RunLog:
-    """Return the run to log to; outside a pipeline, one that forgets what it is told.
+    """Return the run to log to: that of the pipeline or step at hand, else the active run.
 
-    What a step logs is kept with its result, and logged again when the result is taken from the
-    cache.
+    Without either it is one that forgets what it is told. What a step logs is kept with its
+    result, and logged again when the result is taken from the cache.
     """
+    return find_run() or StepLog()
+
+
+def find_run() -> RunLog | None:
+    """Return the run of the pipeline or step at hand, else the active run, else None."""
     active = ACTIVE.get()
-    return StepLog() if active is None else active.log
+    if active is not None:
+        return active.log
+    run = active_run()
+    return run if isinstance(run, RunHandle) else None
 
 
 def current_performer() -> Performer:
@@ -106,19 +144,26 @@ def current_performer() -> Performer:
     return active.performer
 
 
-class StepLog:
+class StepLog(MediaLog):
     """Keeps log calls as plain values, so that they can be stored and replayed."""
 
     def __init__(self, onward: RunLog | None = None) -> None:
         self._onward = onward
         self._entries: list[tuple[str, object, object, object]] = []
 
-    def log_metric(self, key: str, value: SupportsFloat, step: SupportsIndex | None = None) -> None:
-        """Log one value."""
-        at = None if step is None else step.__index__()
-        self._entries.append(("metric", key, float(value), at))
+    def log_metric(
+        self,
+        key: str,
+        value: SupportsFloat,
+        step: SupportsIndex | None = None,
+        *,
+        at: Instant | None = None,
+    ) -> None:
+        """Log one value; when the step's result is reused, its time is that of the reuse."""
+        place = None if step is None else step.__index__()
+        self._entries.append(("metric", key, float(value), place))
         if self._onward is not None:
-            self._onward.log_metric(key, value, step)
+            self._onward.log_metric(key, value, step, at=at)
 
     def log_metrics(
         self, values: Mapping[str, SupportsFloat], step: SupportsIndex | None = None

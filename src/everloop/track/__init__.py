@@ -7,7 +7,7 @@ in batches that may be repeated, and the server stores metric points as compress
 from __future__ import annotations
 
 from everloop.track import queries, verbs
-from everloop.track.client import RunDraft, RunHandle, RunPorts, start_run
+from everloop.track.client import RunDraft, RunHandle, RunPorts, resume_run, start_run
 from everloop.track.environment import Environment, capture_environment
 from everloop.track.model import (
     ArtifactEntry,
@@ -18,6 +18,7 @@ from everloop.track.model import (
     RunStatus,
 )
 from everloop.track.shipper import SyncReport, sync_spool
+from everloop.track.watch import Watching
 
 __all__ = [
     "ArtifactEntry",
@@ -31,8 +32,10 @@ __all__ = [
     "RunPorts",
     "RunStatus",
     "SyncReport",
+    "Watching",
     "capture_environment",
     "queries",
+    "resume_run",
     "start_run",
     "sync_spool",
     "verbs",

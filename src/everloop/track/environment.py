@@ -5,18 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-import shutil
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from everloop.core.digest import Digest, content_digest
+from everloop.track.adapters import nvml
+from everloop.track.code import Code, read_code
 from everloop.track.masking import mask_arguments, mask_value
 
 LOCK_FILES: Final = (
@@ -29,22 +29,6 @@ VARIABLES: Final = (
     "NUMEXPR_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS",
     "PYTHONHASHSEED", "PYTHONOPTIMIZE", "TZ",
 )  # fmt: skip
-_GIT_TIMEOUT_S: Final = 5.0
-_MAX_UNTRACKED_BYTES: Final = 10 * 1024 * 1024
-
-
-class Code(msgspec.Struct, frozen=True, kw_only=True):
-    """The state of the git repository.
-
-    Attributes:
-        commit: Full hex name of HEAD.
-        branch: Its branch, None when detached.
-        patch: Digest over the changes since that commit and over new files; None when clean.
-    """
-
-    commit: str
-    branch: str | None
-    patch: Digest | None
 
 
 class Lock(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +44,10 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         variables: Those that change numbers, and those asked for, masked where they look secret.
         packages: ``name==version`` of what is installed, sorted.
+        processor: Its name, where the system tells it.
+        gpus: Name and memory of each graphics card that NVML shows.
+        seeds: What the generators of ``random``, numpy and torch were seeded with, where they tell
+            it; else a digest of their state, which at least shows whether two runs began alike.
     """
 
     code: Code | None
@@ -73,6 +61,9 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     command: tuple[str, ...]
     variables: dict[str, str]
     packages: tuple[str, ...]
+    processor: str | None = None
+    gpus: tuple[str, ...] = ()
+    seeds: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 def capture_environment(
@@ -81,6 +72,7 @@ def capture_environment(
     command: Sequence[str] | None = None,
     environ: Mapping[str, str] | None = None,
     names: Sequence[str] = (),
+    seeds: Mapping[str, str] | None = None,
 ) -> Environment:
     """Describe this process for a run; never raises for a part that cannot be found out.
 
@@ -89,10 +81,11 @@ def capture_environment(
         command: Command line; that of this process when None.
         environ: Environment variables; those of this process when None.
         names: Further variables to record.
+        seeds: What ``read_seeds`` told when the run began; it is asked now when None.
     """
     source = os.environ if environ is None else environ
-    seeds = [name for name in source if name.upper().endswith("_SEED") or name == "SEED"]
-    wanted = sorted({*VARIABLES, *names, *seeds} & source.keys())
+    seeding = [name for name in source if name.upper().endswith("_SEED") or name == "SEED"]
+    wanted = sorted({*VARIABLES, *names, *seeding} & source.keys())
     return Environment(
         code=read_code(root),
         lock=find_lock(root),
@@ -105,7 +98,54 @@ def capture_environment(
         command=mask_arguments(sys.argv if command is None else command),
         variables={name: mask_value(name, source[name]) for name in wanted},
         packages=list_packages(),
+        processor=_name_processor(),
+        gpus=nvml.list_gpus(),
+        seeds=dict(read_seeds() if seeds is None else seeds),
     )
+
+
+def read_seeds() -> dict[str, str]:
+    """Return what the random generators of this process tell about themselves, by library.
+
+    Nothing is imported and nothing is drawn; a library that is not loaded is left out.
+    """
+    readers = {"random": _seed_of_random, "numpy": _seed_of_numpy, "torch": _seed_of_torch}
+    found = {}
+    for name, read in readers.items():
+        module = sys.modules.get(name)
+        try:
+            if module is not None:
+                found[name] = read(module)
+        except Exception:  # noqa: BLE001, S112 -- another library's state; a run begins without it
+            continue
+    return found
+
+
+def _seed_of_random(random: Any) -> str:
+    return _state(repr(random.getstate()).encode())
+
+
+def _seed_of_numpy(numpy: Any) -> str:
+    if "numpy.random" not in sys.modules:
+        return "not used"
+    state = numpy.random.get_state(legacy=False)
+    words = state.get("state", {}).get("key")
+    if words is None:
+        return _state(repr(state).encode())
+    digest = _state(words.tobytes() + str(state["state"]["pos"]).encode())
+    # A Mersenne Twister that was seeded with a number and not drawn from begins with that number.
+    seed = int(words[0])
+    fresh = numpy.random.RandomState(seed).get_state(legacy=False)["state"]
+    is_fresh = fresh["pos"] == state["state"]["pos"] and (fresh["key"] == words).all()
+    return str(seed) if is_fresh else digest
+
+
+def _seed_of_torch(torch: Any) -> str:
+    return str(torch.initial_seed())
+
+
+def _state(data: bytes) -> str:
+    return f"state {hashlib.blake2b(data, digest_size=8).hexdigest()}"
 
 
 def find_lock(root: Path) -> Lock | None:
@@ -120,19 +160,6 @@ def find_lock(root: Path) -> Lock | None:
     return None
 
 
-def read_code(root: Path) -> Code | None:
-    """Return the state of the git repository around the folder, or None outside one."""
-    commit = _git(root, "rev-parse", "HEAD")
-    if commit is None:
-        return None
-    branch = _git(root, "symbolic-ref", "--short", "-q", "HEAD")
-    return Code(
-        commit=commit.decode().strip(),
-        branch=branch.decode().strip() if branch else None,
-        patch=_patch_digest(root),
-    )
-
-
 @lru_cache(maxsize=1)
 def list_packages() -> tuple[str, ...]:
     """Return ``name==version`` of every installed distribution, sorted."""
@@ -142,39 +169,6 @@ def list_packages() -> tuple[str, ...]:
         if (name := distribution.metadata["Name"])
     }
     return tuple(sorted(found, key=str.lower))
-
-
-def _patch_digest(root: Path) -> Digest | None:
-    changes = _git(root, "diff", "HEAD", "--binary", "--no-ext-diff", "--no-textconv") or b""
-    listed = _git(root, "ls-files", "--others", "--exclude-standard", "-z", "--full-name") or b""
-    top = _git(root, "rev-parse", "--show-toplevel")
-    if not changes and not listed:
-        return None
-    hasher = hashlib.blake2b(changes)
-    for name in sorted(filter(None, listed.split(b"\0"))):
-        hasher.update(b"\0" + name + b"\0")
-        path = Path(os.fsdecode((top or b".").strip())) / os.fsdecode(name)
-        if path.is_file() and path.stat().st_size <= _MAX_UNTRACKED_BYTES:
-            hasher.update(path.read_bytes())
-    return content_digest(hasher.digest())
-
-
-def _git(root: Path, *arguments: str) -> bytes | None:
-    program = shutil.which("git")
-    if program is None or not root.is_dir():
-        return None
-    try:
-        done = subprocess.run(  # noqa: S603 -- a fixed program with fixed arguments
-            [program, *arguments],
-            cwd=root,
-            capture_output=True,
-            check=False,
-            timeout=_GIT_TIMEOUT_S,
-            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None
 
 
 def _count_cpus() -> int:
@@ -188,3 +182,13 @@ def _count_memory() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):
         return None
+
+
+@lru_cache(maxsize=1)
+def _name_processor() -> str | None:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return platform.processor() or None
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, None) or platform.processor() or None

@@ -1,7 +1,7 @@
 """The handle by which a training program logs: microseconds a call, whatever the server does.
 
-A call checks its input and puts the point into memory. A thread writes what has gathered to the
-spool at most every 50 ms, and another ships the spool. Ending the run writes and ships the rest.
+A call checks its input and puts the point into memory. One thread writes what has gathered to the
+spool, and another ships the spool. Ending the run writes and ships the rest.
 """
 
 from __future__ import annotations
@@ -11,75 +11,94 @@ import logging
 import operator
 import os
 import sys
-import threading
 import weakref
-from collections import deque
-from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, SupportsFloat, SupportsIndex, TypeAlias
 
-from everloop.core.clock import Clock
-from everloop.core.errors import Conflict, InvalidInput
+import msgspec
+
+from everloop.core.canonical import canonical_json
+from everloop.core.clock import Clock, Instant
+from everloop.core.errors import Conflict, InvalidInput, Unavailable
 from everloop.core.ids import Id
 from everloop.track import limits
-from everloop.track.frames import (
-    Described,
-    Ended,
-    Frame,
-    Kept,
-    Measured,
-    Read,
-    Started,
-    encode_frame,
-)
+from everloop.track.active import activate
+from everloop.track.environment import Environment
+from everloop.track.frames import Described, Ended, Frame, Kept, Read, Surroundings
+from everloop.track.media import MediaLog
 from everloop.track.model import RunStatus
 from everloop.track.shipper import Courier, Shipment
 from everloop.track.spool import Spool
+from everloop.track.watch import PATCH, Watch
+from everloop.track.writer import SpoolWriter
 
-FLUSH_EVERY_S: Final = 0.05
-MOST_WAITING: Final = 2_000_000
 ParamValue: TypeAlias = str | bool | int | float | None
 
 _log = logging.getLogger(__name__)
+_LEAST: Final = limits.MIN_STEP
+_MOST: Final = limits.MAX_STEP
 
 
 class _Series:
     __slots__ = ("next_step",)
 
-    def __init__(self) -> None:
-        self.next_step = 0
+    def __init__(self, next_step: int) -> None:
+        self.next_step = next_step
 
 
-Point: TypeAlias = tuple[str, int, datetime, float]
+class Opening(msgspec.Struct, frozen=True, kw_only=True):
+    """What a handle begins with.
+
+    Attributes:
+        session: Id of the spool by which an earlier run is taken up; empty for a new run.
+        params: Those that are set already.
+        next_steps: The step after the last, by metric.
+        begin_child: Starts a run below this one.
+    """
+
+    run: Id
+    experiment: str
+    session: str = ""
+    params: Mapping[str, str]
+    next_steps: Mapping[str, int] = msgspec.field(default_factory=dict)
+    begin_child: Callable[[str, Mapping[str, ParamValue], Mapping[str, str]], RunHandle]
 
 
-class RunHandle:
+class RunHandle(MediaLog):
     """A live run.
 
     Thread-safe. After a fork the child may go on logging; the parent ships for both. Used as a
     context manager, it ends as failed when the block raises.
+
+    Attributes:
+        id: Id of the run.
+        experiment: Name of its experiment.
     """
 
-    def __init__(self, started: Started, spool: Spool, shipment: Shipment, clock: Clock) -> None:
-        self.id = Id(started.run)
+    def __init__(self, opening: Opening, spool: Spool, shipment: Shipment, clock: Clock) -> None:
+        self.id = opening.run
+        self.experiment = opening.experiment
+        self._session = opening.session
+        self._begin_child = opening.begin_child
         self._spool = spool
         self._shipment = shipment
         self._courier = Courier(shipment)
         self._now = clock.now
-        self._series: dict[str, _Series] = {}
-        self._params = dict(started.params)
-        self._waiting: deque[Point | Frame] = deque()
-        self._is_awake = False
-        self._wake = threading.Event()
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._write_lock = threading.Lock()
+        self._series = {key: _Series(step) for key, step in opening.next_steps.items()}
+        self._params = dict(opening.params)
+        self._writer = SpoolWriter(spool, self._tell_courier)
+        self._append = self._writer.waiting.append
+        self._watch: Watch | None = None
         self._is_ended = False
-        self._has_lost = False
         self._owner = os.getpid()
         _LIVE.add(self)
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether it has ended in this process."""
+        return self._is_ended
 
     @property
     def folder(self) -> Path:
@@ -98,11 +117,45 @@ class RunHandle:
             self._courier.notify()
         except BaseException:
             self._is_ended = True
+            _LIVE.discard(self)
             self._spool.remove()
             raise
 
-    def log_metric(self, key: str, value: SupportsFloat, step: SupportsIndex | None = None) -> None:
-        """Log one value; without a step, one more than the metric's step before.
+    def watch(self, watch: Watch) -> None:
+        """Let the run find out by itself what surrounds it; once, when it begins."""
+        self._watch = watch
+        watch.start()
+
+    def child(
+        self,
+        name: str = "",
+        *,
+        params: Mapping[str, ParamValue] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> RunHandle:
+        """Begin a run below this one, in the same experiment.
+
+        Raises:
+            InvalidInput: the name, a parameter or a tag is not usable, or this run has ended.
+        """
+        self._require_live()
+        return self._begin_child(name, params or {}, tags or {})
+
+    def log_metric(
+        self,
+        key: str,
+        value: SupportsFloat,
+        step: SupportsIndex | None = None,
+        *,
+        at: Instant | None = None,
+    ) -> None:
+        """Log one value.
+
+        Args:
+            key: Name of the metric.
+            value: A number; NaN and the infinities are kept as they are.
+            step: A whole number; one more than the metric's step before when None.
+            at: When it was measured; now when None.
 
         Raises:
             InvalidInput: the key, value or step is not usable, or the run has ended.
@@ -110,15 +163,15 @@ class RunHandle:
         series = self._series.get(key) or self._open_series(key)
         try:
             number = float(value)
-            at = series.next_step if step is None else operator.index(step)
+            place = series.next_step if step is None else operator.index(step)
         except (TypeError, ValueError, OverflowError) as error:
             raise _not_a_number(key, error) from error
-        if not limits.MIN_STEP <= at < limits.MAX_STEP:
-            raise _not_a_number(key, f"step {at} does not fit into 64 bits")
-        series.next_step = at + 1
-        self._waiting.append((key, at, self._now(), number))
-        if not self._is_awake:
-            self._arouse()
+        if not _LEAST <= place < _MOST:
+            raise _not_a_number(key, f"step {place} does not fit into 64 bits")
+        series.next_step = place + 1
+        self._append((key, place, at or self._now(), number))
+        if not self._writer.is_awake:
+            self._writer.arouse()
 
     def log_metrics(
         self, values: Mapping[str, SupportsFloat], step: SupportsIndex | None = None
@@ -164,6 +217,8 @@ class RunHandle:
     def log_artifact(self, source: Path | str | bytes, path: str | None = None) -> None:
         """Keep a file, a folder's files, or bytes; symbolic links in a folder are left out.
 
+        The bytes are copied before the call returns, so that the file may change after it.
+
         Args:
             source: What to keep: a path, or the bytes themselves.
             path: Its path within the run; the file's name when None, and needed for bytes.
@@ -174,15 +229,28 @@ class RunHandle:
         self._require_live()
         if isinstance(source, bytes):
             name = limits.check_artifact_path(path or "")
-            digest, size = self._spool.keep_bytes(source)
+            digest, size = self._keep(lambda: self._spool.keep_bytes(source))
             self._push(Kept(path=name, digest=digest, size_bytes=size))
             return
         root = Path(source)
         name = limits.check_artifact_path(path or root.name)
         for file, inner in _list_files(root):
-            inside = limits.check_artifact_path(f"{name}/{inner}" if inner else name)
-            digest, size = self._spool.keep_file(file)
-            self._push(Kept(path=inside, digest=digest, size_bytes=size))
+            self._keep_file(file, f"{name}/{inner}" if inner else name)
+
+    def log_artifacts(self, folder: Path | str, path: str | None = None) -> None:
+        """Keep all files of a folder; symbolic links are left out.
+
+        Args:
+            folder: The folder.
+            path: The folder within the run that takes them; its top when None.
+
+        Raises:
+            InvalidInput: a path is not usable, the folder is missing, or the run has ended.
+        """
+        self._require_live()
+        for file, inner in _list_files(Path(folder)):
+            name = inner or file.name
+            self._keep_file(file, f"{path}/{name}" if path else name)
 
     def log_input(self, dataset_version: str) -> None:
         """State that the run read a dataset version, by its id.
@@ -193,10 +261,24 @@ class RunHandle:
         self._require_live()
         self._push(Read(dataset_version=dataset_version))
 
+    def surround(self, environment: Environment, patch: bytes) -> None:
+        """Keep the environment and the uncommitted changes, captured after the start.
+
+        For a run that was taken up again they become artifacts of their own.
+        """
+        data = canonical_json(environment)
+        where = f"environment/{self._session}.json" if self._session else None
+        if where is not None:
+            self.log_artifact(data, where)
+        else:
+            commit = environment.code.commit if environment.code else None
+            self._push(Surroundings(environment=data, code_commit=commit))
+        if patch:
+            self.log_artifact(patch, where.replace(".json", ".patch") if where else PATCH)
+
     def flush(self) -> None:
         """Write what waits in memory to the spool; it then survives the end of the process."""
-        with self._write_lock:
-            self._write(self._drain())
+        self._writer.flush()
 
     def finish(self, status: RunStatus = RunStatus.FINISHED, *, error: str | None = None) -> bool:
         """End the run; return whether everything has arrived at the server.
@@ -205,26 +287,30 @@ class RunHandle:
         """
         if self._is_ended:
             return not self._spool.path.exists()
+        if self._watch is not None:
+            self._watch.finish()
         self._is_ended = True
         self._series = {}
         text = None if error is None else error[: limits.MAX_ERROR_CHARS]
-        self._waiting.append(Ended(status=status, error=text, ended_at=self._now()))
-        self._stop.set()
-        self._wake.set()
-        self.flush()
+        self._append(Ended(status=status, error=text, ended_at=self._now()))
+        is_written = self._writer.stop()
         _LIVE.discard(self)
         if self._owner != os.getpid():
             return False
-        arrived = self._courier.stop()
-        if arrived:
+        if is_written and self._courier.stop():
             self._spool.remove()
-        else:
-            self._spool.sync()
+            return True
+        if is_written:
             _log.warning("everloop: run %s waits in the spool; `everloop sync` ships it", self.id)
-            self._spool.close()
-        return arrived
+        else:
+            lost = self._writer.lost + len(self._writer.waiting)
+            _log.error("everloop: run %s lost %d points for want of disk", self.id, lost)
+            self._courier.stop()
+        self._spool.settle()
+        return False
 
     def __enter__(self) -> Self:
+        activate(self)
         return self
 
     def __exit__(
@@ -244,7 +330,7 @@ class RunHandle:
         self._require_live()
         limits.check_key(key, "Metric")
         limits.check_count(len(self._series) + 1, limits.MAX_KEYS_A_RUN, "metrics")
-        return self._series.setdefault(key, _Series())
+        return self._series.setdefault(key, _Series(0))
 
     def _require_live(self) -> None:
         if self._is_ended:
@@ -254,60 +340,34 @@ class RunHandle:
                 hint="Log before finish(), or inside the `with` block.",
             )
 
-    def _push(self, frame: Frame) -> None:
-        self._waiting.append(frame)
-        if not self._is_awake:
-            self._arouse()
+    def _keep_file(self, file: Path, path: str) -> None:
+        name = limits.check_artifact_path(path)
+        digest, size = self._keep(lambda: self._spool.keep_file(file))
+        self._push(Kept(path=name, digest=digest, size_bytes=size))
 
-    def _arouse(self) -> None:
-        self._is_awake = True
-        if self._thread is None:
-            with self._write_lock:
-                if self._thread is None:
-                    self._thread = threading.Thread(
-                        target=self._work, name="everloop-spool", daemon=True
-                    )
-                    self._thread.start()
-        self._wake.set()
-
-    def _work(self) -> None:
-        while not self._stop.is_set():
-            self._wake.wait()
-            self._stop.wait(FLUSH_EVERY_S)
-            # The order matters: a call between these two lines is drained below, and one after
-            # them wakes this thread again.
-            self._wake.clear()
-            self._is_awake = False
-            self.flush()
-            if self._owner == os.getpid() and not self._stop.is_set():
-                self._courier.notify()
-
-    def _drain(self) -> list[Point | Frame]:
-        items = []
-        while self._waiting:
-            items.append(self._waiting.popleft())
-        return items
-
-    def _write(self, items: list[Point | Frame]) -> None:
-        if not items:
-            return
+    def _keep(self, copy: Callable[[], tuple[str, int]]) -> tuple[str, int]:
         try:
-            self._spool.append(b"".join(encode_frame(frame) for frame in _to_frames(items)))
+            return copy()
         except OSError as error:
-            # A full disk must not end a training of days; the points wait in memory meanwhile.
-            if not self._has_lost:
-                self._has_lost = True
-                _log.error("everloop: the spool cannot be written: %s", error)
-            if len(items) <= MOST_WAITING:
-                self._waiting.extendleft(reversed(items))
+            raise Unavailable(
+                "spool.unwritable",
+                f"The artifact could not be copied into the spool: {error}.",
+                hint="Make room on its disk; metrics go on meanwhile.",
+            ) from error
+
+    def _push(self, frame: Frame) -> None:
+        self._append(frame)
+        if not self._writer.is_awake:
+            self._writer.arouse()
+
+    def _tell_courier(self) -> None:
+        if self._owner == os.getpid() and not self._is_ended:
+            self._courier.notify()
 
     def _after_fork(self) -> None:
         # The child has neither our threads nor a right to what the parent still has to write.
-        self._waiting.clear()
-        self._is_awake = False
-        self._thread = None
-        self._write_lock = threading.Lock()
-        self._wake = threading.Event()
+        self._writer.after_fork()
+        self._watch = None
 
 
 _LIVE: weakref.WeakSet[RunHandle] = weakref.WeakSet()
@@ -326,30 +386,6 @@ def _end_all() -> None:
 
 os.register_at_fork(after_in_child=_forget_threads)
 atexit.register(_end_all)
-
-
-def _to_frames(items: list[Point | Frame]) -> list[Frame]:
-    """Gather points by metric; other frames keep their place behind the points before them."""
-    frames: list[Frame] = []
-    open_series: dict[str, Measured] = {}
-    for item in items:
-        if not isinstance(item, tuple):
-            open_series = {}
-            frames.append(item)
-            continue
-        key, step, at, value = item
-        series = open_series.get(key)
-        if series is None:
-            series = open_series[key] = Measured(key=key, steps=[], times_us=[], values=[])
-            frames.append(series)
-        series.steps.append(step)
-        series.times_us.append((at - _EPOCH) // _MICROSECOND)
-        series.values.append(value)
-    return frames
-
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 def to_text(value: ParamValue) -> str:

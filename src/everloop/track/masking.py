@@ -32,6 +32,18 @@ _URL_PASSWORD: Final = re.compile(
 _WORDLIKE: Final = re.compile(
     r"[A-Za-z0-9+=]{20,}|(?<![A-Za-z0-9/+])[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+])"
 )
+_KNOWN_TOKEN: Final = re.compile(rf"{_KNOWN_SHAPE.pattern}[A-Za-z0-9_.=+/-]*")
+_PRIVATE_KEY: Final = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
+)
+# name = "value", "name": 'value', name=value, name: value; a call or an index is no literal.
+_ASSIGNMENT: Final = re.compile(
+    r"(?P<name>[A-Za-z_][A-Za-z0-9_.-]*)(?P<sign>[\"']?\]?\s*(?:=|:|=>)\s*)"
+    r"(?P<value>\"[^\"\n]*\"|'[^'\n]*'|[^\s\"'(\[{,;]+(?![\w(\[.]))"
+)
+_NO_SECRETS: Final = frozenset(
+    {"None", "True", "False", "null", "true", "false", '""', "''", "str"}
+)
 _BITS_A_CHARACTER: Final = 3.5
 
 
@@ -58,6 +70,32 @@ def mask_arguments(arguments: Sequence[str]) -> tuple[str, ...]:
             masked.append(mask_value(name, argument))
             name = ""
     return tuple(masked)
+
+
+def mask_text(text: str) -> str:
+    """Return a text of many lines, such as source code, with what may be secrets masked.
+
+    Masked are values in quotes or behind an equals sign or colon whose name says that they are
+    secret, tokens of known kinds, keys as irregular as chance, passwords in addresses, and private
+    keys from their first line to their last.
+    """
+    bare = _PRIVATE_KEY.sub(MASK, text)
+    return "".join(_mask_line(line) for line in bare.splitlines(keepends=True))
+
+
+def _mask_line(line: str) -> str:
+    line = _URL_PASSWORD.sub(rf"\g<head>:{MASK}@", line)
+    line = _ASSIGNMENT.sub(_mask_assignment, line)
+    line = _KNOWN_TOKEN.sub(MASK, line)
+    return _WORDLIKE.sub(lambda found: MASK if looks_secret(found[0]) else found[0], line)
+
+
+def _mask_assignment(found: re.Match[str]) -> str:
+    value = found["value"]
+    if not _SECRET_NAME.search(_spaced(found["name"])) or value in _NO_SECRETS:
+        return found[0]
+    quote = value[0] if value[0] in "'\"" else ""
+    return f"{found['name']}{found['sign']}{quote}{MASK}{quote}"
 
 
 def looks_secret(value: str) -> bool:

@@ -176,6 +176,7 @@ class Shipment:
     def _resume(self, resumed: Resumed) -> None:
         if self._run is None:
             self._name = resumed.spool
+            ship_earlier(self._spool.path, resumed.run, self._performer)
             request = f"run.resume:{resumed.spool}"
             ask = UpdateRun(run=resumed.run, status=RunStatus.RUNNING)
             self._performer.perform("run.update", ask, RunShown, request=request)
@@ -367,21 +368,20 @@ def sync_spool(
     return SyncReport(items=tuple(items))
 
 
-def ship_earlier(folder: Path, run: str, performer: Performer, *, before: str) -> None:
+def ship_earlier(later: Path, run: str, performer: Performer) -> None:
     """Ship what earlier processes left of one run, before it is taken up again.
 
     Args:
-        folder: The spool folder.
+        later: The spool that takes it up; those beside it that sort before it are shipped.
         run: Id of the run.
         performer: The server.
-        before: File name of the spool that takes it up.
 
     Raises:
         Unavailable: the server is away.
         EverloopError: the server refuses.
     """
-    for path in sorted(folder.glob(f"{run}*{SUFFIX}")):
-        if path.name >= before:
+    for path in sorted(later.parent.glob(f"{run}*{SUFFIX}")):
+        if path.name >= later.name:
             return
         try:
             spool = Spool(path)

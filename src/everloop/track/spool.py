@@ -11,6 +11,7 @@ import fcntl
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -83,6 +84,12 @@ class Spool:
     def sync(self) -> None:
         """Force what was appended onto the disk."""
         os.fsync(self._file)
+
+    def settle(self) -> None:
+        """Force what was appended onto the disk as far as it takes it, and close the file."""
+        with suppress(OSError):
+            self.sync()
+        self.close()
 
     def close(self) -> None:
         """Close the file and give the lock back; idempotent."""

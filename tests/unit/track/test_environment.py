@@ -6,7 +6,8 @@ import subprocess
 from pathlib import Path
 
 from everloop.core.digest import content_digest
-from everloop.track.environment import capture_environment, find_lock, read_code
+from everloop.track.code import read_code
+from everloop.track.environment import capture_environment, find_lock
 
 
 def git(root: Path, *arguments: str) -> None:
