@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from everloop.core.clock import Instant
 from everloop.core.ids import Id
 from everloop.core.wire import Arm, PredictionRow, Status
+from everloop.monitor.segments import read_parquet
 from everloop.registry.evidence import LossName
 
 _CLIP = 1e-12
@@ -86,7 +87,7 @@ def encode_outcomes(outcomes: Sequence[Outcome]) -> bytes:
 
 def decode_outcomes(data: bytes) -> list[Outcome]:
     """Return outcomes from their Parquet bytes."""
-    rows = pq.read_table(io.BytesIO(data)).to_pylist()
+    rows = read_parquet(data).to_pylist()
     return msgspec.convert(rows, list[Outcome])
 
 
