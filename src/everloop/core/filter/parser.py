@@ -54,7 +54,8 @@ from everloop.core.filter.tree import (
 LONGEST = 10_000
 DEEPEST = 50
 MOST_TESTS = 200
-MOST_SORT_KEYS = 10
+MOST_SORT_KEYS = 6
+LONGEST_PATTERN = 1_000
 KEYWORDS = frozenset({"AND", "OR", "NOT", "IN", "LIKE", "ILIKE", "IS", "NULL", "BETWEEN"})
 _COMPARES = {each.value: each for each in list(How)[:6]} | {"==": How.EQ, "<>": How.NE}
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
@@ -72,10 +73,10 @@ def parse_filter(text: str, *, longest: int = LONGEST) -> Node:
     """
     _require_short(text, longest, "filter")
     parser = _Parser(text, "filter")
-    if parser.kind is Kind.END:
+    if parser.is_at_end():
         return EVERYTHING
     node = parser.either(0)
-    if parser.kind is not Kind.END:
+    if not parser.is_at_end():
         raise parser.unexpected("AND, OR or the end", parser.advice_after_test())
     return node
 
@@ -89,7 +90,7 @@ def parse_order(text: str) -> tuple[SortKey, ...]:
     """
     _require_short(text, LONGEST, "order")
     parser = _Parser(text, "order")
-    if parser.kind is Kind.END:
+    if parser.is_at_end():
         return ()
     keys = [parser.sort_key()]
     while parser.accept(Kind.PUNCTUATION, ","):
@@ -98,7 +99,7 @@ def parse_order(text: str) -> tuple[SortKey, ...]:
                 "There are too many keys to sort by", f"Sort by {MOST_SORT_KEYS} at most."
             )
         keys.append(parser.sort_key())
-    if parser.kind is not Kind.END:
+    if not parser.is_at_end():
         raise parser.unexpected("ASC, DESC, ',' or the end", "Part the keys with commas.")
     return tuple(keys)
 
@@ -131,6 +132,10 @@ class _Parser:
     @property
     def kind(self) -> Kind:
         return self.now.kind
+
+    def is_at_end(self) -> bool:
+        """Tell whether all tokens are read."""
+        return self.now.kind is Kind.END
 
     def accept(self, kind: Kind, raw: str) -> bool:
         """Step over a token if it is this one."""
@@ -274,6 +279,10 @@ class _Parser:
     def _pattern(self) -> Literal:
         if self.kind not in {Kind.TEXT, Kind.QUOTED}:
             raise self.unexpected("a pattern in quotes", "Write it like LIKE 'a%'.")
+        if len(self.now.parts[0]) > LONGEST_PATTERN:
+            raise self.wrong(
+                "A pattern is too long", f"Write it in {LONGEST_PATTERN:,} characters at most."
+            )
         return self._value()
 
     def _value(self) -> Literal:
