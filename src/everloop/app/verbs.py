@@ -25,6 +25,7 @@ VERB_MODULES = (
     "everloop.track.names",
     "everloop.track.plots",
     "everloop.track.views",
+    *(f"everloop.{domain}.search" for domain in ("data", "track", "registry", "release")),
     "everloop.track.lifecycle",
     "everloop.registry.lifecycle",
     "everloop.track.points",

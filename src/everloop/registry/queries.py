@@ -174,7 +174,7 @@ class AliasMoveList(Struct, frozen=True, kw_only=True):
 def list_models(ask: ListModels, view: View) -> ModelList:
     """List the models of the project, oldest first."""
     page, more = view.page(Model, *_which(ask.deleted), limit=ask.limit, after=ask.after)
-    return ModelList(items=tuple(_summary(view, row) for row in page), next=more)
+    return ModelList(items=tuple(summarise(view, row) for row in page), next=more)
 
 
 @query("model.versions", permission="model:read")
@@ -417,7 +417,8 @@ def _select(view: View, model: Model, ref: Ref, as_of: Instant | None) -> ModelV
     return view.find(ModelVersion, move.version) if move and move.version else None
 
 
-def _summary(view: View, model: Model) -> ModelSummary:
+def summarise(view: View, model: Model) -> ModelSummary:
+    """Return a model in short."""
     latest = latest_version(view, model.id)
     production = find_alias(view, model.id, PRODUCTION)
     return ModelSummary(

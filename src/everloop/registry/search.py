@@ -19,12 +19,13 @@ from everloop.core.filter.tree import Text
 from everloop.core.filter.vocabulary import Linked, Vocabulary, declare
 from everloop.core.ids import Id, is_id
 from everloop.core.ports import Compare, where
+from everloop.core.records import declared_kinds
 from everloop.core.refs import parse_ref
-from everloop.core.search import All, Any, Filter, Link, Order, Test
+from everloop.core.search import All, Any, Filter, Link, Not, Order, Test
 from everloop.kernel.searching import Search, search_rows
 from everloop.kernel.unit_of_work import View
 from everloop.kernel.verbs import query
-from everloop.registry.model import AliasMove, Model, ModelVersion, VersionNotes
+from everloop.registry.model import AliasMove, Model, ModelVersion
 from everloop.registry.queries import ModelSummary, get_model, summarise
 
 _HIGHEST_DIGITS = 18
@@ -60,7 +61,17 @@ def _tags_of_models(scene: Scene) -> Mapping[str, Mapping[str, str]]:
 
 
 def _tags_of_versions(scene: Scene) -> Mapping[str, Mapping[str, str]]:
-    return {row.version: row.tags for row in scene.reader.select(VersionNotes) if row.tags}
+    notes = declared_kinds().get("version_notes")
+    if notes is None:
+        return {}
+    return {row.version: row.tags for row in scene.reader.select(notes.type) if row.tags}  # type: ignore[attr-defined]
+
+
+def version_in_use() -> Filter:
+    """Return the test that leaves the versions in the trash out."""
+    if "version_notes" not in declared_kinds():
+        return All()
+    return Not(_NOTES.wrap(Test("deleted_at", Compare.NE, None)))
 
 
 def _refer_model(scene: Scene, value: Text) -> Filter:
@@ -78,7 +89,9 @@ def _refer_version(scene: Scene, value: Text) -> Filter:
         ref = parse_ref(bare, kind="model")
     except ValueError as error:
         raise scene.fault(
-            value.at, "This is no ref of a model", "Write it like 'credit@3' or 'credit@production'."
+            value.at,
+            "This is no ref of a model",
+            "Write it like 'credit@3' or 'credit@production'.",
         ) from error
     of_model = Test("name", Compare.EQ, ref.name)
     selector = ref.selector
@@ -253,7 +266,7 @@ def find_versions(ask: SearchVersions, view: View) -> FoundVersions:
         NotFound: ``model.not_found``.
         InvalidInput: ``filter.invalid`` or ``order.invalid``, with the position.
     """
-    also: list[Filter] = [VERSION_IN_USE]
+    also: list[Filter] = [version_in_use()]
     if ask.name is not None:
         model = get_model(view, parse_ref(ask.name, kind="model").name)
         also.append(Test("model", Compare.EQ, model.id))

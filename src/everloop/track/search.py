@@ -17,10 +17,11 @@ from everloop.core.filter.tree import Text
 from everloop.core.filter.vocabulary import Linked, Vocabulary, declare
 from everloop.core.ids import Id
 from everloop.core.ports import Compare, Condition
-from everloop.core.search import All, Any, Filter, Link, Order, Page, Test
+from everloop.core.search import Any, Filter, Link, Order, Page, Test
 from everloop.kernel.searching import Search, scene_of, search_rows, search_text
 from everloop.kernel.unit_of_work import View
 from everloop.kernel.verbs import query
+from everloop.track.fields import HEAD_CHARS, PARAM, TAG
 from everloop.track.model import Experiment, MetricSummary, Run, RunStatus
 
 MLFLOW_LONGEST = 200_000
@@ -28,7 +29,8 @@ Name = Annotated[str, msgspec.Meta(max_length=500)]
 
 
 def _texts(space: str, help: str) -> Texts:
-    return Texts(Hop("run_field", Link("run"), (Test("space", Compare.EQ, space),)), help)
+    hop = Hop("run_field", Link("run"), (Test("space", Compare.EQ, space),))
+    return Texts(hop, help, head_size=HEAD_CHARS)
 
 
 def _tags_of_experiments(scene: Scene) -> Mapping[str, Mapping[str, str]]:
@@ -47,6 +49,7 @@ def _refer_experiment(scene: Scene, value: Text) -> Filter:
     return Any((Test("id", Compare.EQ, key), Test("name", Compare.EQ, key)))
 
 
+_TAGS = _texts(TAG, "a tag")
 READ = Test("relation", Compare.EQ, "read")
 MODEL = Hop("model_version", Link("run"))
 RUNS = declare(
@@ -56,15 +59,14 @@ RUNS = declare(
         fields={
             "id": TextField("id", "its id"),
             "name": TextField("name", "its name"),
-            "status": ChoiceField(
-                "status", "how it stands", tuple(RunStatus), also=("scheduled",)
-            ),
+            "status": ChoiceField("status", "how it stands", tuple(RunStatus), also=("scheduled",)),
             "started_at": InstantField("started_at", "when it began"),
             "ended_at": InstantField("ended_at", "when it ended"),
             "experiment_id": TextField("experiment", "the id of its experiment"),
             "parent": TextField("parent", "the id of the run around it", nullable=True),
             "pipeline": TextField("pipeline", "the pipeline that it executes", nullable=True),
             "created_by": TextField("created_by", "the id of the actor who began it"),
+            "user_id": _TAGS.target("mlflow.user"),
             "commit": TextField("code_commit", "the Git commit of its code", nullable=True),
             "error": TextField("error", "why it failed", nullable=True),
             "deleted_at": InstantField("deleted_at", "when it went to the trash"),
@@ -81,7 +83,6 @@ RUNS = declare(
             "Created": "started_at",
             "end_time": "ended_at",
             "ended": "ended_at",
-            "user_id": "created_by",
             "metric": "metrics",
             "param": "params",
             "parameter": "params",
@@ -91,8 +92,8 @@ RUNS = declare(
         },
         spaces={
             "metrics": Numbers(Hop("metric_summary", Link("run")), "the last value of a metric"),
-            "params": _texts("param", "a parameter"),
-            "tags": _texts("tag", "a tag"),
+            "params": _texts(PARAM, "a parameter"),
+            "tags": _TAGS,
         },
         links={
             "experiment": Linked(

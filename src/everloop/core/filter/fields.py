@@ -173,9 +173,14 @@ class InstantField:
         since = self._test(Compare.GE, span.start, always)
         until = self._test(Compare.LT, span.end, always)
         if span.is_empty:  # between two milliseconds: no time is equal to it
-            plain = {How.EQ: NOTHING, How.NE: always, How.LT: before, How.LE: before}
+            plain: dict[How, Filter] = {
+                How.EQ: NOTHING,
+                How.NE: always,
+                How.LT: before,
+                How.LE: before,
+            }
             return plain.get(how, since)
-        whole = {
+        whole: dict[How, Filter] = {
             How.EQ: All((since, until)),
             How.NE: Any((before, behind)),
             How.LT: before,

@@ -111,10 +111,12 @@ class _TextOfKey:
         elif test.how is not How.EQ:
             return found
         size = self.space.head_size
-        if not begin:
+        if not begin and test.how is How.LIKE:
             return found
         if test.how is How.EQ:
-            return All((Compared(self.space.head, Compare.EQ, begin[:size]), found))
+            whole = Compared(self.space.head, Compare.EQ, begin[:size])
+            # A value that fills the head may go on behind it.
+            return whole if len(begin) < size else All((whole, found))
         return All((Compared(self.space.head, Compare.PREFIX, begin[:size]), found))
 
     def _numbers(self, test: Test, scene: Scene) -> Filter:

@@ -203,7 +203,7 @@ def _unknown(vocabulary: Vocabulary, name: Name, wanted: str, scene: Scene) -> E
     plain = [each.rstrip(".") for each in vocabulary.names()]
     close = nearest(wanted, [*plain, *vocabulary.synonyms])
     if close is None:
-        hint = f"A {vocabulary.noun} has {', '.join(vocabulary.names())}."
+        hint = f"A {vocabulary.noun} has: {', '.join(vocabulary.names())}"
     else:
         is_family = f"{vocabulary.synonyms.get(close, close)}." in vocabulary.names()
         rest = [*(name.parts[1:] or (("<name>",) if is_family else ()))]
