@@ -29,6 +29,8 @@ VERB_MODULES = (
     "everloop.track.lifecycle",
     "everloop.registry.lifecycle",
     "everloop.track.points",
+    "everloop.track.inputs",
+    "everloop.track.wholes",
 )
 
 

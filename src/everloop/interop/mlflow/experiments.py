@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import msgspec
 
+from everloop.core.errors import InvalidInput
 from everloop.interop.mlflow.routing import Context, Json, Route
 from everloop.interop.mlflow.words import (
     DEFAULT_EXPERIMENT,
     Pair,
     default_experiment,
     experiment_id,
+    from_view,
     get_experiment,
     to_experiment,
     to_texts,
@@ -23,6 +25,7 @@ from everloop.track.lifecycle import (
     UntagExperiment,
     UpdateExperiment,
 )
+from everloop.track.wholes import MAX_PAGE, FetchExperiments, WholeExperiments
 
 
 class _Ask(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +72,38 @@ class DeleteTag(_Ask, frozen=True, kw_only=True):
 
     experiment_id: str = ""
     key: str = ""
+
+
+class Search(_Ask, frozen=True, kw_only=True):
+    """Body or query of ``experiments/search``."""
+
+    view_type: str = ""
+    filter: str = ""
+    max_results: int = 1_000
+    order_by: tuple[str, ...] = ()
+    page_token: str = ""
+
+
+def search(context: Context, ask: Search) -> Json:
+    """Search experiments."""
+    if not 0 < ask.max_results <= MAX_PAGE:
+        raise InvalidInput(
+            "page.invalid",
+            f"max_results is {ask.max_results}.",
+            hint=f"Ask for 1 to {MAX_PAGE} experiments.",
+        )
+    fetch = FetchExperiments(
+        filter=ask.filter,
+        order=ask.order_by,
+        deleted=from_view(ask.view_type),
+        limit=ask.max_results,
+        after=ask.page_token or None,
+    )
+    found = context.perform("experiment.fetch", fetch, WholeExperiments)
+    answer: Json = {"experiments": [to_experiment(row) for row in found.items]}
+    if found.next is not None:
+        answer["next_page_token"] = found.next
+    return answer
 
 
 def create(context: Context, ask: Create) -> Json:
@@ -131,6 +166,8 @@ def delete_tag(context: Context, ask: DeleteTag) -> Json:
 
 
 ROUTES = (
+    Route("POST", "2.0/mlflow/experiments/search", search),
+    Route("GET", "2.0/mlflow/experiments/search", search),
     Route("POST", "2.0/mlflow/experiments/create", create),
     Route("GET", "2.0/mlflow/experiments/get-by-name", get_by_name),
     Route("GET", "2.0/mlflow/experiments/get", get),

@@ -18,6 +18,8 @@ MAX_METRICS = 1_000
 MAX_TEXTS = 100
 MAX_ENTITIES = 1_000
 MAX_HISTORY = 25_000
+MAX_SAMPLED = 2_500
+MAX_RUNS_IN_BULK = 100
 MAX_TIME_MS = (2**63 - 1) // 1_000
 
 
@@ -76,10 +78,10 @@ def log_batch(context: Context, ask: LogBatch) -> Json:
                 hint="A parameter is set once.",
             )
     tags = {pair.key: pair.value for pair in ask.tags}
-    name = tags.pop(RUN_NAME, None)
+    name = tags.get(RUN_NAME)
     log = LogRun(run=ask.run, metrics=to_series(ask.metrics), params=params, tags=tags, amend=True)
     context.perform("run.log", log, RunLogged)
-    if name is not None:
+    if name:
         context.perform("run.update", UpdateRun(run=ask.run, name=name), RunShown)
     return {}
 
@@ -136,17 +138,52 @@ def get_history(context: Context, ask: History) -> Json:
     )
     found = context.perform("run.points", read, RunPoints)
     points = columns.decode(found.data, most=MAX_HISTORY)
-    answer: Json = {
-        "metrics": [
-            {"key": ask.metric_key, "value": number(value), "timestamp": at // 1_000, "step": step}
-            for step, at, value in zip(
-                points.steps.tolist(), points.times_us.tolist(), points.values.tolist(), strict=True
-            )
-        ]
-    }
+    answer: Json = {"metrics": _to_points(ask.metric_key, points)}
     if found.next is not None:
         answer["next_page_token"] = str(found.next)
     return answer
+
+
+class BulkHistory(msgspec.Struct, frozen=True, kw_only=True):
+    """Query of ``metrics/get-history-bulk-interval``."""
+
+    run_ids: tuple[str, ...] = ()
+    metric_key: str = ""
+    start_step: int | None = None
+    end_step: int | None = None
+    max_results: int = MAX_SAMPLED
+
+
+def get_bulk_history(context: Context, ask: BulkHistory) -> Json:
+    """Return points of a metric in several runs, thinned out so that extremes stay."""
+    if len(ask.run_ids) > MAX_RUNS_IN_BULK:
+        raise LimitExceeded(
+            "run.too_many",
+            f"{len(ask.run_ids)} runs at once are more than {MAX_RUNS_IN_BULK}.",
+            hint="Ask for some of them at a time.",
+        )
+    most = min(max(ask.max_results, 1), MAX_SAMPLED)
+    shown: list[Json] = []
+    for run in ask.run_ids:
+        read = ReadPoints(run=run, key=ask.metric_key)
+        points = columns.decode(context.perform("run.points", read, RunPoints).data)
+        if ask.start_step is not None and ask.end_step is not None:
+            within = (points.steps >= ask.start_step) & (points.steps <= ask.end_step)
+            points = columns.Columns(
+                points.steps[within], points.times_us[within], points.values[within]
+            )
+        if len(points.steps):
+            thinned = columns.downsample(points, most)
+            shown += [{**point, "run_id": run} for point in _to_points(ask.metric_key, thinned)]
+    return {"metrics": shown}
+
+
+def _to_points(key: str, points: columns.Columns) -> list[Json]:
+    steps, times, values = (column.tolist() for column in points)
+    return [
+        {"key": key, "value": number(value), "timestamp": at // 1_000, "step": step}
+        for step, at, value in zip(steps, times, values, strict=True)
+    ]
 
 
 def _offset(token: str) -> int:
@@ -163,4 +200,5 @@ ROUTES = (
     Route("POST", "2.0/mlflow/runs/log-metric", log_metric),
     Route("POST", "2.0/mlflow/runs/log-batch", log_batch),
     Route("GET", "2.0/mlflow/metrics/get-history", get_history),
+    Route("GET", "2.0/mlflow/metrics/get-history-bulk-interval", get_bulk_history),
 )

@@ -15,13 +15,15 @@ from everloop.interop.mlflow.words import (
     experiment_id,
     from_ms,
     from_status,
+    from_view,
     to_info,
     to_run,
     to_texts,
 )
+from everloop.track.inputs import AddInputs, AddOutputs, NamedData, NamedModel, RunExtended
 from everloop.track.lifecycle import RunNamed, RunShown, UntagRun, UpdateRun
-from everloop.track.queries import RunDetails, ShowRun
 from everloop.track.verbs import LogRun, RunLogged, RunStarted, StartRun
+from everloop.track.wholes import MAX_PAGE, FetchRuns, ReadRun, WholeRun, WholeRuns
 
 
 class _Ask(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,13 +86,15 @@ def create(context: Context, ask: Create) -> Json:
     if ask.user_id:
         tags.setdefault(USER, ask.user_id)
     parent = tags.get(PARENT)
+    run = context.new_id()
+    name = ask.run_name or named or f"run-{run[-8:]}"
     started = StartRun(
-        run=context.new_id(),
+        run=run,
         experiment_id=experiment_id(context, ask.experiment_id),
-        name=ask.run_name or named,
+        name=name,
         started_at=from_ms(ask.start_time) if ask.start_time else None,
         parent=parent if parent and is_id(parent) else None,
-        tags=tags,
+        tags=tags | {RUN_NAME: name},
     )
     made = context.perform("run.start", started, RunStarted)
     return {"run": show(context, made.run)}
@@ -98,8 +102,7 @@ def create(context: Context, ask: Create) -> Json:
 
 def show(context: Context, run: str) -> Json:
     """Return a run as MLflow shows it."""
-    details = context.perform("run.show", ShowRun(run=run), RunDetails)
-    return to_run(details.run, details.metrics)
+    return to_run(context.perform("run.whole", ReadRun(run=run), WholeRun))
 
 
 def get(context: Context, ask: ById) -> Json:
@@ -112,6 +115,7 @@ def update(context: Context, ask: Update) -> Json:
     changed = UpdateRun(
         run=ask.run,
         name=ask.run_name or None,
+        tags={RUN_NAME: ask.run_name} if ask.run_name else {},
         status=from_status(ask.status) if ask.status else None,
         ended_at=None if ask.end_time is None else from_ms(ask.end_time),
     )
@@ -134,9 +138,7 @@ def set_tag(context: Context, ask: SetText) -> Json:
 
 def set_tags(context: Context, run: str, tags: dict[str, str]) -> None:
     """Set tags of a run."""
-    name = tags.get(RUN_NAME)
-    rest = {key: value for key, value in tags.items() if key != RUN_NAME}
-    changed = UpdateRun(run=run, name=name, tags=rest)
+    changed = UpdateRun(run=run, name=tags.get(RUN_NAME) or None, tags=tags)
     context.perform("run.update", changed, RunShown)
 
 
@@ -158,10 +160,111 @@ def restore(context: Context, ask: ById) -> Json:
     return {}
 
 
+class Search(_Ask, frozen=True, kw_only=True):
+    """Body of ``runs/search``."""
+
+    experiment_ids: tuple[str, ...] = ()
+    filter: str = ""
+    run_view_type: str = ""
+    max_results: int = 1_000
+    order_by: tuple[str, ...] = ()
+    page_token: str = ""
+
+
+def search(context: Context, ask: Search) -> Json:
+    """Search runs; the page token is a keyset cursor, which later runs do not shift."""
+    if not 0 < ask.max_results <= MAX_PAGE:
+        raise InvalidInput(
+            "page.invalid",
+            f"max_results is {ask.max_results}.",
+            hint=f"Ask for 1 to {MAX_PAGE} runs.",
+        )
+    fetch = FetchRuns(
+        experiments=tuple(experiment_id(context, text) for text in ask.experiment_ids),
+        filter=ask.filter,
+        order=ask.order_by,
+        deleted=from_view(ask.run_view_type),
+        limit=ask.max_results,
+        after=ask.page_token or None,
+    )
+    found = context.perform("run.fetch", fetch, WholeRuns)
+    answer: Json = {"runs": [to_run(whole) for whole in found.items]}
+    if found.next is not None:
+        answer["next_page_token"] = found.next
+    return answer
+
+
+class Dataset(_Ask, frozen=True, kw_only=True):
+    """Data as MLflow names it."""
+
+    name: str = ""
+    digest: str = ""
+    source_type: str = ""
+    source: str = ""
+    schema: str | None = None
+    profile: str | None = None
+
+
+class DatasetInput(_Ask, frozen=True, kw_only=True):
+    """Data that a run read, with tags such as its role."""
+
+    dataset: Dataset
+    tags: tuple[Pair, ...] = ()
+
+
+class Model(_Ask, frozen=True, kw_only=True):
+    """A logged model that a run read or made."""
+
+    model_id: str = ""
+    step: int = 0
+
+
+class LogInputs(ById, frozen=True, kw_only=True):
+    """Body of ``runs/log-inputs``."""
+
+    datasets: tuple[DatasetInput, ...] = ()
+    models: tuple[Model, ...] = ()
+
+
+class LogOutputs(ById, frozen=True, kw_only=True):
+    """Body of ``runs/outputs``."""
+
+    models: tuple[Model, ...] = ()
+
+
+def log_inputs(context: Context, ask: LogInputs) -> Json:
+    """Write down which data and models a run read."""
+    data = tuple(
+        NamedData(
+            name=item.dataset.name,
+            digest=item.dataset.digest,
+            source_type=item.dataset.source_type,
+            source=item.dataset.source,
+            schema=item.dataset.schema,
+            profile=item.dataset.profile,
+            tags=to_texts(item.tags),
+        )
+        for item in ask.datasets
+    )
+    models = tuple(NamedModel(model=model.model_id) for model in ask.models)
+    context.perform("run.add_inputs", AddInputs(run=ask.run, data=data, models=models), RunExtended)
+    return {}
+
+
+def log_outputs(context: Context, ask: LogOutputs) -> Json:
+    """Write down which models a run made."""
+    models = tuple(NamedModel(model=model.model_id, step=model.step) for model in ask.models)
+    context.perform("run.add_outputs", AddOutputs(run=ask.run, models=models), RunExtended)
+    return {}
+
+
 ROUTES = (
     Route("POST", "2.0/mlflow/runs/create", create),
     Route("GET", "2.0/mlflow/runs/get", get),
     Route("POST", "2.0/mlflow/runs/update", update),
+    Route("POST", "2.0/mlflow/runs/search", search),
+    Route("POST", "2.0/mlflow/runs/log-inputs", log_inputs),
+    Route("POST", "2.0/mlflow/runs/outputs", log_outputs),
     Route("POST", "2.0/mlflow/runs/log-parameter", log_parameter),
     Route("POST", "2.0/mlflow/runs/set-tag", set_tag),
     Route("POST", "2.0/mlflow/runs/delete-tag", delete_tag),

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import msgspec
 
 from everloop.core.clock import Instant
-from everloop.core.errors import InvalidInput
+from everloop.core.errors import Conflict, InvalidInput, NotFound
 from everloop.interop.mlflow.reading import number
 from everloop.interop.mlflow.routing import Context, Json
+from everloop.track.inputs import MADE, READ, RunInput
 from everloop.track.lifecycle import CreateExperiment, ExperimentShown, ShowExperiment
 from everloop.track.model import Experiment, MetricSummary, Run, RunStatus
+from everloop.track.search import Deleted
+from everloop.track.wholes import WholeRun
 
 RUN_NAME = "mlflow.runName"
 USER = "mlflow.user"
@@ -72,6 +74,16 @@ def from_ms(milliseconds: int) -> Instant:
             f"{milliseconds} milliseconds since 1970 are no time.",
             hint="Send milliseconds, not micro- or nanoseconds.",
         ) from error
+
+
+def from_view(text: str) -> Deleted:
+    """Read which runs or experiments a client wants to see; those in use by default."""
+    return {
+        "DELETED_ONLY": Deleted.DELETED,
+        "2": Deleted.DELETED,
+        "ALL": Deleted.ALL,
+        "3": Deleted.ALL,
+    }.get(text, Deleted.ACTIVE)
 
 
 def from_status(text: str) -> RunStatus:
@@ -136,19 +148,44 @@ def to_metric(summary: MetricSummary) -> Json:
     }
 
 
-def to_run(run: Run, metrics: Any, inputs: Json | None = None, outputs: Json | None = None) -> Json:
+def to_run(whole: WholeRun) -> Json:
     """Return a run as MLflow shows it, with the last point of each metric."""
-    tags = {RUN_NAME: run.name} | run.tags
+    run = whole.run
     return {
         "info": to_info(run),
         "data": {
-            "metrics": [to_metric(summary) for summary in metrics],
+            "metrics": [to_metric(summary) for summary in whole.metrics],
             "params": pairs_of(run.params),
-            "tags": pairs_of(tags),
+            "tags": pairs_of({**run.tags, RUN_NAME: run.name}),
         },
-        "inputs": inputs or {},
-        "outputs": outputs or {},
+        "inputs": {
+            "dataset_inputs": [_to_dataset(data) for data in whole.inputs],
+            "model_inputs": [
+                {"model_id": model.model} for model in whole.models if model.role == READ
+            ],
+        },
+        "outputs": {
+            "model_outputs": [
+                {"model_id": model.model, "step": model.step}
+                for model in whole.models
+                if model.role == MADE
+            ]
+        },
     }
+
+
+def _to_dataset(data: RunInput) -> Json:
+    shown: Json = {
+        "name": data.name,
+        "digest": data.digest,
+        "source_type": data.source_type,
+        "source": data.source,
+    }
+    if data.schema is not None:
+        shown["schema"] = data.schema
+    if data.profile is not None:
+        shown["profile"] = data.profile
+    return {"tags": pairs_of(data.tags), "dataset": shown}
 
 
 def get_experiment(context: Context, text: str) -> Experiment:
@@ -165,8 +202,6 @@ def get_experiment(context: Context, text: str) -> Experiment:
 
 def default_experiment(context: Context) -> Experiment:
     """Return the project's experiment Default, making it on first use."""
-    from everloop.core.errors import Conflict, NotFound
-
     by_name = ShowExperiment(name=DEFAULT_EXPERIMENT)
     try:
         return context.perform("experiment.show", by_name, ExperimentShown).experiment

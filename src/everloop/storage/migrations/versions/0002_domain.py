@@ -688,6 +688,37 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
         )
 
     op.create_table(
+        "run_input",
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("project", TEXT, nullable=False),
+        sa.Column("run", TEXT, nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("digest", TEXT, nullable=False),
+        sa.Column("source_type", TEXT, nullable=False),
+        sa.Column("source", TEXT, nullable=False),
+        sa.Column("schema", TEXT, nullable=True),
+        sa.Column("profile", TEXT, nullable=True),
+        sa.Column("tags", TEXT, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_run_input"),
+        sa.UniqueConstraint("run", "name", "digest", name="uq_run_input_run_name_digest"),
+    )
+    op.create_table(
+        "run_model",
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("project", TEXT, nullable=False),
+        sa.Column("run", TEXT, nullable=False),
+        sa.Column("role", TEXT, nullable=False),
+        sa.Column("model", TEXT, nullable=False),
+        sa.Column("step", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_run_model"),
+        sa.UniqueConstraint("run", "role", "model", name="uq_run_model_run_role_model"),
+    )
+    with op.batch_alter_table("run_model", schema=None) as batch_op:
+        batch_op.create_index("ix_run_model_model", ["model"], unique=False)
+
+    op.create_table(
         "saved_view",
         sa.Column("id", TEXT, nullable=False),
         sa.Column("revision", sa.BigInteger(), nullable=False),
