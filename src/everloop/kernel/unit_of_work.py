@@ -22,6 +22,7 @@ from everloop.kernel.ledger.log import Change
 from everloop.kernel.lineage import Edge
 from everloop.kernel.safe_load import LoadPolicy
 
+EDGES_A_QUERY = 500
 S = TypeVar("S", bound=msgspec.Struct)
 _NAMES_BYTES = CONTENT.encode()
 
@@ -278,21 +279,26 @@ class Work(View):
         if kind.covered:
             self.changes.append(Change(kind=kind.name, key=row.id, op="delete", digest=None))
 
-    def link(self, source: str, relation: str, target: str) -> None:
-        """State that ``source`` came from ``target``; repeating it changes nothing."""
-        key = where(source=source, relation=relation, target=target)
-        if self.tx.select(Edge, *key, limit=1):
-            return
-        self.insert(
-            Edge(
-                id=self.new_id(),
-                project=self.project,
-                source=source,
-                relation=relation,
-                target=target,
-                at=self.now,
-            )
-        )
+    def link(self, source: str, relation: str, *targets: str) -> None:
+        """State that ``source`` came from each target; repeating it changes nothing."""
+        wanted = tuple(dict.fromkeys(targets))
+        known: set[str] = set()
+        for first in range(0, len(wanted), EDGES_A_QUERY):
+            group = Condition("target", Compare.IN, wanted[first : first + EDGES_A_QUERY])
+            ends = where(source=source, relation=relation)
+            known |= {edge.target for edge in self.tx.select(Edge, *ends, group)}
+        for target in wanted:
+            if target not in known:
+                self.insert(
+                    Edge(
+                        id=self.new_id(),
+                        project=self.project,
+                        source=source,
+                        relation=relation,
+                        target=target,
+                        at=self.now,
+                    )
+                )
 
     def touch(self, *refs: str) -> None:
         """Name things this call is about; the first one is the entry's resource."""

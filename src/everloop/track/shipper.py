@@ -48,6 +48,8 @@ from everloop.track.verbs import (
 
 BATCH_POINTS: Final = 50_000
 BATCH_FRAMES: Final = 5_000
+SMALL_FILE_BYTES: Final = 64 * 1024
+FILES_AT_ONCE: Final = 1_000
 MOST_MISSES: Final = 3
 SHIP_EVERY_S: Final = 1.0
 MAX_BACKOFF_S: Final = 30.0
@@ -206,9 +208,7 @@ class Shipment:
 
     def _send(self, batch: Batch) -> None:
         assert self._run is not None
-        for kept in batch.files:
-            if self._performer.blobs.size(parse_digest(kept.digest)) is None:
-                self._performer.blobs.put_file(self._spool.kept_file(kept.digest))
+        self._send_files(batch.files)
         ask = LogRun(
             run=self._run,
             metrics=tuple(_to_series(key, parts) for key, parts in batch.metrics.items()),
@@ -237,6 +237,21 @@ class Shipment:
             )
         if batch.ended is not None and answer.offset >= batch.end:
             self.ended = batch.ended.status
+
+    def _send_files(self, files: Sequence[Kept]) -> None:
+        blobs = self._performer.blobs
+        small = {kept.digest: kept for kept in files if kept.size_bytes <= SMALL_FILE_BYTES}
+        waiting: list[bytes] = []
+        for digest in small:
+            waiting.append(self._spool.kept_file(digest).read_bytes())
+            if len(waiting) == FILES_AT_ONCE:
+                blobs.put_many(waiting)
+                waiting = []
+        if waiting:
+            blobs.put_many(waiting)
+        for digest in dict.fromkeys(kept.digest for kept in files):
+            if digest not in small and blobs.size(parse_digest(digest)) is None:
+                blobs.put_file(self._spool.kept_file(digest))
 
     def _keep(self, surroundings: Surroundings | None) -> str | None:
         if surroundings is None:

@@ -6,6 +6,7 @@ a spool says which bytes of it it carries, and what has already arrived is not s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
@@ -14,15 +15,16 @@ from everloop.core.clock import Instant
 from everloop.core.digest import Digest, parse_digest
 from everloop.core.errors import Conflict, InvalidInput, NotFound
 from everloop.core.ids import Id, is_id
-from everloop.core.ports import where
+from everloop.core.ports import Compare, Condition, where
 from everloop.kernel.nodes import require_node
-from everloop.kernel.unit_of_work import Desk, Work
+from everloop.kernel.unit_of_work import Desk, View, Work
 from everloop.kernel.verbs import Payload, verb
 from everloop.track import columns, limits
 from everloop.track.fields import insert_run, replace_run
 from everloop.track.model import ArtifactEntry, Experiment, Run, RunCursor, RunStatus
 from everloop.track.series import PreparedSeries, add_series, prepare_series
 
+ROWS_AT_ONCE = 500
 Texts = dict[str, str]
 Commit = Annotated[str, msgspec.Meta(max_length=64)]
 
@@ -314,8 +316,8 @@ def log_run(ask: LogRun, work: Work, prepared: tuple[PreparedSeries, ...]) -> Ru
         )
     points = add_series(work, run, prepared)
     _change_run(work, run, ask)
-    for artifact in ask.artifacts:
-        _add_artifact(work, run, artifact)
+    if ask.artifacts:
+        _add_artifacts(work, run, ask.artifacts)
     for version in ask.reads:
         work.link(f"run:{run.id}", "read", require_node(work, "dataset_version", version))
     return RunLogged(run=run.id, points=points, offset=offset)
@@ -370,23 +372,34 @@ def _change_run(work: Work, run: Run, ask: LogRun) -> None:
         replace_run(work, run, changed)
 
 
-def _add_artifact(work: Work, run: Run, artifact: ArtifactFile) -> None:
-    found = work.first(ArtifactEntry, *where(run=run.id, path=artifact.path))
-    digest = Digest(artifact.digest)
-    if found is None:
-        work.insert(
-            ArtifactEntry(
-                id=work.new_id(),
-                project=work.project,
-                run=run.id,
-                path=artifact.path,
-                digest=digest,
-                size_bytes=artifact.size_bytes,
+def _add_artifacts(work: Work, run: Run, artifacts: Sequence[ArtifactFile]) -> None:
+    latest = {artifact.path: artifact for artifact in artifacts}
+    known = _entries(work, run, tuple(latest))
+    for path, artifact in latest.items():
+        found, digest = known.get(path), Digest(artifact.digest)
+        if found is None:
+            work.insert(
+                ArtifactEntry(
+                    id=work.new_id(),
+                    project=work.project,
+                    run=run.id,
+                    path=path,
+                    digest=digest,
+                    size_bytes=artifact.size_bytes,
+                )
             )
-        )
-    elif found.digest != digest:
-        work.replace(msgspec.structs.replace(found, digest=digest, size_bytes=artifact.size_bytes))
-    work.link(f"run:{run.id}", "wrote", f"blob:{digest}")
+        elif found.digest != digest:
+            size = artifact.size_bytes
+            work.replace(msgspec.structs.replace(found, digest=digest, size_bytes=size))
+    work.link(f"run:{run.id}", "wrote", *(f"blob:{artifact.digest}" for artifact in artifacts))
+
+
+def _entries(view: View, run: Run, paths: tuple[str, ...]) -> dict[str, ArtifactEntry]:
+    found: dict[str, ArtifactEntry] = {}
+    for first in range(0, len(paths), ROWS_AT_ONCE):
+        group = Condition("path", Compare.IN, paths[first : first + ROWS_AT_ONCE])
+        found |= {row.path: row for row in view.select(ArtifactEntry, *where(run=run.id), group)}
+    return found
 
 
 @verb("run.finish", permission="run:write")
