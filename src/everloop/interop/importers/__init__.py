@@ -1,0 +1,1 @@
+"""Brings in what other systems recorded: runs with their history, files and models."""

@@ -1,0 +1,26 @@
+"""Opens an MLflow tracking address: a database, a server, or a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from everloop.core.errors import InvalidInput
+from everloop.interop.importers.source import Source
+
+
+def open_mlflow(uri: str, artifacts: Path | None = None) -> Source:
+    """Return the source behind an address as MLflow writes it.
+
+    Raises:
+        InvalidInput: ``import.source_invalid``.
+        Unavailable: ``import.source_unavailable``.
+    """
+    if uri.startswith(("sqlite:", "postgresql:", "postgresql+", "postgres:")):
+        from everloop.interop.importers.mlflow_sql import MlflowDatabase
+
+        return MlflowDatabase(uri, artifacts)
+    raise InvalidInput(
+        "import.source_invalid",
+        f"{uri[:200]!r} is no address of MLflow that can be read.",
+        hint="Give sqlite:///file, postgresql://..., http://..., or the path of an mlruns folder.",
+    )
