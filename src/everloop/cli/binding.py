@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from inspect import getdoc
@@ -18,6 +18,7 @@ import click
 import msgspec
 
 from everloop.cli import output
+from everloop.cli.completing import completer
 from everloop.cli.session import Session
 from everloop.core.errors import InvalidInput
 
@@ -36,6 +37,7 @@ class Bound:
         rows: Field of the answer that holds the items.
         deployments: Fields that take a deployment's id on the wire and its name here.
         hidden: Fields that are not offered.
+        fixed: Fields that always have one value here, and are not offered.
         confirm: Question to ask before performing, unless --yes; None for harmless verbs.
         show: Prints the answer for people; by its fields when None.
         exit_code: Gives the exit code for an answer, where the answer itself can be a no.
@@ -47,6 +49,7 @@ class Bound:
     rows: str = "items"
     deployments: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
+    fixed: Mapping[str, object] = field(default_factory=dict)
     confirm: str | None = None
     show: Show | None = None
     exit_code: Callable[[Any], int] | None = None
@@ -105,7 +108,7 @@ def _perform(session: Session, bound: Bound, given: dict[str, Any]) -> int:
     for name in bound.deployments:
         if given.get(name) is not None:
             given[name] = deployment_id(session, str(given[name]))
-    ask = to_ask(bound.verb, given)
+    ask = to_ask(bound.verb, {**given, **bound.fixed})
     answer = session.perform(bound.verb, ask, verb.answer, reason=reason)
     if as_json:
         output.write_json(answer)
@@ -199,7 +202,7 @@ def _parameters(bound: Bound) -> list[click.Parameter]:
     texts = field_help(verb.ask)
     made: dict[str, click.Parameter] = {}
     for item in info.fields:
-        if item.name in bound.hidden:
+        if item.name in bound.hidden or item.name in bound.fixed:
             continue
         kind = _click_type(item.type)
         if kind is None:
@@ -228,6 +231,7 @@ def _parameter(item: Any, kind: _Kind, bound: Bound, text: str) -> click.Paramet
         required=item.required,
         multiple=kind.many,
         help=(text + shown).strip(),
+        shell_complete=completer(bound.verb, item.name),
     )
 
 

@@ -89,12 +89,21 @@ GROUP = VerbGroup(
         help="Datasets: named data, in versions that never change.",
         bound={
             "list": Bound(
-                "data.list", columns=("name", "versions", "rows", "bytes=size_bytes", "updated_at")
+                "data.search",
+                columns=("name", "versions", "rows", "bytes=size_bytes", "updated_at"),
             ),
             "versions": Bound(
-                "data.versions",
+                "dataset.search",
                 arguments=("name",),
-                columns=("number", "rows", "bytes=size_bytes", "created_at", "message", "root"),
+                columns=(
+                    "name",
+                    "number",
+                    "rows",
+                    "bytes=size_bytes",
+                    "created_at",
+                    "message",
+                    "root",
+                ),
             ),
             "show": Bound("data.show", arguments=("ref",)),
             "profile": Bound("data.profile", arguments=("ref",), show=_show_profile),

@@ -6,9 +6,10 @@ import os
 import sys
 import tempfile
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 
-from everloop.cli.text import clean
+from everloop.cli.text import clean, clean_line
 from everloop.core import errors
 from everloop.core.errors import EverloopError, NotFound
 
@@ -37,7 +38,7 @@ def exit_code(error: EverloopError) -> int:
 
 def report(error: EverloopError) -> int:
     """Print an error with its hint; return the exit code."""
-    say(error.message, error.hint)
+    say(error.message, error.hint, excerpt=_excerpt(error))
     if os.environ.get(DEBUG_VARIABLE):
         traceback.print_exception(error)
     return exit_code(error)
@@ -85,9 +86,17 @@ def _line_of(error: Exception, folder: Path | None) -> str:
     return f" at {Path(frames[-1].filename).relative_to(folder)}, line {frames[-1].lineno}"
 
 
-def say(message: str, hint: str) -> None:
+def _excerpt(error: EverloopError) -> tuple[str, ...]:
+    """Return the lines that show where in a text the mistake is, if the error says it."""
+    lines = (error.context.get("excerpt"), error.context.get("caret"))
+    return tuple(line for line in lines if isinstance(line, str))
+
+
+def say(message: str, hint: str, *, excerpt: Iterable[str] = ()) -> None:
     """Print a refusal on the standard error stream."""
     sys.stderr.write(f"error: {clean(message)}\n")
+    for line in excerpt:
+        sys.stderr.write(f"  {clean_line(line)}\n")
     if hint:
         sys.stderr.write(f"hint: {clean(hint)}\n")
 

@@ -238,12 +238,21 @@ GROUP = VerbGroup(
         help="Models: immutable versions, and the aliases that point at them.",
         bound={
             "list": Bound(
-                "model.list", columns=("name", "versions", "latest", "production", "created_at")
+                "model.search", columns=("name", "versions", "latest", "production", "created_at")
             ),
             "versions": Bound(
-                "model.versions",
+                "version.search",
                 arguments=("name",),
-                columns=("version", "number", "format", "created_at", "bump", "id"),
+                columns=(
+                    "name=version.name",
+                    "version=version.version",
+                    "number=version.number",
+                    "aliases",
+                    "format=version.format",
+                    "created_at=version.created_at",
+                    "bump=version.bump",
+                    "id=version.id",
+                ),
             ),
             "show": Bound("model.show", arguments=("ref",), show=_show_model),
             "alias": Bound("model.alias", arguments=("model", "alias", "version")),

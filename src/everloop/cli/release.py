@@ -72,7 +72,7 @@ GROUP = VerbGroup(
                 show=_show_release,
             ),
             "list": Bound(
-                "release.list",
+                "release.search",
                 columns=(
                     "started=release.started_at", "deployment", "candidate", "champion",
                     "state=release.state", "share=release.share", "why=release.why",
@@ -91,7 +91,7 @@ GROUP = VerbGroup(
                 "deployment.create", arguments=("name", "model"), show=_show_deployment
             ),
             "deployments": Bound(
-                "deployment.list",
+                "deployment.search",
                 columns=(
                     "name=deployment.name", "model", "champion", "previous", "live=live.state",
                     "epoch=deployment.epoch",

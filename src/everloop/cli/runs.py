@@ -77,7 +77,8 @@ GROUP = VerbGroup(
         help="Runs: executions that log parameters, metrics and artifacts.",
         bound={
             "list": Bound(
-                "run.list",
+                "run.search",
+                fixed={"fields": ("metrics",)},
                 columns=(
                     "id", "name", "experiment", "pipeline", "status", "started_at", "seconds",
                     "metrics",
@@ -97,7 +98,7 @@ GROUP = VerbGroup(
                 "pipeline.list",
                 columns=("pipeline", "status", "steps", "hits", "started_at", "run", "error"),
             ),
-            "experiments": Bound("experiment.list", columns=("name", "runs", "created_at")),
+            "experiments": Bound("experiment.search", columns=("name", "id", "created_at", "tags")),
         },
         written={"compare": compare},
     ),

@@ -83,7 +83,7 @@ class ProfileAnswer(Struct, frozen=True, kw_only=True):
 def list_datasets(ask: ListDatasets, view: View) -> DatasetList:
     """List the datasets of the project, oldest first."""
     page, more = view.page(Dataset, limit=ask.limit, after=ask.after)
-    return DatasetList(items=tuple(_summary(view, dataset) for dataset in page), next=more)
+    return DatasetList(items=tuple(summarise(view, dataset) for dataset in page), next=more)
 
 
 @query("data.versions", permission="data:read")
@@ -187,7 +187,8 @@ def resolve_dataset(view: View, text: str) -> DatasetVersion:
     return found
 
 
-def _summary(view: View, dataset: Dataset) -> DatasetSummary:
+def summarise(view: View, dataset: Dataset) -> DatasetSummary:
+    """Return a dataset in short."""
     latest = latest_version(view, dataset.id)
     return DatasetSummary(
         id=dataset.id,

@@ -16,7 +16,7 @@ from everloop.core.ports import Compare, where
 from everloop.core.refs import parse_ref
 from everloop.core.search import All, Filter, Link, Order, Test
 from everloop.data.model import Dataset, DatasetVersion
-from everloop.data.queries import get_dataset
+from everloop.data.queries import DatasetList, get_dataset, summarise
 from everloop.kernel.searching import Search, search_rows
 from everloop.kernel.unit_of_work import View
 from everloop.kernel.verbs import query
@@ -100,6 +100,31 @@ DATASETS = declare(
 )
 
 
+NAMES = declare(
+    Vocabulary(
+        noun="data",
+        kind="dataset",
+        fields={
+            "id": TextField("id", "its id"),
+            "name": TextField("name", "its name"),
+            "created_at": InstantField("created_at", "when its first version was committed"),
+        },
+        links={
+            "version": Linked(
+                "dataset",
+                (Route((Hop("dataset_version", Link("dataset")),)),),
+                "one of its versions",
+            )
+        },
+        order=(Order("created_at"), Order("id")),
+    )
+)
+
+
+class SearchData(Search, frozen=True, kw_only=True):
+    """What ``data.search`` takes; the oldest datasets come first when nothing else is asked."""
+
+
 class SearchDatasets(Search, frozen=True, kw_only=True):
     """What ``dataset.search`` takes; the newest versions come first when nothing else is asked.
 
@@ -115,6 +140,17 @@ class FoundDatasets(msgspec.Struct, frozen=True, kw_only=True):
 
     items: tuple[DatasetVersion, ...]
     next: str | None
+
+
+@query("data.search", permission="data:read")
+def find_data(ask: SearchData, view: View) -> DatasetList:
+    """Find datasets by filter and order, a page at a time; their versions by ``dataset.search``.
+
+    Raises:
+        InvalidInput: ``filter.invalid`` or ``order.invalid``, with the position.
+    """
+    page = search_rows(view, Dataset, NAMES, ask)
+    return DatasetList(items=tuple(summarise(view, row) for row in page.rows), next=page.next)
 
 
 @query("dataset.search", permission="data:read")

@@ -16,6 +16,8 @@ from everloop.core.search import All, Filter, Page
 from everloop.kernel.unit_of_work import View
 
 LONGEST_CURSOR = 4_000
+LENIENT_LONGEST = 200_000
+"""How long a filter of another system's client may be: those write long lists of ids."""
 FilterText = Annotated[str, Meta(max_length=LONGEST)]
 CursorText = Annotated[str, Meta(max_length=LONGEST_CURSOR)]
 PageLimit = Annotated[int, Meta(ge=1, le=1_000)]

@@ -6,7 +6,7 @@ that names aliases reads the moves of the project and asks for the versions they
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated
 
 import msgspec
@@ -19,16 +19,23 @@ from everloop.core.filter.tree import Text
 from everloop.core.filter.vocabulary import Linked, Vocabulary, declare
 from everloop.core.ids import Id, is_id
 from everloop.core.ports import Compare, where
-from everloop.core.records import declared_kinds
 from everloop.core.refs import parse_ref
-from everloop.core.search import All, Any, Filter, Link, Not, Order, Test
-from everloop.kernel.searching import Search, search_rows
+from everloop.core.search import All, Any, Filter, Link, Not, Order, Page, Test
+from everloop.kernel.searching import (
+    LENIENT_LONGEST,
+    Search,
+    scene_of,
+    search_rows,
+    search_text,
+)
 from everloop.kernel.unit_of_work import View
 from everloop.kernel.verbs import query
-from everloop.registry.model import AliasMove, Model, ModelVersion
-from everloop.registry.queries import ModelSummary, get_model, summarise
+from everloop.registry.model import AliasMove, Model, ModelVersion, VersionNotes
+from everloop.registry.queries import ModelList, Which, get_model, summarise
 
 _HIGHEST_DIGITS = 18
+# MLflow's clients ask in every search for what is no prompt, and mark prompts only.
+_NO_PROMPT = {"mlflow.prompt.is_prompt": "false"}
 
 
 def pointed(reader: Reader) -> list[AliasMove]:
@@ -61,17 +68,7 @@ def _tags_of_models(scene: Scene) -> Mapping[str, Mapping[str, str]]:
 
 
 def _tags_of_versions(scene: Scene) -> Mapping[str, Mapping[str, str]]:
-    notes = declared_kinds().get("version_notes")
-    if notes is None:
-        return {}
-    return {row.version: row.tags for row in scene.reader.select(notes.type) if row.tags}  # type: ignore[attr-defined]
-
-
-def version_in_use() -> Filter:
-    """Return the test that leaves the versions in the trash out."""
-    if "version_notes" not in declared_kinds():
-        return All()
-    return Not(_NOTES.wrap(Test("deleted_at", Compare.NE, None)))
+    return {row.version: row.tags for row in scene.reader.select(VersionNotes) if row.tags}
 
 
 def _refer_model(scene: Scene, value: Text) -> Filter:
@@ -130,9 +127,11 @@ VERSIONS = declare(
             "created_by": TextField("created_by", "the id of the actor who registered it"),
             "run": TextField("run", "the id of the run that trained it", nullable=True),
             "source": TextField("source", "where another system says that it came from"),
-            "stage": Through((_NOTES,), TextField("stage", "MLflow's stage of it")),
+            "stage": Through((_NOTES,), TextField("stage", "MLflow's stage of it"), is_single=True),
             "description": Through((_NOTES,), TextField("description", "what is said of it")),
-            "updated_at": Through((_NOTES,), InstantField("updated_at", "when it last changed")),
+            "updated_at": Through(
+                (_NOTES,), InstantField("updated_at", "when it last changed"), is_single=True
+            ),
         },
         synonyms={
             "version_number": "number",
@@ -144,22 +143,29 @@ VERSIONS = declare(
             "current_stage": "stage",
             "tag": "tags",
         },
-        spaces={"tags": LookedTexts(_tags_of_versions, "a tag")},
+        spaces={"tags": LookedTexts(_tags_of_versions, "a tag", absent=_NO_PROMPT)},
         links={
             "run": Linked(
-                "run", (Route((Hop("run", Link("id", "run")),)),), "the run that trained it"
+                "run",
+                (Route((Hop("run", Link("id", "run")),)),),
+                "the run that trained it",
+                is_single=True,
             ),
             "dataset": Linked(
                 "dataset",
                 (Route((Hop("dataset_version", Link("id", "dataset_version")),)),),
                 "the data that it was trained on",
+                is_single=True,
             ),
             "holdout": Linked(
                 "dataset",
                 (Route((Hop("dataset_version", Link("id", "holdout")),)),),
                 "the data that was kept from its training",
+                is_single=True,
             ),
-            "model": Linked("model", (_OWN_MODEL,), "the model that it is a version of"),
+            "model": Linked(
+                "model", (_OWN_MODEL,), "the model that it is a version of", is_single=True
+            ),
             "deployment": Linked(
                 "deployment",
                 (Route((Hop("deployment", Link("champion")),)),),
@@ -195,7 +201,7 @@ MODELS = declare(
             "aliases": "alias",
             "tag": "tags",
         },
-        spaces={"tags": LookedTexts(_tags_of_models, "a tag")},
+        spaces={"tags": LookedTexts(_tags_of_models, "a tag", absent=_NO_PROMPT)},
         links={
             "version": Linked(
                 "version", (Route((Hop("model_version", Link("model")),)),), "one of its versions"
@@ -213,14 +219,13 @@ MODELS = declare(
 
 
 class SearchModels(Search, frozen=True, kw_only=True):
-    """What ``model.search`` takes; the oldest models come first when nothing else is asked."""
+    """What ``model.search`` takes; the oldest models come first when nothing else is asked.
 
+    Attributes:
+        deleted: Those in use (``active``), in the trash (``deleted``), or ``all``.
+    """
 
-class FoundModels(msgspec.Struct, frozen=True, kw_only=True):
-    """One page of models; ``next`` is the cursor of the page after it."""
-
-    items: tuple[ModelSummary, ...]
-    next: str | None
+    deleted: Which = "active"
 
 
 class SearchVersions(Search, frozen=True, kw_only=True):
@@ -228,9 +233,11 @@ class SearchVersions(Search, frozen=True, kw_only=True):
 
     Attributes:
         name: The model whose versions to look at; those of all models when left out.
+        deleted: Those in use (``active``), in the trash (``deleted``), or ``all``.
     """
 
     name: Annotated[str, msgspec.Meta(max_length=300)] | None = None
+    deleted: Which = "active"
 
 
 class FoundVersion(msgspec.Struct, frozen=True, kw_only=True):
@@ -248,33 +255,31 @@ class FoundVersions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @query("model.search", permission="model:read")
-def find_models(ask: SearchModels, view: View) -> FoundModels:
-    """Find models by filter and order, a page at a time; not those in the trash.
+def find_models(ask: SearchModels, view: View) -> ModelList:
+    """Find models by filter and order, a page at a time.
 
     Raises:
         InvalidInput: ``filter.invalid`` or ``order.invalid``, with the position.
     """
-    page = search_rows(view, Model, MODELS, ask, Test("deleted_at", Compare.EQ, None))
-    return FoundModels(items=tuple(summarise(view, row) for row in page.rows), next=page.next)
+    page = search_rows(view, Model, MODELS, ask, *_state(ask.deleted))
+    return ModelList(items=tuple(summarise(view, row) for row in page.rows), next=page.next)
 
 
 @query("version.search", permission="model:read")
 def find_versions(ask: SearchVersions, view: View) -> FoundVersions:
-    """Find model versions by filter and order, a page at a time; not those in the trash.
+    """Find model versions by filter and order, a page at a time.
 
     Raises:
         NotFound: ``model.not_found``.
         InvalidInput: ``filter.invalid`` or ``order.invalid``, with the position.
     """
-    also: list[Filter] = [version_in_use()]
+    also = list(_versions_in(ask.deleted))
     if ask.name is not None:
-        model = get_model(view, parse_ref(ask.name, kind="model").name)
+        name = parse_ref(ask.name, kind="model").name
+        model = get_model(view, name, trashed=ask.deleted != "active")
         also.append(Test("model", Compare.EQ, model.id))
     page = search_rows(view, ModelVersion, VERSIONS, ask, *also)
-    aliases: dict[Id, list[str]] = {}
-    for move in pointed(view) if page.rows else ():
-        assert move.version is not None
-        aliases.setdefault(move.version, []).append(move.alias)
+    aliases = _aliases_of_versions(scene_of(view)) if page.rows else {}
     return FoundVersions(
         items=tuple(
             FoundVersion(version=row, aliases=tuple(sorted(aliases.get(row.id, ()))))
@@ -282,3 +287,58 @@ def find_versions(ask: SearchVersions, view: View) -> FoundVersions:
         ),
         next=page.next,
     )
+
+
+def search_models(
+    view: View, filter_text: str, order: Sequence[str], *, limit: int, after: str | None = None
+) -> Page[Model]:
+    """Return models in use as MLflow's clients expect them: by name when no order is given.
+
+    Raises:
+        InvalidInput: ``filter.invalid``, ``order.invalid`` or ``query.cursor_invalid``.
+    """
+    return search_text(
+        view,
+        Model,
+        MODELS,
+        (filter_text, [*order, "name"]),
+        _state("active"),
+        page=Search(limit=limit, after=after),
+        scene=scene_of(view, lenient=True),
+        longest=LENIENT_LONGEST,
+    )
+
+
+def search_versions(
+    view: View, filter_text: str, order: Sequence[str], *, limit: int, after: str | None = None
+) -> Page[ModelVersion]:
+    """Return versions in use as MLflow's clients expect them: the last changed first.
+
+    Raises:
+        InvalidInput: ``filter.invalid``, ``order.invalid`` or ``query.cursor_invalid``.
+    """
+    ties = ["name", "number DESC"] if order else ["updated_at DESC", "name", "number DESC"]
+    return search_text(
+        view,
+        ModelVersion,
+        VERSIONS,
+        (filter_text, [*order, *ties]),
+        _versions_in("active"),
+        page=Search(limit=limit, after=after),
+        scene=scene_of(view, lenient=True),
+        longest=LENIENT_LONGEST,
+    )
+
+
+def _state(deleted: Which) -> tuple[Filter, ...]:
+    if deleted == "all":
+        return ()
+    return (Test("deleted_at", Compare.EQ if deleted == "active" else Compare.NE, None),)
+
+
+def _versions_in(deleted: Which) -> tuple[Filter, ...]:
+    """Return which versions count: one is in the trash with its notes."""
+    if deleted == "all":
+        return ()
+    in_trash = _NOTES.wrap(Test("deleted_at", Compare.NE, None))
+    return (Not(in_trash) if deleted == "active" else in_trash,)

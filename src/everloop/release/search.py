@@ -30,10 +30,17 @@ def _refer(scene: Scene, value: Text) -> Filter:
 
 
 def _version(ours: str, help: str) -> Linked:
-    return Linked("version", (Route((Hop("model_version", Link("id", ours)),)),), help)
+    return Linked(
+        "version", (Route((Hop("model_version", Link("id", ours)),)),), help, is_single=True
+    )
 
 
-_MODEL = Linked("model", (Route((Hop("model", Link("id", "model")),)),), "the model that it serves")
+_MODEL = Linked(
+    "model",
+    (Route((Hop("model", Link("id", "model")),)),),
+    "the model that it serves",
+    is_single=True,
+)
 DEPLOYMENTS = declare(
     Vocabulary(
         noun="deployment",
@@ -82,6 +89,7 @@ RELEASES = declare(
                 "deployment",
                 (Route((Hop("deployment", Link("id", "deployment")),)),),
                 "the deployment that it moves",
+                is_single=True,
             ),
             "model": _MODEL,
             "candidate": _version("candidate", "the version that it brings"),

@@ -18,13 +18,18 @@ from everloop.core.filter.vocabulary import Linked, Vocabulary, declare
 from everloop.core.ids import Id
 from everloop.core.ports import Compare, Condition
 from everloop.core.search import Any, Filter, Link, Order, Page, Test
-from everloop.kernel.searching import Search, scene_of, search_rows, search_text
+from everloop.kernel.searching import (
+    LENIENT_LONGEST,
+    Search,
+    scene_of,
+    search_rows,
+    search_text,
+)
 from everloop.kernel.unit_of_work import View
 from everloop.kernel.verbs import query
 from everloop.track.fields import HEAD_CHARS, PARAM, TAG
 from everloop.track.model import Experiment, MetricSummary, Run, RunStatus
 
-MLFLOW_LONGEST = 200_000
 Name = Annotated[str, msgspec.Meta(max_length=500)]
 
 
@@ -100,6 +105,7 @@ RUNS = declare(
                 "experiment",
                 (Route((Hop("experiment", Link("id", "experiment")),)),),
                 "its experiment",
+                is_single=True,
             ),
             "dataset": Linked(
                 "dataset",
@@ -120,7 +126,10 @@ RUNS = declare(
                 "a deployment that its model version answers in",
             ),
             "parent": Linked(
-                "run", (Route((Hop("run", Link("id", "parent")),)),), "the run around it"
+                "run",
+                (Route((Hop("run", Link("id", "parent")),)),),
+                "the run around it",
+                is_single=True,
             ),
         },
         selves=frozenset({"attribute", "attributes", "attr", "run"}),
@@ -307,7 +316,7 @@ def search_runs(
         also,
         page=Search(limit=limit, after=after),
         scene=scene_of(view, lenient=True),
-        longest=MLFLOW_LONGEST,
+        longest=LENIENT_LONGEST,
     )
 
 
@@ -329,7 +338,7 @@ def search_experiments(
         _state(deleted),
         page=Search(limit=limit, after=after),
         scene=scene_of(view, lenient=True),
-        longest=MLFLOW_LONGEST,
+        longest=LENIENT_LONGEST,
     )
 
 

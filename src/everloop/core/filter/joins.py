@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from everloop.core.filter.matching import meets_text
 from everloop.core.filter.scene import Scene, kind_named
@@ -18,10 +18,15 @@ MOST_IN_ONE = 16_000
 
 @dataclass(frozen=True)
 class Through:
-    """A target of another row that belongs to the row: the test holds if it holds for some."""
+    """A target of another row that belongs to the row: the test holds if it holds for some.
+
+    Attributes:
+        is_single: Whether one row at most belongs to each, so that it can be sorted by.
+    """
 
     routes: tuple[Route, ...]
     target: Target
+    is_single: bool = False
 
     @property
     def help(self) -> str:
@@ -42,9 +47,14 @@ class Through:
         return any_of(route.wrap(inner) for route in self.routes)
 
     def orders(self, name: str, *, descending: bool, lenient: bool) -> tuple[Order, ...]:
-        """Sort by nothing: several rows may belong to the row."""
-        del name, descending, lenient
-        return ()
+        """Sort by what the one other row sorts by, if it is one and near."""
+        if not self.is_single:
+            return ()
+        via = self.routes[0].wrap(All())
+        found = self.target.orders(name, descending=descending, lenient=lenient)
+        if not isinstance(via, Has) or any(each.via is not None for each in found):
+            return ()
+        return tuple(replace(each, via=via) for each in found)
 
 
 @dataclass(frozen=True)
@@ -108,11 +118,13 @@ class Looked:
 
     Attributes:
         texts: Returns, for each id of a row, the texts that it has under the name.
+        absent: The text that a row without any counts as having; None for none.
     """
 
     texts: Callable[[Scene], Mapping[str, Iterable[str]]]
     help: str
     column: str = "id"
+    absent: str | None = None
 
     tests = TEXT_TESTS
 
@@ -121,16 +133,17 @@ class Looked:
         if test.how in ORDERED or test.how is How.NAN:
             raise refuse(test, scene, label_of(test), self.tests)
         scene.texts(test, label_of(test))
-        found = self.texts(scene)
+        found = {key: tuple(texts) for key, texts in self.texts(scene).items()}
+        present = one_of(self.column, [key for key, texts in found.items() if texts])
         if test.how is How.NULL:
-            present = one_of(
-                self.column, [key for key, texts in found.items() if any(True for _ in texts)]
-            )
             return present if test.negated else Not(present)
-        return one_of(
+        met = one_of(
             self.column,
             [key for key, texts in found.items() if any(meets_text(text, test) for text in texts)],
         )
+        if self.absent is not None and meets_text(self.absent, test):
+            return Any((met, Not(present)))
+        return met
 
     def orders(self, name: str, *, descending: bool, lenient: bool) -> tuple[Order, ...]:
         """Sort by nothing."""

@@ -6,7 +6,7 @@ Each key is a row of another kind, with the value as text, as number, or both.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from everloop.core.filter.fields import compare_numbers, compare_texts
@@ -211,11 +211,13 @@ class LookedTexts:
     Attributes:
         texts: Returns, for each id of a row, its texts by key.
         column: The field that holds such an id.
+        absent: What rows without a key count as having under it.
     """
 
     texts: Callable[[Scene], Mapping[str, Mapping[str, str]]]
     help: str
     column: str = "id"
+    absent: Mapping[str, str] = field(default_factory=dict)
 
     tests = TEXT_TESTS
 
@@ -226,4 +228,4 @@ class LookedTexts:
             found = self.texts(scene)
             return {row: (texts[key],) for row, texts in found.items() if key in texts}
 
-        return Looked(of_key, self.help, self.column)
+        return Looked(of_key, self.help, self.column, self.absent.get(key))

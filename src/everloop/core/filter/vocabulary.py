@@ -31,12 +31,14 @@ class Linked:
         noun: The vocabulary over there.
         routes: How their rows belong to ours; a thing counts by any of them.
         fields: Names that mean something else here than over there, by their path after the dot.
+        is_single: Whether one of them at most belongs to each row, so that it can be sorted by.
     """
 
     noun: str
     routes: tuple[Route, ...]
     help: str
     fields: Mapping[str, Target] = field(default_factory=dict)
+    is_single: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,15 @@ class Vocabulary:
     refer: Callable[[Scene, Text], Filter] | None = None
     order: tuple[Order, ...] = (Order("id", descending=True),)
 
-    def names(self) -> Iterator[str]:
-        """Yield what may be written first in a filter: fields, spaces and links."""
-        yield from self.fields
-        yield from (f"{space}." for space in self.spaces)
-        yield from (f"{link}." for link in self.links)
+    def described(self) -> Iterator[tuple[str, str]]:
+        """Yield what may be written first in a filter, and what it is."""
+        yield from ((name, target.help) for name, target in self.fields.items())
+        yield from ((f"{name}.", space.help) for name, space in self.spaces.items())
+        yield from ((f"{name}.", link.help) for name, link in self.links.items())
+
+    def names(self) -> list[str]:
+        """Return what may be written first in a filter: fields, spaces and links."""
+        return [name for name, _ in self.described()]
 
 
 _DECLARED: dict[str, Vocabulary] = {}
@@ -124,9 +130,8 @@ def lower_order(vocabulary: Vocabulary, order: str | Sequence[str], scene: Scene
                     "Sort by a field of the thing itself, or by one of its metrics or params.",
                 )
             keys += found
-    known = {(key.field, key.via) for key in keys}
-    keys += [key for key in vocabulary.order if (key.field, key.via) not in known]
-    return keys
+    unique = {(key.field, key.via): key for key in reversed([*keys, *vocabulary.order])}
+    return list(reversed(unique.values()))
 
 
 def resolve(vocabulary: Vocabulary, name: Name, scene: Scene, *, depth: int = 0) -> Target:
@@ -169,7 +174,8 @@ def _linked(link: Linked, rest: Name, scene: Scene, depth: int) -> Target:
     replaced = link.fields.get(".".join(rest.parts))
     if replaced is not None:
         return replaced
-    return Through(link.routes, resolve(over_there, rest, scene, depth=depth + 1))
+    target = resolve(over_there, rest, scene, depth=depth + 1)
+    return Through(link.routes, target, link.is_single)
 
 
 @dataclass(frozen=True)
