@@ -17,7 +17,7 @@ from everloop.core.filter.parser import LONGEST, parse_filter, parse_order
 from everloop.core.filter.scene import Scene
 from everloop.core.filter.targets import ANYTHING, Target, label_of, refuse
 from everloop.core.filter.tree import Both, Either, How, Name, Negated, Node, Test, Text
-from everloop.core.search import All, Any, Filter, Not, Order
+from everloop.core.search import All, Any, Filter, Has, Not, Order
 
 MOST_LINKS = 4
 REF_TESTS = "=, !=, IN with refs such as 'credit@3', IS NULL"
@@ -130,8 +130,10 @@ def lower_order(vocabulary: Vocabulary, order: str | Sequence[str], scene: Scene
                     "Sort by a field of the thing itself, or by one of its metrics or params.",
                 )
             keys += found
-    unique = {(key.field, key.via): key for key in reversed([*keys, *vocabulary.order])}
-    return list(reversed(unique.values()))
+    unique: dict[tuple[str, Has | None], Order] = {}
+    for each in (*keys, *vocabulary.order):
+        unique.setdefault((each.field, each.via), each)
+    return list(unique.values())
 
 
 def resolve(vocabulary: Vocabulary, name: Name, scene: Scene, *, depth: int = 0) -> Target:
