@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from everloop.app.client import Client, connect
     from everloop.app.sdk import (
         add_feedback,
+        autolog,
         commit,
         log_artifact,
         log_metric,
@@ -41,6 +42,7 @@ __all__ = [
     "PredictClient",
     "__version__",
     "add_feedback",
+    "autolog",
     "commit",
     "connect",
     "current_run",
@@ -61,6 +63,7 @@ _HOME = {
     "Client": "app.client",
     "connect": "app.client",
     "add_feedback": "app.sdk",
+    "autolog": "app.sdk",
     "commit": "app.sdk",
     "read": "app.sdk",
     "register": "app.sdk",

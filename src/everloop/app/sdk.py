@@ -165,6 +165,40 @@ def log_artifact(source: Path | str | bytes, path: str | None = None) -> None:
     _active().log_artifact(source, path)
 
 
+def autolog(
+    frameworks: Sequence[str] | None = None,
+    *,
+    log_models: bool = True,
+    disable: bool = False,
+    client: Client | None = None,
+) -> None:
+    """Let scikit-learn, XGBoost, LightGBM and PyTorch log their trainings by themselves.
+
+    Parameters, metrics of every iteration, final scores, feature importance, the shape of the data
+    and the model go to the active run; without one, each fit is a run of its own. What goes wrong
+    with that is logged once and never breaks a training.
+
+    Args:
+        frameworks: Some of ``sklearn``, ``xgboost``, ``lightgbm``, ``torch``; all when None.
+        log_models: Whether the trained model is kept as an artifact.
+        disable: Put everything back as it was.
+        client: The connection of runs that are begun; that of `current_client` when left out.
+
+    Raises:
+        InvalidInput: ``autolog.framework_unknown``.
+    """
+    from everloop.track.adapters.autolog import AUTOLOGGER
+
+    if disable:
+        AUTOLOGGER.disable()
+        return
+
+    def begin(name: str) -> RunHandle:
+        return start_run(name=name, client=client)
+
+    AUTOLOGGER.enable(begin, frameworks=frameworks, log_models=log_models)
+
+
 def _active() -> RunLog:
     """Return the run of the pipeline or step at hand, else the active run."""
     from everloop.pipeline.context import find_run

@@ -50,3 +50,8 @@ def active_run() -> Live | None:
         if newest is not None and not newest.is_ended:
             return newest
     return None
+
+
+def has_own_run() -> bool:
+    """Tell whether this thread or task started a run itself that is still live."""
+    return any(not run.is_ended for run in _OWN.get())
