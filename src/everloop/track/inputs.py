@@ -25,6 +25,7 @@ MAX_LONG_CHARS = 1_048_576
 Name = Annotated[str, msgspec.Meta(max_length=500)]
 Long = Annotated[str, msgspec.Meta(max_length=MAX_LONG_CHARS)]
 _OURS = re.compile(r"(?<![\w.@-])([A-Za-z0-9][A-Za-z0-9._-]{0,99})@([1-9][0-9]{0,8})(?![\w@])")
+CONTEXT = "mlflow.data.context"
 READ = "read"
 MADE = "made"
 
@@ -36,6 +37,7 @@ class RunInput(Record, frozen=True, kw_only=True):
     Attributes:
         digest: The client's, of a sample often; never one of ours.
         schema: As the client wrote it, JSON mostly.
+        context: What the run read it for, of the tag that MLflow keeps it in; for search.
     """
 
     project: ProjectId
@@ -47,6 +49,7 @@ class RunInput(Record, frozen=True, kw_only=True):
     schema: str | None = None
     profile: str | None = None
     tags: dict[str, str]
+    context: str | None = None
 
 
 @record("run_model", unique=(("run", "role", "model"),), index=(("model",),))
@@ -133,6 +136,7 @@ def add_inputs(ask: AddInputs, work: Work) -> RunExtended:
                     schema=data.schema,
                     profile=data.profile,
                     tags=data.tags,
+                    context=data.tags.get(CONTEXT),
                 )
             )
             added += 1

@@ -10,7 +10,7 @@ import msgspec
 
 from everloop.core.clock import Instant
 from everloop.core.filter.fields import ChoiceField, InstantField, TextField
-from everloop.core.filter.joins import Hop, Route, one_of
+from everloop.core.filter.joins import Hop, Route, Through, Union, one_of
 from everloop.core.filter.keyed import LookedTexts, Numbers, Texts
 from everloop.core.filter.scene import Scene
 from everloop.core.filter.tree import Text
@@ -55,7 +55,27 @@ def _refer_experiment(scene: Scene, value: Text) -> Filter:
 
 
 _TAGS = _texts(TAG, "a tag")
-READ = Test("relation", Compare.EQ, "read")
+_READ = Route(
+    (
+        Hop("edge", Link("source", prefix="run:"), (Test("relation", Compare.EQ, "read"),)),
+        Hop("dataset_version", Link("id", "target", strip="dataset_version:")),
+    )
+)
+_TOLD = Route((Hop("run_input", Link("run")),))
+
+
+def _read(field: TextField) -> Through:
+    """Return a field of the versions of our datasets that a run read."""
+    return Through((_READ,), field)
+
+
+def _told(column: str) -> Through:
+    """Return a field of the data that a run says it read, which need not be ours."""
+    return Through(
+        (_TOLD,), TextField(column, f"its {column} as its client told it", nullable=True)
+    )
+
+
 MODEL = Hop("model_version", Link("run"))
 RUNS = declare(
     Vocabulary(
@@ -109,15 +129,13 @@ RUNS = declare(
             ),
             "dataset": Linked(
                 "dataset",
-                (
-                    Route(
-                        (
-                            Hop("edge", Link("source", prefix="run:"), (READ,)),
-                            Hop("dataset_version", Link("id", "target", strip="dataset_version:")),
-                        )
-                    ),
-                ),
+                (_READ,),
                 "a dataset version that it read",
+                fields={
+                    "name": Union((_read(TextField("name", "its name")), _told("name"))),
+                    "digest": Union((_read(TextField("root", "its digest")), _told("digest"))),
+                    "context": _told("context"),
+                },
             ),
             "model": Linked("version", (Route((MODEL,)),), "a model version that it made"),
             "deployment": Linked(

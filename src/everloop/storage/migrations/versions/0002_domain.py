@@ -700,6 +700,7 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
         sa.Column("schema", TEXT, nullable=True),
         sa.Column("profile", TEXT, nullable=True),
         sa.Column("tags", TEXT, nullable=False),
+        sa.Column("context", TEXT, nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_run_input"),
         sa.UniqueConstraint("run", "name", "digest", name="uq_run_input_run_name_digest"),
     )
