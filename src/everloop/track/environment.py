@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from everloop.core.digest import Digest, content_digest
-from everloop.track.adapters import nvml
+from everloop.track import nvml
 from everloop.track.code import Code, read_code
 from everloop.track.masking import mask_arguments, mask_value
 

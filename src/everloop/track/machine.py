@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from everloop.track.adapters import nvml
+from everloop.track import nvml
 
 _PROC: Final = Path("/proc")
 _MEGA: Final = 1e6

@@ -170,7 +170,7 @@ def test_lightgbm_logs_every_round_also_when_it_stops_early(w: World) -> None:
     assert booster.best_iteration == metrics(details)["best_iteration"]
     text = artifacts(w, details.run.id)["model/model.txt"].decode()
     back = lightgbm.Booster(model_str=text)
-    assert (booster.predict(INPUTS) == back.predict(INPUTS)).all()
+    assert np.array_equal(booster.predict(INPUTS), back.predict(INPUTS))
 
 
 def test_a_training_that_raises_raises_the_same_and_its_run_has_failed(w: World) -> None:
@@ -188,7 +188,7 @@ def test_a_training_that_raises_raises_the_same_and_its_run_has_failed(w: World)
 def test_nothing_that_goes_wrong_in_logging_reaches_the_training(
     w: World, ports: RunPorts, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Odd(LinearRegression):
+    class Odd(LinearRegression):  # type: ignore[misc]
         def get_params(self, deep: bool = True) -> dict[str, Any]:
             if deep:
                 raise RuntimeError("no parameters today")

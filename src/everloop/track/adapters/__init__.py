@@ -1,4 +1,4 @@
-"""What tracking knows of other libraries: frameworks that log by themselves, and graphics cards.
+"""Frameworks that log by themselves, each with an adapter.
 
 Nothing here is imported before it is asked for, and no library is loaded that the user's program
 did not load.
