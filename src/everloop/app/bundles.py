@@ -10,6 +10,7 @@ from everloop.core.ids import Id
 from everloop.gate.golden import GoldenRow
 from everloop.kernel.unit_of_work import View
 from everloop.registry.evidence import EVALUATOR, newest_report, verify_report
+from everloop.registry.formats import native_files, signature_unknown
 from everloop.registry.model import ModelVersion
 from everloop.release.model import Deployment
 from everloop.serve.bundle import Bundle, GoldenAnswer, write_bundle
@@ -25,12 +26,18 @@ def seal_bundle(view: View, deployment: Deployment, version_id: Id, folder: Path
     Raises:
         NotFound: the version or its bytes are gone.
         IntegrityError: its bytes or its gate report do not verify.
+        InvalidInput: ``signature.unknown``.
+        UnsafeArtifact: ``model.not_servable``.
     """
     if folder.exists():
         return
     version = view.get(ModelVersion, version_id)
     blobs = view.services.blobs
-    files = {entry.path: blobs.get(entry.digest) for entry in version.files}
+    if not version.signature.inputs:
+        raise signature_unknown(version)
+    kept = {entry.path: entry.digest for entry in version.files}
+    format_name, digests = native_files(version, kept)
+    files = {path: blobs.get(digest) for path, digest in digests.items()}
     minimum, maximum = _bounds(version)
     bundle = Bundle(
         deployment=deployment.name,
@@ -39,7 +46,7 @@ def seal_bundle(view: View, deployment: Deployment, version_id: Id, folder: Path
         number=version.number,
         semver=version.version,
         artifact=version.artifact,
-        format=version.format,
+        format=format_name,
         task=version.signature.task,
         inputs=tuple(
             msgspec.convert(msgspec.to_builtins(field), InputField)
@@ -50,7 +57,7 @@ def seal_bundle(view: View, deployment: Deployment, version_id: Id, folder: Path
         output_maximum=maximum,
         golden=_golden(view, version),
         trusted_types=view.services.policy.trusted_types,
-        files={entry.path: entry.digest for entry in version.files},
+        files=digests,
     )
     write_bundle(folder, bundle, files, view.services.signers[EVALUATOR])
 

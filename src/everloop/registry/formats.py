@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from collections.abc import Mapping
+from typing import Final, Literal, TypeVar, cast
 
 from everloop.core.digest import Digest, content_digest, value_digest
-from everloop.core.errors import IntegrityError, InvalidInput
+from everloop.core.errors import IntegrityError, InvalidInput, UnsafeArtifact
 from everloop.core.manifest import FileEntry
 from everloop.core.ports import BlobStore
 from everloop.kernel.safe_load import LoadPolicy
-from everloop.registry.loaders import Predictor, find_format, load_predictor
+from everloop.registry.loaders import FORMATS, Predictor, find_format, load_predictor
 from everloop.registry.model import ModelVersion
 from everloop.registry.signature import Signature
 
@@ -18,6 +19,7 @@ __all__ = [
     "Predictor",
     "artifact_digest",
     "load_predictor",
+    "native_files",
     "open_version",
     "read_model_files",
     "require_inputs",
@@ -25,6 +27,8 @@ __all__ = [
 ]
 
 ModelFormat = Literal["lightgbm", "sklearn", "xgboost", "onnx", "torch", "pyfunc"]
+MLFLOW: Final = "mlflow"
+F = TypeVar("F")
 
 
 def save_model(model: object) -> tuple[ModelFormat, dict[str, bytes]]:
@@ -70,16 +74,61 @@ def open_version(blobs: BlobStore, version: ModelVersion, policy: LoadPolicy) ->
 
     Raises:
         IntegrityError: ``model.artifact_mismatch``.
-        UnsafeArtifact: the policy refuses it.
-        InvalidInput: it cannot be read, or does not take the signature's inputs.
+        UnsafeArtifact: the policy refuses it, or ``model.not_servable`` for a folder of another
+            system that holds no file of a safe format.
+        InvalidInput: it cannot be read, does not take the signature's inputs, or
+            ``signature.unknown`` when nobody said which they are.
     """
-    predictor = load_predictor(version.format, read_model_files(blobs, version), policy)
+    if not version.signature.inputs:
+        raise signature_unknown(version)
+    format_name, files = native_files(version, read_model_files(blobs, version))
+    predictor = load_predictor(format_name, files, policy)
     try:
         require_inputs(predictor, version.signature)
     except InvalidInput:
         predictor.close()
         raise
     return predictor
+
+
+def native_files(version: ModelVersion, files: Mapping[str, F]) -> tuple[str, dict[str, F]]:
+    """Return the format in which a version is loaded, and its files by the names of that format.
+
+    Raises:
+        UnsafeArtifact: ``model.not_servable`` for a ``mlflow`` folder without a file of a safe
+            format.
+    """
+    if version.format != MLFLOW:
+        return version.format, dict(files)
+    native, path = version.servable_as, version.servable_file
+    if native is None or path not in files:
+        raise UnsafeArtifact(
+            "model.not_servable",
+            f"{version.name}@{version.version} is an MLflow folder without a file that can be "
+            "loaded safely: only its own MLflow flavor reads it.",
+            hint="Load it with mlflow.pyfunc where you trust it, or register the model again in a "
+            "safe format: LightGBM text, XGBoost JSON or UBJ, ONNX or skops.",
+            context={"version": version.id},
+        )
+    return native, {native_name(native, path): files[path]}
+
+
+def native_name(format_name: str, path: str) -> str:
+    """Return the name that a file has in its format, for one that another system named."""
+    row = FORMATS[format_name]
+    names = sorted(name for layout in row.layouts for name in layout)
+    return next((name for name in names if name[-5:] == path[-5:]), names[-1])
+
+
+def signature_unknown(version: ModelVersion) -> InvalidInput:
+    """Return the refusal of a version whose inputs nobody told."""
+    return InvalidInput(
+        "signature.unknown",
+        f"Nobody said which inputs {version.name}@{version.version} takes.",
+        hint="Log it with a signature of named columns "
+        "(mlflow.models.infer_signature on a data frame), then register it again.",
+        context={"version": version.id},
+    )
 
 
 def require_inputs(predictor: Predictor, signature: Signature) -> None:

@@ -61,7 +61,12 @@ class RetiredName(Record, frozen=True, kw_only=True):
 @record(
     "model_version",
     unique=(("model", "number"), ("model", "version"), ("model", "artifact")),
-    index=(("project", "name", "number"), ("project", "created_at"), ("run",)),
+    index=(
+        ("project", "name", "number"),
+        ("project", "created_at"),
+        ("run",),
+        ("logged_model",),
+    ),
 )
 class ModelVersion(Record, frozen=True, kw_only=True):
     """A model as it was registered; nothing of it ever changes but the model's name.
@@ -88,6 +93,7 @@ class ModelVersion(Record, frozen=True, kw_only=True):
         logged_model: The logged model whose sealed files it holds.
         servable_as: The format in which the native file inside a ``mlflow`` folder is loaded; None
             when the version's own format says how, or when nothing here may load it.
+        servable_file: Path of that file; empty without one.
     """
 
     project: ProjectId
@@ -113,6 +119,7 @@ class ModelVersion(Record, frozen=True, kw_only=True):
     source: str = ""
     logged_model: Id | None = None
     servable_as: str | None = None
+    servable_file: str = ""
 
 
 @record(

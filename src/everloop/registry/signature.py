@@ -59,12 +59,13 @@ class Signature(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The inputs in the model's order, the output, and what kind of question it answers.
 
     Attributes:
+        inputs: None at all when nobody told them, which only folders of other systems may.
         output: The column that it predicts.
         outputs: What it answers for it when that is several numbers a row, such as the probability
             of each class, in the model's order; empty for one number.
     """
 
-    inputs: Annotated[tuple[Field, ...], Meta(min_length=1, max_length=MOST_INPUTS)]
+    inputs: Annotated[tuple[Field, ...], Meta(max_length=MOST_INPUTS)]
     output: Field
     task: Task
     outputs: Annotated[tuple[Field, ...], Meta(max_length=MOST_OUTPUTS)] = ()
@@ -129,15 +130,20 @@ def check_signature(signature: Signature) -> None:
     elif len({field.name for field in signature.outputs}) != len(signature.outputs):
         problem = "Two outputs have one name."
     else:
-        for field in signature.inputs:
-            if (field.dtype == "string") != (field.categories is not None):
-                problem = f"Input {field.name[:60]!r} must have categories just if it is text."
-            elif field.categories and len(set(field.categories)) != len(field.categories):
-                problem = f"Input {field.name[:60]!r} names a category twice."
+        problem = _input_problem(signature.inputs)
     if problem:
         raise InvalidInput(
             "signature.invalid", problem, hint="Infer the signature from the training table."
         )
+
+
+def _input_problem(inputs: tuple[Field, ...]) -> str | None:
+    for field in inputs:
+        if (field.dtype == "string") != (field.categories is not None):
+            return f"Input {field.name[:60]!r} must have categories just if it is text."
+        if field.categories and len(set(field.categories)) != len(field.categories):
+            return f"Input {field.name[:60]!r} names a category twice."
+    return None if inputs else "It has no inputs."
 
 
 def find_row_problems(signature: Signature, table: pa.Table) -> tuple[str, ...]:

@@ -502,12 +502,14 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
         sa.Column("source", TEXT, nullable=False),
         sa.Column("logged_model", TEXT, nullable=True),
         sa.Column("servable_as", TEXT, nullable=True),
+        sa.Column("servable_file", TEXT, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_model_version"),
         sa.UniqueConstraint("model", "artifact", name="uq_model_version_model_artifact"),
         sa.UniqueConstraint("model", "number", name="uq_model_version_model_number"),
         sa.UniqueConstraint("model", "version", name="uq_model_version_model_version"),
     )
     with op.batch_alter_table("model_version", schema=None) as batch_op:
+        batch_op.create_index("ix_model_version_logged_model", ["logged_model"], unique=False)
         batch_op.create_index(
             "ix_model_version_project_created_at", ["project", "created_at"], unique=False
         )
