@@ -20,10 +20,9 @@ from everloop.core.filter.targets import (
     label_of,
     refuse,
 )
-from everloop.core.filter.tree import How, Literal, Number, Test, Text
+from everloop.core.filter.tree import Comparison, How, Literal, Number, Text
 from everloop.core.ports import Compare
-from everloop.core.search import All, Any, Filter, Not, Order
-from everloop.core.search import Test as Compared
+from everloop.core.search import All, Any, Filter, Not, Order, Test
 
 _COMPARES = {
     How.EQ: Compare.EQ,
@@ -48,7 +47,7 @@ class TextField:
 
     tests = TEXT_TESTS
 
-    def lower(self, test: Test, scene: Scene) -> Filter:
+    def lower(self, test: Comparison, scene: Scene) -> Filter:
         """Compare it with texts."""
         if test.how in ORDERED or test.how is How.NAN:
             raise refuse(test, scene, label_of(test), self.tests)
@@ -62,20 +61,22 @@ class TextField:
         return (Order(self.column, descending),)
 
 
-def compare_texts(column: str, test: Test, given: tuple[str, ...], *, nullable: bool) -> Filter:
+def compare_texts(
+    column: str, test: Comparison, given: tuple[str, ...], *, nullable: bool
+) -> Filter:
     """Return the test of a text column."""
     if test.how is How.NULL:
-        return Compared(column, Compare.NE if test.negated else Compare.EQ, None)
+        return Test(column, Compare.NE if test.negated else Compare.EQ, None)
     if test.how is How.IN:
-        found: Filter = Compared(column, Compare.IN, given)
+        found: Filter = Test(column, Compare.IN, given)
     else:
-        found = Compared(column, _COMPARES[test.how], given[0])
+        found = Test(column, _COMPARES[test.how], given[0])
     return there(column, found, nullable=nullable) if test.negated else found
 
 
 def there(column: str, found: Filter, *, nullable: bool) -> Filter:
     """Return: the test fails, and there is a value that fails it."""
-    return All((Compared(column, Compare.NE, None), Not(found))) if nullable else Not(found)
+    return All((Test(column, Compare.NE, None), Not(found))) if nullable else Not(found)
 
 
 @dataclass(frozen=True)
@@ -88,12 +89,12 @@ class NumberField:
 
     tests = NUMBER_TESTS
 
-    def lower(self, test: Test, scene: Scene) -> Filter:
+    def lower(self, test: Comparison, scene: Scene) -> Filter:
         """Compare it with numbers, or with texts that are numbers."""
         if test.how in ALIKE or test.how is How.NAN:
             raise refuse(test, scene, label_of(test), self.tests)
         values = tuple(_as_number(value) for value in test.values)
-        plain = Test(test.name, test.how, values, test.negated)
+        plain = Comparison(test.name, test.how, values, test.negated)
         return compare_numbers(
             self.column, plain, scene.numbers(plain, label_of(test)), nullable=self.nullable
         )
@@ -114,21 +115,21 @@ def _as_number(value: Literal) -> Literal:
 
 
 def compare_numbers(
-    column: str, test: Test, given: tuple[int | float, ...], *, nullable: bool
+    column: str, test: Comparison, given: tuple[int | float, ...], *, nullable: bool
 ) -> Filter:
     """Return the test of a column of numbers; infinity is beyond the outermost float."""
     values = tuple(bounded(value) for value in given)
     if test.how is How.NULL:
-        return Compared(column, Compare.NE if test.negated else Compare.EQ, None)
+        return Test(column, Compare.NE if test.negated else Compare.EQ, None)
     if test.how is How.BETWEEN:
         low, high = values
         if test.negated:
-            return Any((Compared(column, Compare.LT, low), Compared(column, Compare.GT, high)))
-        return All((Compared(column, Compare.GE, low), Compared(column, Compare.LE, high)))
+            return Any((Test(column, Compare.LT, low), Test(column, Compare.GT, high)))
+        return All((Test(column, Compare.GE, low), Test(column, Compare.LE, high)))
     if test.how is How.IN:
-        found = Compared(column, Compare.IN, values)
+        found = Test(column, Compare.IN, values)
         return there(column, found, nullable=nullable) if test.negated else found
-    return Compared(column, _COMPARES[test.how], values[0])
+    return Test(column, _COMPARES[test.how], values[0])
 
 
 def bounded(value: int | float) -> int | float:
@@ -148,12 +149,12 @@ class InstantField:
 
     tests = TIME_TESTS
 
-    def lower(self, test: Test, scene: Scene) -> Filter:
+    def lower(self, test: Comparison, scene: Scene) -> Filter:
         """Compare it with stretches of time: a date without a time is the whole day."""
         if test.how in ALIKE or test.how is How.NAN:
             raise refuse(test, scene, label_of(test), self.tests)
         if test.how is How.NULL:
-            return Compared(self.column, Compare.NE if test.negated else Compare.EQ, None)
+            return Test(self.column, Compare.NE if test.negated else Compare.EQ, None)
         spans = [times.span_of(value, scene) for value in test.values]
         if test.how is How.BETWEEN:
             low, high = spans
@@ -169,7 +170,7 @@ class InstantField:
     def _compare(self, how: How, span: times.Span) -> Filter:
         before = self._test(Compare.LT, span.start, NOTHING)
         behind = self._test(Compare.GE, span.end, NOTHING)
-        always = Compared(self.column, Compare.NE, None)
+        always = Test(self.column, Compare.NE, None)
         since = self._test(Compare.GE, span.start, always)
         until = self._test(Compare.LT, span.end, always)
         if span.is_empty:  # between two milliseconds: no time is equal to it
@@ -190,7 +191,7 @@ class InstantField:
         return whole.get(how, since)
 
     def _test(self, compare: Compare, at: Instant | None, unbounded: Filter) -> Filter:
-        return unbounded if at is None else Compared(self.column, compare, at)
+        return unbounded if at is None else Test(self.column, compare, at)
 
     def orders(self, name: str, *, descending: bool, lenient: bool) -> tuple[Order, ...]:
         """Sort by time."""
@@ -216,12 +217,12 @@ class ChoiceField:
         """Name the words."""
         return f"=, !=, IN, LIKE, ILIKE; one of {', '.join(self.choices)}"
 
-    def lower(self, test: Test, scene: Scene) -> Filter:
+    def lower(self, test: Comparison, scene: Scene) -> Filter:
         """Compare it with the words it can have."""
         if test.how in ORDERED or test.how is How.NAN:
             raise refuse(test, scene, label_of(test), self.tests)
         if test.how is How.NULL:
-            return Compared(self.column, Compare.NE if test.negated else Compare.EQ, None)
+            return Test(self.column, Compare.NE if test.negated else Compare.EQ, None)
         given = scene.texts(test, label_of(test))
         if test.how in ALIKE:
             folded = test.how is How.ILIKE
@@ -237,7 +238,7 @@ class ChoiceField:
             met = {word for word in self.choices if word in {text.lower() for text in given}}
         if test.negated or test.how is How.NE:
             met = set(self.choices) - met
-        return Compared(self.column, Compare.IN, tuple(sorted(met)))
+        return Test(self.column, Compare.IN, tuple(sorted(met)))
 
     def _check(self, text: str, at: int, scene: Scene) -> None:
         known = {*self.choices, *self.also}

@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from everloop.core.filter.matching import meets_text
 from everloop.core.filter.scene import Scene, kind_named
 from everloop.core.filter.targets import NOTHING, ORDERED, TEXT_TESTS, Target, label_of, refuse
-from everloop.core.filter.tree import How, Test
+from everloop.core.filter.tree import Comparison, How
 from everloop.core.ports import Compare
-from everloop.core.search import All, Any, Filter, Has, Link, Not, Order
-from everloop.core.search import Test as Compared
+from everloop.core.search import All, Any, Filter, Has, Link, Not, Order, Test
 
 MOST_IN_ONE = 16_000
 
@@ -38,10 +37,10 @@ class Through:
         """How it compares over there."""
         return self.target.tests
 
-    def lower(self, test: Test, scene: Scene) -> Filter:
+    def lower(self, test: Comparison, scene: Scene) -> Filter:
         """Wrap what the other row is asked; IS NULL holds where no such row has a value."""
         if test.how is How.NULL and not test.negated:
-            there_is = Test(test.name, How.NULL, (), negated=True)
+            there_is = Comparison(test.name, How.NULL, (), negated=True)
             return Not(self.lower(there_is, scene))
         inner = self.target.lower(test, scene)
         return any_of(route.wrap(inner) for route in self.routes)
@@ -63,7 +62,7 @@ class Hop:
 
     kind: str
     link: Link
-    fixed: tuple[Compared, ...] = ()
+    fixed: tuple[Test, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ class Union:
         """How the first one compares."""
         return self.targets[0].tests
 
-    def lower(self, test: Test, scene: Scene) -> Filter:
+    def lower(self, test: Comparison, scene: Scene) -> Filter:
         """Join what each is asked; IS NULL holds where all are missing."""
         parts = tuple(target.lower(test, scene) for target in self.targets)
         return All(parts) if test.how is How.NULL and not test.negated else Any(parts)
@@ -128,7 +127,7 @@ class Looked:
 
     tests = TEXT_TESTS
 
-    def lower(self, test: Test, scene: Scene) -> Filter:
+    def lower(self, test: Comparison, scene: Scene) -> Filter:
         """Return the rows that have a text which meets the test."""
         if test.how in ORDERED or test.how is How.NAN:
             raise refuse(test, scene, label_of(test), self.tests)
@@ -157,6 +156,6 @@ def one_of(column: str, keys: Iterable[str]) -> Filter:
     if not values:
         return NOTHING
     return any_of(
-        Compared(column, Compare.IN, values[first : first + MOST_IN_ONE])
+        Test(column, Compare.IN, values[first : first + MOST_IN_ONE])
         for first in range(0, len(values), MOST_IN_ONE)
     )

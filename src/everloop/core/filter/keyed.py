@@ -13,10 +13,9 @@ from everloop.core.filter.fields import compare_numbers, compare_texts
 from everloop.core.filter.joins import Hop, Looked
 from everloop.core.filter.scene import Scene, kind_named
 from everloop.core.filter.targets import ALIKE, NUMBER_TESTS, TEXT_TESTS, Target, label_of, refuse
-from everloop.core.filter.tree import How, Literal, Test, Text
+from everloop.core.filter.tree import Comparison, How, Literal, Text
 from everloop.core.ports import Compare
-from everloop.core.search import All, Any, Filter, Has, Not, Order
-from everloop.core.search import Test as Compared
+from everloop.core.search import All, Any, Filter, Has, Not, Order, Test
 
 _PATTERN = frozenset("%_")
 
@@ -76,7 +75,7 @@ class _TextOfKey:
     def tests(self) -> str:
         return self.space.tests
 
-    def lower(self, test: Test, scene: Scene) -> Filter:
+    def lower(self, test: Comparison, scene: Scene) -> Filter:
         if test.how is How.NAN:
             raise refuse(test, scene, label_of(test), self.tests)
         if test.how is How.NULL:
@@ -89,7 +88,7 @@ class _TextOfKey:
             raise refuse(test, scene, label_of(test), self.tests)
         return self._has(self._numbers(test, scene))
 
-    def _any_of(self, test: Test, scene: Scene) -> Filter:
+    def _any_of(self, test: Comparison, scene: Scene) -> Filter:
         texts = tuple(value for value in test.values if isinstance(value, Text))
         others = tuple(value for value in test.values if not isinstance(value, Text))
         parts: list[Filter] = []
@@ -103,7 +102,7 @@ class _TextOfKey:
         found: Filter = parts[0] if len(parts) == 1 else Any(tuple(parts))
         return Not(found) if test.negated else found
 
-    def _texts(self, test: Test, given: tuple[str, ...]) -> Filter:
+    def _texts(self, test: Comparison, given: tuple[str, ...]) -> Filter:
         found = compare_texts(self.space.value, test, given, nullable=False)
         begin = given[0]
         if test.how is How.LIKE and not test.negated:
@@ -114,21 +113,21 @@ class _TextOfKey:
         if not begin and test.how is How.LIKE:
             return found
         if test.how is How.EQ:
-            whole = Compared(self.space.head, Compare.EQ, begin[:size])
+            whole = Test(self.space.head, Compare.EQ, begin[:size])
             # A value that fills the head may go on behind it.
             return whole if len(begin) < size else All((whole, found))
-        return All((Compared(self.space.head, Compare.PREFIX, begin[:size]), found))
+        return All((Test(self.space.head, Compare.PREFIX, begin[:size]), found))
 
-    def _numbers(self, test: Test, scene: Scene) -> Filter:
+    def _numbers(self, test: Comparison, scene: Scene) -> Filter:
         given = scene.numbers(test, label_of(test))
         found = compare_numbers(self.space.number, test, given, nullable=True)
         if test.how is How.NE:  # a text that is no number differs from every number
-            return Any((found, Compared(self.space.number, Compare.EQ, None)))
+            return Any((found, Test(self.space.number, Compare.EQ, None)))
         return found
 
     def _has(self, *inner: Filter) -> Has:
         hop = self.space.hop
-        own = Compared(self.space.key, Compare.EQ, self.name)
+        own = Test(self.space.key, Compare.EQ, self.name)
         return Has(kind_named(hop.kind), hop.link, All((*hop.fixed, own, *inner)))
 
     def orders(self, name: str, *, descending: bool, lenient: bool) -> tuple[Order, ...]:
@@ -140,8 +139,8 @@ class _TextOfKey:
         return (Order(self.space.number, descending, self._has()), text)
 
 
-def _in(test: Test, values: tuple[Literal, ...]) -> Test:
-    return Test(test.name, How.IN, values)
+def _in(test: Comparison, values: tuple[Literal, ...]) -> Comparison:
+    return Comparison(test.name, How.IN, values)
 
 
 @dataclass(frozen=True)
@@ -179,23 +178,23 @@ class _NumberOfKey:
     def tests(self) -> str:
         return self.space.tests
 
-    def lower(self, test: Test, scene: Scene) -> Filter:
+    def lower(self, test: Comparison, scene: Scene) -> Filter:
         if test.how in ALIKE:
             raise refuse(test, scene, label_of(test), self.tests)
         if test.how is How.NULL:
             return self._has() if test.negated else Not(self._has())
         if test.how is How.NAN:
             how = Compare.NE if test.negated else Compare.EQ
-            return self._has(Compared(self.space.text, how, "nan"))
+            return self._has(Test(self.space.text, how, "nan"))
         given = scene.numbers(test, label_of(test))
         found = compare_numbers(self.space.value, test, given, nullable=True)
         if test.how is How.NE or test.negated:  # NaN differs from every number
-            found = Any((found, Compared(self.space.value, Compare.EQ, None)))
+            found = Any((found, Test(self.space.value, Compare.EQ, None)))
         return self._has(found)
 
     def _has(self, *inner: Filter) -> Has:
         hop = self.space.hop
-        own = Compared(self.space.key, Compare.EQ, self.name)
+        own = Test(self.space.key, Compare.EQ, self.name)
         return Has(kind_named(hop.kind), hop.link, All((*hop.fixed, own, *inner)))
 
     def orders(self, name: str, *, descending: bool, lenient: bool) -> tuple[Order, ...]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 
-from everloop.core.filter.tree import How, Number, Test, Text
+from everloop.core.filter.tree import Comparison, How, Number, Text
 
 _FOLD = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
 _NUMERIC: dict[How, Callable[[float, float], bool]] = {
@@ -20,7 +20,7 @@ _NUMERIC: dict[How, Callable[[float, float], bool]] = {
 }
 
 
-def meets_text(value: str | None, test: Test) -> bool:
+def meets_text(value: str | None, test: Comparison) -> bool:
     """Return whether a text meets a test of texts; what is missing meets IS NULL only."""
     if test.how is How.NULL:
         return (value is None) is not test.negated
@@ -39,7 +39,7 @@ def meets_text(value: str | None, test: Test) -> bool:
             return alike is not test.negated
 
 
-def meets_number(value: float | None, test: Test) -> bool:
+def meets_number(value: float | None, test: Comparison) -> bool:
     """Return whether a number meets a test of numbers; what is missing meets IS NULL only."""
     if test.how is How.NULL:
         return (value is None) is not test.negated

@@ -38,6 +38,7 @@ from everloop.core.filter.lexer import Kind, Token, tokens_of
 from everloop.core.filter.tree import (
     EVERYTHING,
     Both,
+    Comparison,
     Either,
     How,
     Literal,
@@ -47,7 +48,6 @@ from everloop.core.filter.tree import (
     Node,
     Number,
     SortKey,
-    Test,
     Text,
 )
 
@@ -199,7 +199,7 @@ class _Parser:
             return "Inside a text, write a quote twice: 'it''s'."
         return "Compare one field with one value, and join such tests with AND and OR."
 
-    def _test(self) -> Test:
+    def _test(self) -> Comparison:
         self._tests += 1
         if self._tests > MOST_TESTS:
             raise self.wrong(
@@ -208,24 +208,24 @@ class _Parser:
         name = self._name("a field, NOT or '('")
         compare = self.now
         if compare.kind is Kind.COMPARE:
-            return Test(name, self._compare(), (self._value(),))
+            return Comparison(name, self._compare(), (self._value(),))
         if self.accept_word("IS"):
             negated = bool(self.accept_word("NOT"))
             word = self.accept_word("NULL", "NAN")
             if not word:
                 raise self.unexpected("NULL or NAN", "Write IS NULL, IS NOT NULL or IS NAN.")
-            return Test(name, How(word), (), negated)
+            return Comparison(name, How(word), (), negated)
         negated = bool(self.accept_word("NOT"))
         word = self.accept_word("LIKE", "ILIKE", "IN", "BETWEEN")
         if word in {"LIKE", "ILIKE"}:
-            return Test(name, How(word), (self._pattern(),), negated)
+            return Comparison(name, How(word), (self._pattern(),), negated)
         if word == "IN":
-            return Test(name, How.IN, self._list(), negated)
+            return Comparison(name, How.IN, self._list(), negated)
         if word == "BETWEEN":
             low = self._value()
             if not self.accept_word("AND"):
                 raise self.unexpected("AND", "Write it like BETWEEN 1 AND 2.")
-            return Test(name, How.BETWEEN, (low, self._value()), negated)
+            return Comparison(name, How.BETWEEN, (low, self._value()), negated)
         raise self._no_compare(negated)
 
     def _no_compare(self, negated: bool) -> InvalidInput:

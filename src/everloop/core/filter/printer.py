@@ -9,6 +9,7 @@ from everloop.core.filter.lexer import is_bare
 from everloop.core.filter.parser import KEYWORDS
 from everloop.core.filter.tree import (
     Both,
+    Comparison,
     Either,
     How,
     Literal,
@@ -17,7 +18,6 @@ from everloop.core.filter.tree import (
     Node,
     Number,
     SortKey,
-    Test,
     Text,
 )
 
@@ -27,7 +27,7 @@ _UNITS = (("w", 604_800), ("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
 def print_filter(node: Node) -> str:
     """Return the text of a filter; empty for the one that holds for every row."""
     match node:
-        case Test():
+        case Comparison():
             return _test(node)
         case Negated(part):
             inner = print_filter(part)
@@ -62,7 +62,7 @@ def _grouped(parts: Iterable[Node]) -> list[str]:
     ]
 
 
-def _test(test: Test) -> str:
+def _test(test: Comparison) -> str:
     name = print_name(test.name)
     negation = "NOT " if test.negated else ""
     values = [_value(value) for value in test.values]

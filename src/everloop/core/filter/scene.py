@@ -12,7 +12,7 @@ from typing import Protocol
 from everloop.core.clock import Instant
 from everloop.core.errors import InvalidInput
 from everloop.core.filter.faults import fault
-from everloop.core.filter.tree import Literal, Number, Test, Text
+from everloop.core.filter.tree import Comparison, Literal, Number, Text
 from everloop.core.ports import Condition
 from everloop.core.records import R, Record, declared_kinds
 
@@ -53,7 +53,7 @@ class Scene:
         """Return the error for a mistake at a position of the text."""
         return fault(self.text, at, problem, hint, what=self.what)
 
-    def texts(self, test: Test, shown: str) -> tuple[str, ...]:
+    def texts(self, test: Comparison, shown: str) -> tuple[str, ...]:
         """Return the values of a test of texts.
 
         Raises:
@@ -61,7 +61,7 @@ class Scene:
         """
         return tuple(self._text(value, shown) for value in test.values)
 
-    def numbers(self, test: Test, shown: str) -> tuple[int | float, ...]:
+    def numbers(self, test: Comparison, shown: str) -> tuple[int | float, ...]:
         """Return the values of a test of numbers.
 
         Raises:

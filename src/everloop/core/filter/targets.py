@@ -11,7 +11,7 @@ from typing import Protocol
 
 from everloop.core.filter.faults import shown
 from everloop.core.filter.scene import Scene
-from everloop.core.filter.tree import How, Test
+from everloop.core.filter.tree import Comparison, How
 from everloop.core.search import All, Any, Filter, Order
 
 NOTHING: Filter = Any()
@@ -36,7 +36,7 @@ class Target(Protocol):
         """How it can be compared, in a few words."""
         ...
 
-    def lower(self, test: Test, scene: Scene) -> Filter:
+    def lower(self, test: Comparison, scene: Scene) -> Filter:
         """Return what the store is asked.
 
         Raises:
@@ -49,7 +49,7 @@ class Target(Protocol):
         ...
 
 
-def refuse(test: Test, scene: Scene, label: str, tests: str) -> Exception:
+def refuse(test: Comparison, scene: Scene, label: str, tests: str) -> Exception:
     """Return the error for a comparison that a target can't make."""
     how = f"IS {test.how.value}" if test.how in {How.NULL, How.NAN} else test.how.value
     return scene.fault(
@@ -57,6 +57,6 @@ def refuse(test: Test, scene: Scene, label: str, tests: str) -> Exception:
     )
 
 
-def label_of(test: Test) -> str:
+def label_of(test: Comparison) -> str:
     """Return the name of a test as it was meant."""
     return ".".join(test.name.parts)

@@ -64,7 +64,7 @@ Literal: TypeAlias = "Text | Number | Moment"
 
 
 @dataclass(frozen=True, slots=True)
-class Test:
+class Comparison:
     """One comparison of a field.
 
     Attributes:
@@ -99,7 +99,7 @@ class Negated:
     part: Node
 
 
-Node: TypeAlias = "Test | Both | Either | Negated"
+Node: TypeAlias = "Comparison | Both | Either | Negated"
 EVERYTHING = Both()
 
 

@@ -16,7 +16,7 @@ from everloop.core.filter.keyed import Space
 from everloop.core.filter.parser import LONGEST, parse_filter, parse_order
 from everloop.core.filter.scene import Scene
 from everloop.core.filter.targets import ANYTHING, Target, label_of, refuse
-from everloop.core.filter.tree import Both, Either, How, Name, Negated, Node, Test, Text
+from everloop.core.filter.tree import Both, Comparison, Either, How, Name, Negated, Node, Text
 from everloop.core.search import All, Any, Filter, Has, Not, Order
 
 MOST_LINKS = 4
@@ -192,7 +192,7 @@ class _Ref:
     def help(self) -> str:
         return f"a {self.vocabulary.noun} by its ref"
 
-    def lower(self, test: Test, scene: Scene) -> Filter:
+    def lower(self, test: Comparison, scene: Scene) -> Filter:
         refer = self.vocabulary.refer
         if refer is None or test.how not in {How.EQ, How.NE, How.IN, How.NULL}:
             raise refuse(test, scene, label_of(test), REF_TESTS)
@@ -224,7 +224,7 @@ def _unknown(vocabulary: Vocabulary, name: Name, wanted: str, scene: Scene) -> E
 
 def _lower(vocabulary: Vocabulary, node: Node, scene: Scene) -> Filter:
     match node:
-        case Test():
+        case Comparison():
             return resolve(vocabulary, node.name, scene).lower(node, scene)
         case Both(parts):
             return All(tuple(_lower(vocabulary, part, scene) for part in parts))
