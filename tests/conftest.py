@@ -8,9 +8,18 @@ import pytest
 
 from tests.parts.found import PARTS
 
-pytest_plugins = ["tests.parts.postgres", "tests.parts.browser", "tests.parts.s3"]
+pytest_plugins = [
+    "tests.parts.postgres",
+    "tests.parts.browser",
+    "tests.parts.s3",
+    "tests.parts.mlflow",
+]
 
-FIXTURES = {"postgres_server": "needs_postgres", "chromium": "needs_chromium"}
+FIXTURES = {
+    "postgres_server": "needs_postgres",
+    "chromium": "needs_chromium",
+    "mlflow_client": "needs_mlflow",
+}
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,7 +1,8 @@
-"""Install the programs that the tests drive and pip cannot bring: PostgreSQL 15 and Chromium.
+"""Install what the tests drive beside our environment: PostgreSQL, Chromium, MLflow's clients.
 
-As root on Debian they come by apt-get; elsewhere the missing ones are named and the tests that
-need them are skipped (on CI they fail). Exits 0 either way: pytest is the judge, not this file.
+The clients come by uv into a cache folder. As root on Debian the programs come by apt-get;
+elsewhere the missing ones are named and the tests that need them are skipped (on CI they fail).
+Exits 0 either way: pytest is the judge, not this file.
 """
 
 from __future__ import annotations
@@ -16,13 +17,17 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tests.parts.found import PARTS, Part
+from tests.parts.mlflow import install_clients
 
 
 def main() -> int:
     """Install what is missing, where permitted; say loudly what stays missing."""
+    install_clients()
     missing = [part for part in PARTS if part.lacks()]
     if missing and os.geteuid() == 0 and shutil.which("apt-get"):
-        _install([package for part in missing for package in part.packages])
+        packages = [package for part in missing for package in part.packages]
+        if packages:
+            _install(packages)
         missing = [part for part in PARTS if part.lacks()]
     for part in missing:
         print(_warning(part), file=sys.stderr)
@@ -56,9 +61,10 @@ def _quiet(command: list[str], environment: dict[str, str]) -> bool:
 def _warning(part: Part) -> str:
     rule = "!" * 78
     fate = "FAIL (CI=true)" if os.environ.get("CI") == "true" else "be SKIPPED"
+    way = "On Debian: sudo apt-get install " + " ".join(part.packages)
     return (
         f"{rule}\n{part.name} is not here ({', '.join(part.lacks())}): the tests that need it will"
-        f" {fate}.\nOn Debian: sudo apt-get install {' '.join(part.packages)}\n{rule}"
+        f" {fate}.\n{way if part.packages else 'It comes by pip: see what uv said above.'}\n{rule}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Find the programs that some tests drive: PostgreSQL 15 and Chromium with its driver."""
+"""Find what some tests drive: PostgreSQL 15, Chromium with its driver, MLflow's clients."""
 
 from __future__ import annotations
 
@@ -10,6 +10,13 @@ from pathlib import Path
 
 DEBIAN_POSTGRES = Path("/usr/lib/postgresql")
 OLDEST_POSTGRES = 15
+_LIBRARIES = ("scikit-learn", "lightgbm", "xgboost-cpu", "matplotlib")
+# Unmodified clients by their line, and what their environments hold.
+MLFLOW_LINES = {
+    "2.22": ("mlflow==2.22.*", *_LIBRARIES),
+    "3.1": ("mlflow==3.1.*", *_LIBRARIES),
+    "3": ("mlflow>=3.17,<4", *_LIBRARIES),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +75,23 @@ def _chromium_lacks() -> list[str]:
     return missing
 
 
+def mlflow_folder(line: str) -> Path:
+    """Return where the environment of an unmodified MLflow client lies, or will."""
+    cache = os.environ.get("EVERLOOP_TEST_CACHE")
+    return (Path(cache) if cache else Path.home() / ".cache" / "everloop-tests") / f"mlflow-{line}"
+
+
+def mlflow_python(line: str) -> Path | None:
+    """Find the Python of an unmodified MLflow client; None when its environment is not made."""
+    folder = mlflow_folder(line)
+    # The mark comes last: an installation that was cut off is none.
+    return folder / "bin" / "python" if (folder / "made").exists() else None
+
+
+def _mlflow_lacks() -> list[str]:
+    return [f"the client {line}" for line in MLFLOW_LINES if mlflow_python(line) is None]
+
+
 PARTS = (
     Part(
         name="PostgreSQL 15",
@@ -81,4 +105,5 @@ PARTS = (
         packages=("chromium", "chromium-driver"),
         lacks=_chromium_lacks,
     ),
+    Part(name="MLflow", marker="needs_mlflow", packages=(), lacks=_mlflow_lacks),
 )
