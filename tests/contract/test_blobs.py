@@ -278,3 +278,18 @@ def test_putting_old_bytes_into_a_bucket_again_makes_them_young(
     assert after is not None
     assert after.at > before.at
     assert b"old" == store.get(digest)
+
+
+@pytest.mark.parametrize("data", [b"", b"given away", LARGE], ids=len)
+def test_a_file_that_is_given_away_is_stored_as_its_bytes(
+    store: BlobStore, tmp_path: Path, data: bytes
+) -> None:
+    path = tmp_path / "given.bin"
+    path.write_bytes(data)
+
+    digest = store.put_file(path, move=True)
+    path.unlink()
+
+    assert content_digest(data) == digest
+    assert data == store.get(digest)
+    assert [digest] == list(store.digests())

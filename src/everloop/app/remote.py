@@ -17,7 +17,7 @@ from everloop.core import errors
 from everloop.core.digest import Digest, content_digest
 from everloop.core.errors import EverloopError, IntegrityError, JsonValue, Unavailable
 from everloop.core.ports import StoredBlob
-from everloop.http.blobs import BATCH_PATH
+from everloop.http.blobs import BATCH_PATH, STREAM_PATH
 from everloop.http.errors import ErrorAnswer
 from everloop.http.parameters import to_parameters
 from everloop.http.routes import verb_path
@@ -121,15 +121,22 @@ class HttpBlobStore:
         _send(self._http, "PUT", self._path(digest), content=data)
         return digest
 
-    def put_file(self, path: Path) -> Digest:
-        """Store a file's bytes without holding them in memory."""
+    def put_file(self, path: Path, *, move: bool = False) -> Digest:
+        """Store a file's bytes, read once, without holding them in memory.
+
+        Raises:
+            IntegrityError: ``blob.corrupt`` when something else arrived.
+        """
         hasher = blake3()
-        for piece in _pieces(path):
-            hasher.update(piece)
-        digest = Digest(f"blake3:{hasher.hexdigest()}")
         size = {"content-length": str(path.stat().st_size)}
-        _send(self._http, "PUT", self._path(digest), content=_pieces(path), headers=size)
-        return digest
+        url = STREAM_PATH.replace("{project}", quote(self._project, safe=""))
+        answer = _send(self._http, "POST", url, content=_hashed(path, hasher), headers=size)
+        found = msgspec.json.decode(answer.content, type=_Stored).digest
+        if found != f"blake3:{hasher.hexdigest()}":
+            raise IntegrityError(
+                "blob.corrupt", f"What arrived of {path.name} is {found}.", hint="Try again."
+            )
+        return found
 
     def put_many(self, items: Sequence[bytes]) -> list[Digest]:
         """Store several bytes, the small ones in few requests; return their digests in order."""
@@ -232,9 +239,14 @@ class HttpBlobStore:
         return f"/api/v1/projects/{quote(self._project, safe='')}/blobs/{digest}"
 
 
-def _pieces(path: Path) -> Iterator[bytes]:
+class _Stored(msgspec.Struct):
+    digest: Digest
+
+
+def _hashed(path: Path, hasher: blake3) -> Iterator[bytes]:
     with path.open("rb") as file:
         while piece := file.read(CHUNK_BYTES):
+            hasher.update(piece)
             yield piece
 
 

@@ -180,7 +180,7 @@ class MetadataStore(Protocol):
 class Incoming(Protocol):
     """A blob whose bytes are still coming; it vanishes unless it is kept."""
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | bytearray) -> None:
         """Take the next bytes.
 
         Raises:
@@ -217,8 +217,12 @@ class BlobStore(Protocol):
         """Store bytes; return their BLAKE3 digest."""
         ...
 
-    def put_file(self, path: Path) -> Digest:
-        """Store a file's bytes without holding them in memory."""
+    def put_file(self, path: Path, *, move: bool = False) -> Digest:
+        """Store a file's bytes without holding them in memory.
+
+        With ``move`` the caller gives the file away and will not write to it again: the store may
+        take it as it is, or leave it behind.
+        """
         ...
 
     def put_many(self, items: Sequence[bytes]) -> list[Digest]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -10,12 +12,14 @@ from starlette.routing import Route
 
 from everloop.core.digest import Digest, content_digest, parse_digest
 from everloop.core.errors import EverloopError, InvalidInput, LimitExceeded, NotFound
+from everloop.core.ports import Incoming
 from everloop.http.auth import caller_of
 from everloop.http.errors import error_response, json_response
 from everloop.kernel.blobs import GetBlob, PutBlob
 from everloop.kernel.perform import Call, Kernel
 
 PATH = "/api/v1/projects/{project}/blobs/{digest}"
+STREAM_PATH = "/api/v1/projects/{project}/blobs:stream"
 BATCH_PATH = "/api/v1/projects/{project}/blobs:batch"
 MAX_BLOB_BYTES = 64 * 1024**3
 MAX_BATCH_BYTES = 64 * 1024**2
@@ -57,6 +61,14 @@ def blob_routes(kernel: Kernel) -> list[Route]:
         stream = kernel.services.blobs.stream(digest)
         return StreamingResponse(stream, media_type="application/octet-stream", headers=headers)
 
+    async def put_stream(request: Request) -> Response:
+        try:
+            await run_in_threadpool(_admit, kernel, request, "blob.put", ANY_BLOB)
+            digest = await _receive(kernel, request, None)
+        except EverloopError as error:
+            return error_response(error)
+        return json_response({"digest": digest}, status=201)
+
     async def put_many(request: Request) -> Response:
         try:
             await run_in_threadpool(_admit, kernel, request, "blob.put", ANY_BLOB)
@@ -67,6 +79,7 @@ def blob_routes(kernel: Kernel) -> list[Route]:
         return json_response({"digests": digests}, status=201)
 
     return [
+        Route(STREAM_PATH, put_stream, methods=["POST"], name="blob.put_stream"),
         Route(BATCH_PATH, put_many, methods=["POST"], name="blob.put_many"),
         Route(PATH, put, methods=["PUT"], name="blob.put"),
         Route(PATH, get, methods=["GET"], name="blob.get"),
@@ -84,25 +97,35 @@ def _admit(kernel: Kernel, request: Request, verb: str, ask: PutBlob | GetBlob) 
     )
 
 
-async def _receive(kernel: Kernel, request: Request, expected: Digest) -> None:
-    """Write the body where it will lie, in pieces that are worth a thread's while."""
+async def _receive(kernel: Kernel, request: Request, expected: Digest | None) -> Digest:
+    """Write the body where it will lie; a thread writes one piece while the next one comes."""
     seen = 0
     with kernel.services.blobs.incoming() as incoming:
+        writing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        writing.set_result(None)
         waiting = bytearray()
-        async for piece in request.stream():
-            seen += len(piece)
-            if seen > MAX_BLOB_BYTES:
-                raise LimitExceeded(
-                    "blob.too_large",
-                    f"More than {MAX_BLOB_BYTES:,} bytes.",
-                    hint="Split the file.",
-                )
-            waiting += piece
-            if len(waiting) >= WRITE_BYTES:
-                await run_in_threadpool(incoming.write, bytes(waiting))
-                waiting.clear()
-        incoming.write(bytes(waiting))
-        await run_in_threadpool(incoming.keep, expected)
+        try:
+            async for piece in request.stream():
+                seen += len(piece)
+                if seen > MAX_BLOB_BYTES:
+                    raise LimitExceeded(
+                        "blob.too_large",
+                        f"More than {MAX_BLOB_BYTES:,} bytes.",
+                        hint="Split the file.",
+                    )
+                waiting += piece
+                if len(waiting) >= WRITE_BYTES:
+                    await writing
+                    writing = _write_aside(incoming, waiting)
+                    waiting = bytearray()
+        finally:
+            await writing  # the thread must not write into a file that is closed
+        incoming.write(waiting)
+        return await run_in_threadpool(incoming.keep, expected)
+
+
+def _write_aside(incoming: Incoming, data: bytearray) -> asyncio.Future[None]:
+    return asyncio.get_running_loop().run_in_executor(None, incoming.write, data)
 
 
 async def _read_small(request: Request) -> bytes:

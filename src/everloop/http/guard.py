@@ -95,7 +95,9 @@ class Guard:
 
     def _is_upload(self, scope: Scope) -> bool:
         method, path = scope["method"], scope["path"]
-        if self._unlimited and method == "PUT" and "/blobs/" in path:
+        is_bytes = method == "PUT" and "/blobs/" in path
+        is_bytes |= method == "POST" and path.endswith(("/blobs:batch", "/blobs:stream"))
+        if self._unlimited and is_bytes:
             return True
         return any(front.takes_upload(method, path) for front in self._front)
 

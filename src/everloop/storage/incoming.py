@@ -26,7 +26,7 @@ class FileIncoming:
         self._put_file = put_file
         self._hasher = blake3()
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | bytearray) -> None:
         """Take the next bytes.
 
         Raises:

@@ -12,7 +12,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from errno import ELOOP, ENOTDIR
 from pathlib import Path
@@ -70,14 +70,16 @@ class LocalBlobStore:
             if is_small and self._packs.get(digest) == data and self._packs.renew([digest]):
                 return digest
             with Draft(self._root) as draft:
-                draft.file.write(data)
+                draft.write(data)
                 self._settle(draft, place)
         except OSError as error:
             raise explain(error) from error
         return digest
 
-    def put_file(self, path: Path) -> Digest:
+    def put_file(self, path: Path, *, move: bool = False) -> Digest:
         """Store a file's bytes without holding them in memory.
+
+        With ``move``, a file of the same file system becomes the blob itself.
 
         Raises:
             NotFound: ``file.not_found``.
@@ -85,16 +87,23 @@ class LocalBlobStore:
         """
         with open_source(path) as source:
             try:
-                with Draft(self._root) as draft:
+                with self._draft_of(path, move=move) as draft:
                     hasher = blake3()
                     while chunk := source.read(CHUNK_BYTES):
                         hasher.update(chunk)
-                        draft.file.write(chunk)
+                        if not draft.is_given:
+                            draft.write(chunk)
                     digest = Digest(f"{_ALGORITHM}:{hasher.hexdigest()}")
                     self._settle(draft, self._place(digest))
             except OSError as error:
                 raise explain(error) from error
         return digest
+
+    def _draft_of(self, path: Path, *, move: bool) -> Draft:
+        if move and not path.is_symlink():
+            with suppress(OSError):  # another file system, or one without links
+                return Draft.of(path, self._root)
+        return Draft(self._root)
 
     def put_many(self, items: Sequence[bytes]) -> list[Digest]:
         """Store several bytes, the small ones together; return their digests in order.
@@ -252,7 +261,7 @@ class LocalIncoming:
         self._draft = draft
         self._hasher = blake3()
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | bytearray) -> None:
         """Take the next bytes.
 
         Raises:
@@ -260,7 +269,7 @@ class LocalIncoming:
         """
         self._hasher.update(data)
         try:
-            self._draft.file.write(data)
+            self._draft.write(data)
         except OSError as error:
             raise explain(error) from error
 

@@ -183,12 +183,12 @@ class Packs:
         rows, start = [], 0
         with Draft(self._folder) as draft:
             for digest, data in blobs.items():
-                draft.file.write(data)
+                draft.write(data)
                 rows.append((_raw(digest), start, len(data)))
                 start += len(data)
             table = b"".join(_ROW.pack(*row) for row in rows)
-            draft.file.write(table)
-            draft.file.write(_FOOTER.pack(start, len(rows), zlib.crc32(table), _MAGIC))
+            draft.write(table)
+            draft.write(_FOOTER.pack(start, len(rows), zlib.crc32(table), _MAGIC))
             name = blake3(table).hexdigest()[:32] + SUFFIX
             draft.link(self._folder / name)  # the same blobs make the same pack
         sync_folder(self._folder)

@@ -97,7 +97,7 @@ class S3BlobStore:
             self._put_whole(digest, data)
         return digest
 
-    def put_file(self, path: Path) -> Digest:
+    def put_file(self, path: Path, *, move: bool = False) -> Digest:
         """Store a file's bytes without holding them in memory.
 
         Raises:

@@ -251,7 +251,7 @@ class Shipment:
             blobs.put_many(waiting)
         for digest in dict.fromkeys(kept.digest for kept in files):
             if digest not in small and blobs.size(parse_digest(digest)) is None:
-                blobs.put_file(self._spool.kept_file(digest))
+                blobs.put_file(self._spool.kept_file(digest), move=True)
 
     def _keep(self, surroundings: Surroundings | None) -> str | None:
         if surroundings is None:
