@@ -37,6 +37,7 @@ from everloop.interop.importers.storing import FileStore, Kept
 from everloop.kernel.performer import Performer
 from everloop.track import columns, limits
 from everloop.track.columns import Columns, Ints
+from everloop.track.inputs import AddInputs, NamedData, RunExtended
 from everloop.track.lifecycle import (
     CreateExperiment,
     ExperimentShown,
@@ -228,6 +229,7 @@ class Importer:
         if there.status is not RunStatus.RUNNING:
             ending = Ending(status=there.status, error=there.error, ended_at=there.ended_at)
         self._log(key, cleaner.series(contents.metrics), files, ending)
+        self._add_inputs(key, contents)
         if there.is_deleted and not self._options.dry_run:
             self._performer.perform("run.delete", RunNamed(run=key), RunShown)
 
@@ -246,12 +248,31 @@ class Importer:
         ending = None
         if here.run.status is RunStatus.RUNNING and there.status is not RunStatus.RUNNING:
             ending = Ending(status=there.status, error=there.error, ended_at=there.ended_at)
+        added = self._add_inputs(here.run.id, contents)
         if not (params or tags or series or files or ending):
-            return False
+            return added > 0
         self.report.params += len(params)
         self.report.tags += len(tags)
         self._log(here.run.id, series, files, ending, params=params, tags=tags)
         return True
+
+    def _add_inputs(self, run: Id, contents: Contents) -> int:
+        if not contents.inputs or self._options.dry_run:
+            return 0
+        data = tuple(
+            NamedData(
+                name=read.name,
+                digest=read.digest,
+                source_type=read.source_type,
+                source=read.source,
+                schema=read.schema or None,
+                profile=read.profile or None,
+                tags=dict(read.tags),
+            )
+            for read in contents.inputs
+        )
+        ask = AddInputs(run=run, data=data)
+        return self._performer.perform("run.add_inputs", ask, RunExtended).added
 
     def _new_points(self, here: RunDetails, series: dict[str, Columns]) -> dict[str, Columns]:
         counts = {metric.key: metric.count for metric in here.metrics}

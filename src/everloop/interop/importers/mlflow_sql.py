@@ -1,6 +1,7 @@
 """Reads an MLflow database, SQLite or PostgreSQL, with plain SQL; MLflow itself is not needed.
 
-Knows the tables of MLflow 2 and 3. The database is opened for reading only, in one snapshot.
+Knows the tables of MLflow 2 and 3. The database is opened for reading only; no lock is held
+between two questions, so that a server which uses it can go on writing.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -308,8 +308,6 @@ def _open_sqlite(url: str) -> Callable[..., Rows]:
         )
     connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
     connection.execute("PRAGMA trusted_schema = OFF")
-    with suppress(sqlite3.Error):  # what is no database is refused by the first question
-        connection.execute("BEGIN")
 
     def ask_sqlite(text: str, *values: object) -> Rows:
         return connection.execute(text, values).fetchall()
@@ -329,14 +327,14 @@ def _open_postgres(url: str) -> Callable[..., Rows]:
     scheme, _, rest = url.partition("://")
     address = f"{scheme.partition('+')[0]}://{rest}"
     try:
-        connection = psycopg.connect(address, options="-c default_transaction_read_only=on")
+        options = "-c default_transaction_read_only=on"
+        connection = psycopg.connect(address, autocommit=True, options=options)
     except psycopg.Error as error:
         raise Unavailable(
             "import.source_unavailable",
             f"{without_secrets(url)} does not answer: {str(error).partition(chr(10))[0]}.",
             hint="Check the address, the user and whether the database runs.",
         ) from error
-    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
 
     def ask_postgres(text: str, *values: object) -> Rows:
         return connection.execute(text.replace("?", "%s").encode(), values).fetchall()

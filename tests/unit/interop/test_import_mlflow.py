@@ -1,0 +1,198 @@
+"""What MLflow's own client reads from its database is what stands here after the import."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from everloop.core.errors import InvalidInput
+from everloop.core.ids import is_id
+from everloop.interop.importers.mlflow import open_mlflow
+from everloop.kernel.ledger.log import LedgerEntry
+from everloop.track.inputs import RunInput
+from tests.kit import World
+from tests.unit.interop.imported import (
+    VECTORS,
+    a_world,
+    as_mlflow_says,
+    bring_in,
+    files_of,
+    make_database,
+    runs_by_origin,
+)
+
+VERSIONS = sorted(path.name for path in VECTORS.iterdir() if (path / "dump.sql").exists())
+
+
+@pytest.fixture(params=VERSIONS)
+def recorded(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, dict[str, Any]]:
+    """The address of a database that MLflow made, and what its client says of it."""
+    version: str = request.param
+    expected = json.loads((VECTORS / version / "expected.json").read_text())
+    return make_database(version, tmp_path), expected
+
+
+@pytest.fixture
+def place() -> World:
+    return a_world()
+
+
+def test_every_run_comes_over_value_by_value(
+    place: World, recorded: tuple[str, dict[str, Any]]
+) -> None:
+    address, expected = recorded
+
+    report = bring_in(place, open_mlflow(address), with_deleted=True)
+
+    found = runs_by_origin(place)
+    deleted = {key for key, run in expected.items() if run["lifecycle_stage"] == "deleted"}
+    shown = {key: as_mlflow_says(place, details) for key, details in found.items()}
+    parents = {key: run["tags"].pop("mlflow.parentRunId", None) for key, run in expected.items()}
+    for key, run in shown.items():
+        parent = run["tags"].pop("mlflow.parentRunId", None)
+        assert parent == (found[parents[key]].run.id if parents[key] else None)
+        assert parent == found[key].run.parent
+        assert expected[key] == run
+    assert set(expected) - deleted <= set(shown)
+    assert len(expected) == report.runs.new
+    assert all(is_id(details.run.id) for details in found.values())
+
+
+def test_files_come_over_byte_by_byte(place: World, recorded: tuple[str, dict[str, Any]]) -> None:
+    address, expected = recorded
+
+    bring_in(place, open_mlflow(address))
+
+    names = {run["name"]: key for key, run in expected.items()}
+    found = runs_by_origin(place)
+    assert {"notes/a.txt": b"hello"} == files_of(place, found[names["parent"]].run.id)
+
+
+def test_a_second_import_changes_nothing(
+    place: World, recorded: tuple[str, dict[str, Any]]
+) -> None:
+    address, _ = recorded
+    first = bring_in(place, open_mlflow(address))
+    with place.kernel.store.read() as tx:
+        before = tx.count(LedgerEntry)
+
+    second = bring_in(place, open_mlflow(address))
+
+    assert (0, 0, first.runs.new) == (second.runs.new, second.runs.changed, second.runs.same)
+    assert (0, 0, 0) == (second.points, second.files, second.params)
+    with place.kernel.store.read() as tx:
+        assert before == tx.count(LedgerEntry)
+
+
+def test_a_second_import_adds_what_is_new_and_nothing_twice(place: World, tmp_path: Path) -> None:
+    address = make_database(VERSIONS[-1], tmp_path)
+    bring_in(place, open_mlflow(address))
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        ((run, start),) = database.execute(
+            "SELECT run_uuid, start_time FROM runs WHERE name = 'still running'"
+        ).fetchall()
+        # One point between the two that are there would be lost by counting alone.
+        database.execute(
+            "INSERT INTO metrics (key, value, timestamp, run_uuid, step, is_nan)"
+            " VALUES ('auc', 0.125, 1, ?, 7, 0)",
+            (run,),
+        )
+        database.execute("INSERT INTO params VALUES ('late', 'x', ?)", (run,))
+        database.execute(
+            "UPDATE runs SET status = 'FINISHED', end_time = ? WHERE run_uuid = ?",
+            (start + 5, run),
+        )
+    database.close()
+    (tmp_path / "mlruns" / "1" / run / "artifacts").mkdir(parents=True)
+    (tmp_path / "mlruns" / "1" / run / "artifacts" / "late.txt").write_bytes(b"late")
+
+    report = bring_in(place, open_mlflow(address))
+
+    said = as_mlflow_says(place, runs_by_origin(place)[run])
+    assert [0.25, 0.125] == [float(value) for _, _, value in said["history"]["auc"]]
+    assert ("FINISHED", start + 5, {"late": "x"}) == (
+        said["status"], said["end_time"], said["params"],
+    )  # fmt: skip
+    assert (1, 1, 1) == (report.runs.changed, report.points, report.params)
+    assert {"late.txt": b"late"} == files_of(place, runs_by_origin(place)[run].run.id)
+
+
+def test_a_dry_run_counts_the_same_and_changes_nothing(
+    place: World, recorded: tuple[str, dict[str, Any]]
+) -> None:
+    address, _ = recorded
+
+    told = bring_in(place, open_mlflow(address), dry_run=True, with_models=False)
+
+    assert {} == runs_by_origin(place)
+    done = bring_in(place, open_mlflow(address), with_models=False)
+    for field in ("runs", "points", "params", "files", "file_bytes", "skipped"):
+        assert getattr(done, field) == getattr(told, field)
+
+
+def test_what_is_in_the_trash_there_is_left_out_and_said(
+    place: World, recorded: tuple[str, dict[str, Any]]
+) -> None:
+    address, expected = recorded
+
+    report = bring_in(place, open_mlflow(address))
+
+    (gone,) = [key for key, run in expected.items() if run["name"] == "gone"]
+    assert gone not in runs_by_origin(place)
+    assert 1 == report.runs.skipped
+    assert any(gone in skip.what and "--with-deleted" in skip.why for skip in report.skipped)
+
+
+def test_data_that_a_run_read_comes_over(
+    place: World, recorded: tuple[str, dict[str, Any]]
+) -> None:
+    address, expected = recorded
+    (reader,) = [key for key, run in expected.items() if run["name"] == "reads"]
+
+    bring_in(place, open_mlflow(address))
+
+    run = runs_by_origin(place)[reader].run.id
+    with place.kernel.store.read() as tx:
+        (read,) = tx.select(RunInput)
+    assert (run, "toy", "abc123") == (read.run, read.name, read.digest)
+    assert {"mlflow.data.context": "training"} == read.tags
+
+
+def test_files_that_only_a_server_can_reach_are_said(place: World, tmp_path: Path) -> None:
+    address = make_database(VERSIONS[-1], tmp_path)
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        database.execute("UPDATE runs SET artifact_uri = 'mlflow-artifacts:/1/x/artifacts'")
+    database.close()
+    kept = tmp_path / "kept" / "1" / "x" / "artifacts"
+    kept.mkdir(parents=True)
+    (kept / "a").write_bytes(b"a")
+
+    without = bring_in(place, open_mlflow(address), dry_run=True)
+    given = bring_in(place, open_mlflow(address, tmp_path / "kept"), dry_run=True)
+
+    assert 0 == without.files
+    assert any("--artifacts" in skip.why for skip in without.skipped)
+    assert given.runs.new == given.files
+
+
+@pytest.mark.parametrize("content", [b"", b"no database", b"SQLite format 3\x00 but no more"])
+def test_a_file_that_is_no_database_of_mlflow_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.db"
+    path.write_bytes(content)
+
+    with pytest.raises(InvalidInput) as refused:
+        open_mlflow(f"sqlite:///{path}")
+
+    assert "import.source_invalid" == refused.value.code
+
+
+@pytest.mark.parametrize("address", ["sqlite:////nowhere/x.db", "ftp://x", ""])
+def test_an_address_without_anything_behind_it_is_refused(address: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        open_mlflow(address)
+
+    assert "import.source_invalid" == refused.value.code
