@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from everloop.monitor.verbs import FeedbackReceipt
     from everloop.pipeline import PipelineResult, Progress
     from everloop.pipeline.context import RunLog
+    from everloop.registry.loaded import LoadedModel
     from everloop.registry.model import ModelVersion
     from everloop.track import RunHandle
     from everloop.track.client import ParamValue
@@ -325,6 +326,25 @@ def register(  # noqa: PLR0913 -- the parts of a registration, all but two keywo
         ),
         model,
     )
+
+
+def load_model(ref: str, *, as_of: str | None = None, client: Client | None = None) -> LoadedModel:
+    """Load a model version, such as ``credit@production``, from verified bytes.
+
+    Args:
+        ref: ``model:credit@production``, ``credit@1.4.0``, ``credit@3`` or ``credit``.
+        as_of: The time (RFC 3339) at which its alias is asked for; now when left out.
+        client: The connection; that of `current_client` when left out.
+
+    Raises:
+        NotFound: there is no such version.
+        IntegrityError: its bytes are not those that were registered.
+        UnsafeArtifact: the server's policy does not trust its format or a type in it.
+        MissingExtra: its library is not installed.
+    """
+    from everloop.app.models import load_model as load
+
+    return load(client or current_client(), ref, as_of=as_of)
 
 
 def run_pipeline(

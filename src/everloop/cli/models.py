@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from everloop.cli import output
+from everloop.cli.answering import load, predict, verify
 from everloop.cli.binding import Bound, BoundGroup, VerbGroup, confirm
 from everloop.cli.session import Session
 from everloop.core.errors import InvalidInput
@@ -279,6 +280,9 @@ GROUP = VerbGroup(
         },
         written={
             "register": register,
+            "load": load,
+            "verify": verify,
+            "predict": predict,
             "tag": tag,
             "describe": describe,
             "delete": delete,

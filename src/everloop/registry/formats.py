@@ -10,7 +10,13 @@ from everloop.core.errors import IntegrityError, InvalidInput, UnsafeArtifact
 from everloop.core.manifest import FileEntry
 from everloop.core.ports import BlobStore
 from everloop.kernel.safe_load import LoadPolicy
-from everloop.registry.loaders import FORMATS, Predictor, find_format, load_predictor
+from everloop.registry.loaders import (
+    FORMATS,
+    FloatArray,
+    Predictor,
+    find_format,
+    load_predictor,
+)
 from everloop.registry.model import ModelVersion
 from everloop.registry.signature import Signature
 
@@ -31,18 +37,21 @@ MLFLOW: Final = "mlflow"
 F = TypeVar("F")
 
 
-def save_model(model: object) -> tuple[ModelFormat, dict[str, bytes]]:
+def save_model(
+    model: object, example: FloatArray | None = None
+) -> tuple[ModelFormat, dict[str, bytes]]:
     """Return the format and the files of a trained model.
 
     Takes a model of LightGBM or XGBoost (of its own or its scikit-learn interface), an estimator
-    of scikit-learn, or an ``onnx.ModelProto``.
+    of scikit-learn, an ``onnx.ModelProto``, a ``torch.export.ExportedProgram``, or, with a few
+    example rows, a ``torch.nn.Module``.
 
     Raises:
         InvalidInput: ``model.type_unsupported``.
         MissingExtra: the library to save it is not installed.
     """
     found = find_format(model)
-    return cast("ModelFormat", found.name), found.save(model)
+    return cast("ModelFormat", found.name), found.save(model, example)
 
 
 def artifact_digest(format_name: str, files: tuple[FileEntry, ...], signature: Signature) -> Digest:

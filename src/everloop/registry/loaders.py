@@ -57,7 +57,7 @@ class Format(NamedTuple):
         makers: Top-level packages whose objects it saves.
         needs: The package that must be importable to read it.
         extra: The extra of Everloop that installs it.
-        save: Makes its files of an object.
+        save: Makes its files of an object, and of a few rows where the object needs them.
         load: Makes a predictor of its files.
         safe: Why its files can be trusted to be read, in a sentence.
     """
@@ -67,7 +67,7 @@ class Format(NamedTuple):
     makers: tuple[str, ...]
     needs: str
     extra: str
-    save: Callable[[object], dict[str, bytes]]
+    save: Callable[[object, FloatArray | None], dict[str, bytes]]
     load: Callable[[ModelFiles, LoadPolicy], Predictor]
     safe: str
 
@@ -79,7 +79,8 @@ def _load_lightgbm(files: ModelFiles, policy: LoadPolicy) -> Predictor:
     return NativeBooster(files["model.txt"])
 
 
-def _save_lightgbm(model: object) -> dict[str, bytes]:
+def _save_lightgbm(model: object, example: FloatArray | None) -> dict[str, bytes]:
+    del example
     booster: Any = getattr(model, "booster_", model)
     best = int(getattr(booster, "best_iteration", 0) or 0)
     text: str = booster.model_to_string(num_iteration=best if best > 0 else -1)
@@ -92,7 +93,8 @@ def _load_sklearn(files: ModelFiles, policy: LoadPolicy) -> Predictor:
     return SkopsPredictor(files["model.skops"], policy.trusted_types)
 
 
-def _save_sklearn(model: object) -> dict[str, bytes]:
+def _save_sklearn(model: object, example: FloatArray | None) -> dict[str, bytes]:
+    del example
     from everloop.registry.adapters.sklearn_skops import save_estimator
 
     return save_estimator(model)
@@ -105,7 +107,8 @@ def _load_xgboost(files: ModelFiles, policy: LoadPolicy) -> Predictor:
     return XgboostPredictor(next(iter(files.values())))
 
 
-def _save_xgboost(model: object) -> dict[str, bytes]:
+def _save_xgboost(model: object, example: FloatArray | None) -> dict[str, bytes]:
+    del example
     from everloop.registry.adapters.xgboost_native import save_xgboost
 
     return save_xgboost(model)
@@ -118,10 +121,24 @@ def _load_onnx(files: ModelFiles, policy: LoadPolicy) -> Predictor:
     return OnnxPredictor(files["model.onnx"])
 
 
-def _save_onnx(model: object) -> dict[str, bytes]:
+def _save_onnx(model: object, example: FloatArray | None) -> dict[str, bytes]:
+    del example
     from everloop.registry.adapters.onnx_runtime import save_onnx
 
     return save_onnx(model)
+
+
+def _load_torch(files: ModelFiles, policy: LoadPolicy) -> Predictor:
+    from everloop.registry.adapters.torch_graph import TorchPredictor
+
+    del policy
+    return TorchPredictor(files["graph.json"], files["model.safetensors"])
+
+
+def _save_torch(model: object, example: FloatArray | None) -> dict[str, bytes]:
+    from everloop.registry.adapters.torch_graph import save_torch
+
+    return save_torch(model, example)
 
 
 def _one_of(*names: str) -> tuple[frozenset[str], ...]:
@@ -160,6 +177,16 @@ _ROWS: Final = (
         safe="A graph of standard operators: no files beside it, no other operators, no loops.",
     ),
     Format(
+        name="torch",
+        layouts=(frozenset({"graph.json", "model.safetensors"}),),
+        makers=("torch",),
+        needs="torch",
+        extra="torch",
+        save=_save_torch,
+        load=_load_torch,
+        safe="Weights as safetensors, and a graph that may name core operators of ATen only.",
+    ),
+    Format(
         name="sklearn",
         layouts=_one_of("model.skops"),
         makers=("sklearn",),
@@ -188,7 +215,7 @@ def find_format(model: object) -> Format:
     raise InvalidInput(
         "model.type_unsupported",
         f"A {type(model).__name__} has no safe format here.",
-        hint="Give a model of LightGBM, XGBoost, scikit-learn or ONNX.",
+        hint="Give a model of LightGBM, XGBoost, scikit-learn, PyTorch or ONNX.",
     )
 
 

@@ -13,6 +13,7 @@ from everloop.core.ids import ActorId, Id, is_id
 from everloop.core.ports import Compare, Condition, where
 from everloop.core.refs import Ref, parse_ref
 from everloop.kernel.authz import Actor
+from everloop.kernel.safe_load import LoadPolicy
 from everloop.kernel.unit_of_work import View
 from everloop.kernel.verbs import query
 from everloop.registry import logged, protection  # noqa: F401 -- declares its records
@@ -97,6 +98,10 @@ class ResolveModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     ref: RefText
     as_of: Annotated[str, Meta(max_length=60)] | None = None
+
+
+class AskPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The policy by which this server loads models."""
 
 
 class AliasHistory(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -215,6 +220,13 @@ def show_model(ask: ShowModel, view: View) -> ModelView:
 def resolve(ask: ResolveModel, view: View) -> ModelVersion:
     """Return the version that a ref names, or that its alias named at a time."""
     return resolve_model(view, ask.ref, as_of=from_text(ask.as_of) if ask.as_of else None)
+
+
+@query("model.policy", permission="model:read")
+def show_policy(ask: AskPolicy, view: View) -> LoadPolicy:
+    """Say which formats this server loads, and which types inside them it trusts."""
+    del ask
+    return view.services.policy
 
 
 @query("model.alias_history", permission="model:read")

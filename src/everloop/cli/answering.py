@@ -1,0 +1,116 @@
+"""``everloop models load``, ``verify`` and ``predict``: a version's bytes at work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from everloop.cli import output
+from everloop.cli.session import Session
+from everloop.core.errors import InvalidInput
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MARKS = {True: "ok", False: "WRONG", None: "note"}
+
+
+@click.command("load")
+@click.argument("ref")
+@click.option("--as-of", help="The time at which its alias is asked for.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def load(session: Session, ref: str, as_of: str | None, as_json: bool) -> int:
+    """Load a version from verified bytes, as the server's policy allows, and say what it is."""
+    from everloop.app.models import load_model
+
+    with load_model(session.client, ref, as_of=as_of) as model:
+        version = model.version
+        if as_json:
+            output.write_json(version)
+            return 0
+        output.write_fields(
+            {
+                "model": f"{version.name}@{version.version}",
+                "format": version.format,
+                "artifact": version.artifact,
+                "inputs": [f"{field.name} ({field.dtype})" for field in model.signature.inputs],
+                "answers": list(model.outputs),
+            }
+        )
+    return 0
+
+
+@click.command("verify")
+@click.argument("ref")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def verify(session: Session, ref: str, as_json: bool) -> int:
+    """Reread all bytes of a version and say what does not hold; exits with 1 if anything."""
+    from everloop.app.models import verify_model
+
+    found = verify_model(session.client, ref)
+    if as_json:
+        output.write_json(found)
+    else:
+        output.write_table(
+            ("", "what", "found"),
+            [(MARKS[item.held], item.what, item.told) for item in found.findings],
+        )
+        output.write_clean(f"{found.version} {'holds' if found.held else 'DOES NOT HOLD'}")
+    return 0 if found.held else 1
+
+
+@click.command("predict")
+@click.argument("ref")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option(
+    "--output", "-o", "target", type=click.Path(path_type=Path), help="A .csv or .parquet file."
+)
+@click.pass_obj
+def predict(session: Session, ref: str, file: Path, target: Path | None) -> int:
+    """Answer the rows of a CSV or Parquet file with a version; as CSV unless a file is named.
+
+    The answers come in the order of the rows, and without the inputs.
+    """
+    from everloop.app.models import load_model
+
+    rows = _read(file)
+    with load_model(session.client, ref) as model:
+        answers = model.predict_table(rows)
+    _write(answers, target)
+    return 0
+
+
+def _read(file: Path) -> pa.Table:
+    import pyarrow as pa
+    from pyarrow import csv, parquet
+
+    try:
+        if file.suffix == ".parquet":
+            return parquet.read_table(file)
+        return csv.read_csv(file)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InvalidInput(
+            "model.rows_unreadable",
+            f"{file.name[:80]!r} is no table: {str(error)[:200]}",
+            hint="Give a CSV file with a line of names, or a Parquet file.",
+        ) from error
+
+
+def _write(answers: pa.Table, target: Path | None) -> None:
+    import pyarrow as pa
+    from pyarrow import csv, parquet
+
+    if target is not None and target.suffix == ".parquet":
+        parquet.write_table(answers, target)
+        return
+    sink = pa.BufferOutputStream()
+    csv.write_csv(answers, sink)
+    data = sink.getvalue().to_pybytes()
+    if target is not None:
+        target.write_bytes(data)
+    else:
+        output.write_clean(data.decode().rstrip("\n"))

@@ -1,0 +1,68 @@
+"""Rows as people have them (a frame, a table, columns, a matrix, dicts) as one Arrow table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from everloop.core.errors import InvalidInput
+from everloop.registry.signature import Signature
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# A pandas or polars frame, a pyarrow table or batch, a mapping of columns, a list of mappings, or a
+# matrix of numbers in the signature's order.
+Rows: TypeAlias = object
+
+
+def to_rows(rows: Rows, signature: Signature) -> pa.Table:
+    """Return the rows as a table with named columns.
+
+    Raises:
+        InvalidInput: ``model.rows_unreadable``.
+    """
+    import pyarrow as pa
+
+    names = [field.name for field in signature.inputs]
+    try:
+        if isinstance(rows, pa.Table):
+            return rows
+        if isinstance(rows, pa.RecordBatch):
+            return pa.Table.from_batches([rows])
+        if isinstance(rows, np.ndarray):
+            return _from_matrix(rows, names)
+        if isinstance(rows, Mapping):
+            return pa.table({str(name): values for name, values in rows.items()})
+        if type(rows).__module__.partition(".")[0] == "pandas":
+            return pa.Table.from_pandas(rows, preserve_index=False)
+        if hasattr(rows, "__arrow_c_stream__"):
+            return pa.table(rows)
+        if isinstance(rows, Sequence) and all(isinstance(row, Mapping) for row in rows):
+            return pa.Table.from_pylist([dict(row) for row in rows])
+    except (pa.ArrowException, TypeError, ValueError, KeyError) as error:
+        if isinstance(error, InvalidInput):
+            raise
+        raise _unreadable(f"The rows are no table: {str(error)[:200]}.") from error
+    raise _unreadable(f"A {type(rows).__name__} holds no rows.")
+
+
+def _from_matrix(rows: np.ndarray, names: list[str]) -> pa.Table:
+    import pyarrow as pa
+
+    if rows.ndim != 2 or rows.shape[1] != len(names):
+        raise _unreadable(
+            f"The model takes rows of {len(names)} columns, not an array of {rows.shape}."
+        )
+    return pa.table({name: rows[:, place] for place, name in enumerate(names)})
+
+
+def _unreadable(problem: str) -> InvalidInput:
+    return InvalidInput(
+        "model.rows_unreadable",
+        problem,
+        hint="Give a pandas frame, a pyarrow table, a dict of columns, a list of dicts, or a "
+        "matrix with the signature's inputs in its order.",
+    )
