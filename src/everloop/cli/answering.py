@@ -69,8 +69,9 @@ def verify(session: Session, ref: str, as_json: bool) -> int:
 @click.option(
     "--output", "-o", "target", type=click.Path(path_type=Path), help="A .csv or .parquet file."
 )
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: one object for each row.")
 @click.pass_obj
-def predict(session: Session, ref: str, file: Path, target: Path | None) -> int:
+def predict(session: Session, ref: str, file: Path, target: Path | None, as_json: bool) -> int:
     """Answer the rows of a CSV or Parquet file with a version; as CSV unless a file is named.
 
     The answers come in the order of the rows, and without the inputs.
@@ -80,7 +81,10 @@ def predict(session: Session, ref: str, file: Path, target: Path | None) -> int:
     rows = _read(file)
     with load_model(session.client, ref) as model:
         answers = model.predict_table(rows)
-    _write(answers, target)
+    if as_json:
+        output.write_json(answers.to_pylist())
+    else:
+        _write(answers, target)
     return 0
 
 

@@ -136,7 +136,7 @@ def _load_torch(files: ModelFiles, policy: LoadPolicy) -> Predictor:
 
 
 def _save_torch(model: object, example: FloatArray | None) -> dict[str, bytes]:
-    from everloop.registry.adapters.torch_graph import save_torch
+    from everloop.registry.adapters.torch_export import save_torch
 
     return save_torch(model, example)
 

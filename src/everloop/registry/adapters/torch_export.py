@@ -3,20 +3,44 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import msgspec
 import numpy as np
 
 from everloop.core.errors import InvalidInput
-from everloop.registry.adapters.refusals import FloatArray, unsupported
-
-if TYPE_CHECKING:
-    from everloop.registry.adapters.torch_graph import Graph
+from everloop.registry.adapters.refusals import FloatArray, missing, unsupported
+from everloop.registry.adapters.torch_operators import find_operator
+from everloop.registry.adapters.torch_steps import Graph, Step, check_graph, import_torch
 
 _ROWS_TO_TRY = 2
 
 
-def export(torch: Any, model: Any, example: FloatArray | None) -> tuple[Graph, dict[str, Any]]:
+def save_torch(model: object, example: FloatArray | None) -> dict[str, bytes]:
+    """Return the files of an exported program, or of a module together with a few rows.
+
+    The module is exported as it evaluates; it takes one matrix of rows in float32.
+
+    Raises:
+        InvalidInput: ``model.example_missing`` for a module without rows,
+            ``model.outputs_unsupported`` for one that answers something else than numbers a row,
+            or ``model.export_failed``.
+        UnsafeArtifact: ``artifact.operators_refused`` for operators beyond the core ones.
+    """
+    torch = import_torch()
+    try:
+        from safetensors.torch import save
+    except ImportError as error:
+        raise missing("safetensors", "torch") from error
+    graph, weights = _export(torch, model, example)
+    check_graph(graph)
+    for step in graph.steps:
+        find_operator(torch, step.call)
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
+    return {"graph.json": msgspec.json.encode(graph), "model.safetensors": save(plain)}
+
+
+def _export(torch: Any, model: Any, example: FloatArray | None) -> tuple[Graph, dict[str, Any]]:
     """Return the graph of an exported program or a module, and its weights by name.
 
     Raises:
@@ -67,8 +91,6 @@ class _Reader:
         self.numbers: dict[str, int] = {}
 
     def graph(self) -> tuple[Graph, dict[str, Any]]:
-        from everloop.registry.adapters.torch_graph import Graph
-
         weights = self.weights()
         steps = []
         answer = None
@@ -117,8 +139,6 @@ class _Reader:
         return found
 
     def step(self, node: Any) -> Any:
-        from everloop.registry.adapters.torch_graph import Step
-
         target = node.target
         if isinstance(target, self.torch._ops.OpOverload):
             call = str(target)

@@ -1,4 +1,4 @@
-"""Keeps PyTorch models as a graph in JSON and weights in safetensors, and runs them by that graph.
+"""Runs PyTorch models by a graph in JSON, with their weights in safetensors.
 
 ``torch.export`` gives a graph of operators; what its own file format holds is not used, because
 reading it looks functions up by names in the file, anywhere below ``torch``, and unpickles. Here a
@@ -8,10 +8,9 @@ graph may name nothing but the operators of `torch_operators`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Final, Literal, TypeAlias
+from collections.abc import Sequence
+from typing import Any, Final
 
-import msgspec
 import numpy as np
 
 from everloop.core.errors import EverloopError
@@ -26,51 +25,10 @@ from everloop.registry.adapters.refusals import (
     unreadable,
 )
 from everloop.registry.adapters.torch_operators import find_operator
+from everloop.registry.adapters.torch_steps import Graph, import_torch, read_graph
 
 LARGEST_MODEL_BYTES: Final = 2 << 30
 _LARGEST_GRAPH_BYTES: Final = 64 << 20
-_MOST_STEPS: Final = 100_000
-_DEEPEST: Final = 8
-_LONGEST: Final = 10_000
-_DTYPE_NAMES: Final = "float16 bfloat16 float32 float64 int8 int16 int32 int64 uint8 bool"
-_DTYPES: Final = frozenset(_DTYPE_NAMES.split())
-_FORMATS: Final = frozenset({"contiguous_format", "preserve_format"})
-
-
-class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One call of an operator; its answer takes the next number.
-
-    Attributes:
-        call: ``aten.<name>.<overload>``, or the name of a function on whole numbers.
-        args: Plain values; ``{"of": n}`` is the answer numbered n, ``{"dtype": "float32"}`` a type,
-            ``{"float": "-inf"}`` what JSON has no number for.
-        kwargs: The same by name.
-    """
-
-    call: str
-    args: list[Any]
-    kwargs: dict[str, Any] = {}
-
-
-class Graph(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A model as steps. Numbers 0 to n-1 are the weights, n is the matrix of rows.
-
-    Attributes:
-        inputs: How many columns a row has.
-        outputs: How many numbers it answers for each row.
-        weights: Names of the tensors in the file of weights, in order.
-        answer: Number of the step that is the answer.
-    """
-
-    format: Literal["everloop.torch/1"] = "everloop.torch/1"
-    inputs: int
-    outputs: int
-    weights: list[str]
-    steps: list[Step]
-    answer: int
-
-
-Calls: TypeAlias = list[Callable[..., Any]]
 
 
 class TorchPredictor:
@@ -95,7 +53,7 @@ class TorchPredictor:
         require_size(graph, _LARGEST_GRAPH_BYTES)
         require_size(weights, LARGEST_MODEL_BYTES)
         self._graph = read_graph(graph)
-        self._torch = _import_torch()
+        self._torch = import_torch()
         self._calls = [find_operator(self._torch, step.call) for step in self._graph.steps]
         self._values: list[Any] | None = _read_weights(weights, self._graph.weights)
         self.inputs = self._graph.inputs
@@ -158,58 +116,6 @@ class TorchPredictor:
         return told
 
 
-def read_graph(data: bytes) -> Graph:
-    """Return a graph whose steps use only what came before them.
-
-    Raises:
-        InvalidInput: ``model.unreadable``.
-    """
-    try:
-        graph = msgspec.json.decode(data, type=Graph)
-        _check_graph(graph)
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        if isinstance(error, EverloopError):
-            raise
-        raise unreadable("PyTorch", str(error)) from error
-    return graph
-
-
-def _check_graph(graph: Graph) -> None:
-    if not (1 <= graph.inputs <= 1_000_000 and 1 <= graph.outputs <= 10_000):
-        raise ValueError(f"it has {graph.inputs} inputs and {graph.outputs} outputs")
-    if len(graph.steps) > _MOST_STEPS or len(set(graph.weights)) != len(graph.weights):
-        raise ValueError("it has too many steps, or a weight twice")
-    known = len(graph.weights) + 1
-    for place, step in enumerate(graph.steps):
-        for arg in (*step.args, *step.kwargs.values()):
-            _check_argument(arg, known + place, 0)
-    if not 0 <= graph.answer < known + len(graph.steps):
-        raise ValueError("its answer is none of its steps")
-
-
-def _check_argument(told: object, known: int, depth: int) -> None:
-    if depth > _DEEPEST:
-        raise ValueError("an argument is nested too deeply")
-    if isinstance(told, list):
-        if len(told) > _LONGEST:
-            raise ValueError("an argument is too long")
-        for item in told:
-            _check_argument(item, known, depth + 1)
-    elif isinstance(told, dict):
-        kind, value = next(iter(told.items())) if len(told) == 1 else ("", None)
-        is_known = (
-            (kind == "of" and type(value) is int and 0 <= value < known)
-            or (kind == "float" and value in {"inf", "-inf", "nan"})
-            or (kind == "dtype" and value in _DTYPES)
-            or (kind == "layout" and value == "strided")
-            or (kind == "memory_format" and value in _FORMATS)
-        )
-        if not is_known:
-            raise ValueError(f"an argument {str(told)[:60]} is none")
-    elif isinstance(told, str) and len(told) > 40:
-        raise ValueError("an argument is a long text")
-
-
 def _last_uses(graph: Graph) -> list[list[int]]:
     """Return for each step the numbers that no later one needs, so that memory is given back."""
     last: dict[int, int] = {}
@@ -242,37 +148,3 @@ def _read_weights(data: bytes, names: Sequence[str]) -> list[Any]:
     if sorted(found) != sorted(names):
         raise unreadable("PyTorch", "its weights are not those that its graph names")
     return [found[name] for name in names]
-
-
-def _import_torch() -> Any:
-    try:
-        import torch
-    except ImportError as error:
-        raise missing("PyTorch", "torch") from error
-    return torch
-
-
-def save_torch(model: object, example: FloatArray | None) -> dict[str, bytes]:
-    """Return the files of an exported program, or of a module together with a few rows.
-
-    The module is exported as it evaluates; it takes one matrix of rows in float32.
-
-    Raises:
-        InvalidInput: ``model.example_missing`` for a module without rows,
-            ``model.outputs_unsupported`` for one that answers something else than numbers a row,
-            or ``model.export_failed``.
-        UnsafeArtifact: ``artifact.operators_refused`` for operators beyond the core ones.
-    """
-    from everloop.registry.adapters.torch_export import export
-
-    torch = _import_torch()
-    try:
-        from safetensors.torch import save
-    except ImportError as error:
-        raise missing("safetensors", "torch") from error
-    graph, weights = export(torch, model, example)
-    _check_graph(graph)
-    for step in graph.steps:
-        find_operator(torch, step.call)
-    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
-    return {"graph.json": msgspec.json.encode(graph), "model.safetensors": save(plain)}
