@@ -442,5 +442,4 @@ def _project_folder(client: Client) -> Path:
 
 
 def _spool(client: Client) -> Path:
-    client.spool.mkdir(mode=0o700, parents=True, exist_ok=True)
     return client.spool

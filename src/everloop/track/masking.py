@@ -39,7 +39,7 @@ _PRIVATE_KEY: Final = re.compile(
 # name = "value", "name": 'value', name=value, name: value; a call or an index is no literal.
 _ASSIGNMENT: Final = re.compile(
     r"(?P<name>[A-Za-z_][A-Za-z0-9_.-]*)(?P<sign>[\"']?\]?\s*(?:=|:|=>)\s*)"
-    r"(?P<value>\"[^\"\n]*\"|'[^'\n]*'|[^\s\"'(\[{,;]+(?![\w(\[.]))"
+    r"(?P<value>\"[^\"\n]*\"|'[^'\n]*'|[^\s\"'()\[\]{},;]+(?![\w(\[.]))"
 )
 _NO_SECRETS: Final = frozenset(
     {"None", "True", "False", "null", "true", "false", '""', "''", "str"}

@@ -9,14 +9,22 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from everloop.core.digest import content_digest, parse_digest
-from everloop.core.errors import Conflict, EverloopError, NotFound, StaleVersion, Unavailable
-from everloop.core.ids import Id
+from everloop.core.errors import (
+    Conflict,
+    Denied,
+    EverloopError,
+    NotFound,
+    StaleVersion,
+    Unavailable,
+)
+from everloop.core.ids import Id, is_id
 from everloop.kernel.performer import Performer
 from everloop.track import columns
 from everloop.track.frames import (
@@ -438,8 +446,7 @@ def _run_of(path: Path) -> str:
 def _sync_one(spool: Spool, performer: Performer, *, is_last: bool) -> Shipped | None:
     first = next((frame for frame, _ in spool.read(0)), None)
     if first is None:
-        spool.remove()
-        return None
+        return _sync_nothing(spool, performer)
     if not isinstance(first, Started | Resumed) or first.project != performer.project:
         return None
     shipment = Shipment(spool, performer)
@@ -454,3 +461,14 @@ def _sync_one(spool: Spool, performer: Performer, *, is_last: bool) -> Shipped |
         return Shipped(run=first.run, points=shipment.points, status=None, problem=str(error))
     spool.remove()
     return Shipped(run=first.run, points=shipment.points, status=shipment.ended, problem=None)
+
+
+def _sync_nothing(spool: Spool, performer: Performer) -> Shipped | None:
+    """End the run of a spool of which a power cut left not even the beginning."""
+    run, ended = _run_of(spool.path), None
+    if is_id(run):
+        with suppress(NotFound, Denied, Conflict):
+            ask = FinishRun(run=run, status=RunStatus.KILLED)
+            ended = performer.perform("run.finish", ask, RunFinished).status
+    spool.remove()
+    return None if ended is None else Shipped(run=run, points=0, status=ended, problem=None)

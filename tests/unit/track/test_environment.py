@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
 
 from everloop.core.digest import content_digest
-from everloop.track.code import read_code
-from everloop.track.environment import capture_environment, find_lock
+from everloop.track.code import MAX_PATCH_BYTES, read_code, read_patch
+from everloop.track.environment import capture_environment, find_lock, read_seeds
 
 
 def git(root: Path, *arguments: str) -> None:
@@ -82,3 +88,93 @@ def test_only_variables_that_change_numbers_are_kept_and_secrets_are_masked(tmp_
     assert ("train.py", "--api-key", "***") == made.command
     assert any(package.startswith("numpy==") for package in made.packages)
     assert made.cpus >= 1
+
+
+def test_the_patch_tells_every_change_without_the_secrets_in_it(tmp_path: Path) -> None:
+    root = make_repository(tmp_path / "project")
+    assert b"" == read_patch(root)
+
+    (root / "train.py").write_text('x = 2\npassword = "hunter2"\nkey: ghp_' + "a1" * 18 + "\n")
+    (root / "new.py").write_text("y = 1\n")
+    (root / ".env").write_text("TOKEN=hunter2\n")
+    (root / "picture.bin").write_bytes(bytes(range(256)))
+    patch = read_patch(root).decode()
+
+    assert "-x = 1\n+x = 2\n" in patch
+    assert '+password = "***"' in patch
+    assert "diff --git a/new.py b/new.py" in patch
+    assert "+y = 1" in patch
+    assert ".env" in patch
+    assert "picture.bin" in patch
+    for secret in ("hunter2", "ghp_a1"):
+        assert secret not in patch
+
+
+def test_a_tracked_file_whose_name_speaks_of_secrets_is_left_out(tmp_path: Path) -> None:
+    root = make_repository(tmp_path / "project")
+    (root / "credentials.json").write_text("{}")
+    git(root, "add", ".")
+    git(root, "commit", "-q", "-m", "second")
+    (root / "credentials.json").write_text('{"id": "open sesame"}')
+    (root / "train.py").write_text("x = 3\n")
+
+    patch = read_patch(root).decode()
+
+    assert "credentials.json" in patch
+    assert "sesame" not in patch
+    assert "+x = 3" in patch
+
+
+def test_the_patch_applies_where_nothing_was_masked(tmp_path: Path) -> None:
+    root = make_repository(tmp_path / "project")
+    (root / "train.py").write_text("x = 2\n")
+    (root / "new.py").write_text("y = 1\n")
+    (tmp_path / "changes.patch").write_bytes(read_patch(root))
+    git(root, "clean", "-fdq")
+    git(root, "checkout", "-q", ".")
+
+    git(root, "apply", str(tmp_path / "changes.patch"))
+
+    assert ("x = 2\n", "y = 1\n") == (
+        (root / "train.py").read_text(), (root / "new.py").read_text(),
+    )  # fmt: skip
+
+
+def test_a_patch_is_bounded_and_says_so(tmp_path: Path) -> None:
+    root = make_repository(tmp_path / "project")
+    (root / "train.py").write_text("".join(f"x{line} = {line}\n" for line in range(120_000)))
+
+    patch = read_patch(root)
+
+    assert len(patch) < MAX_PATCH_BYTES + 200
+    assert patch.endswith(b"left out\n")
+
+
+def test_seeds_are_read_from_generators_without_drawing_from_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(initial_seed=lambda: 42))
+    state, words = random.getstate(), np.random.get_state(legacy=False)
+    try:
+        np.random.seed(1234)
+        random.seed(5)
+        first, again = read_seeds(), read_seeds()
+        np.random.rand()
+        random.random()
+        later = read_seeds()
+    finally:
+        random.setstate(state)
+        np.random.set_state(words)
+
+    assert ("1234", "42") == (first["numpy"], first["torch"])
+    assert first == again
+    assert first["random"] != later["random"]
+    assert later["numpy"].startswith("state ")
+
+
+def test_a_library_whose_state_cannot_be_read_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace())
+
+    assert "torch" not in read_seeds()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from everloop.track.masking import MASK, looks_secret, mask_arguments, mask_value
+from everloop.track.masking import MASK, looks_secret, mask_arguments, mask_text, mask_value
 
 # Put together from halves, so that scanners for leaked secrets do not stop at this file.
 SECRETS = [
@@ -64,3 +64,45 @@ def test_a_command_line_keeps_all_but_its_secrets() -> None:
         "train.py", "--lr=0.1", "--token", MASK, f"--password={MASK}", "-v",
         f"postgres://u:{MASK}@h/db",
     ) == mask_arguments(line)  # fmt: skip
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_a_token_in_a_text_is_masked_wherever_it_stands(secret: str) -> None:
+    masked = mask_text(f'+ call("{secret}")  # {secret}\n  run(x={secret})\n')
+
+    assert secret not in masked
+    assert 3 == masked.count(MASK)
+
+
+@pytest.mark.parametrize(
+    ("line", "masked"),
+    [
+        ('password = "hunter 2"', 'password = "***"'),
+        ("API_KEY='abc'", "API_KEY='***'"),
+        ("token: abc", "token: ***"),
+        ('"secret": "abc",', '"secret": "***",'),
+        ("DB_PASSWORD=abc", "DB_PASSWORD=***"),
+        ("url = 'postgres://u:pw@h/db'", "url = 'postgres://u:***@h/db'"),
+    ],
+)
+def test_a_value_with_a_secret_name_is_masked_in_a_text(line: str, masked: str) -> None:
+    assert masked == mask_text(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "token = tokenizer(text)", "password = os.environ['PASSWORD']", "key = None",
+        "def f(token: str) -> None:", "learning_rate = 0.01", "for key in keys: pass",
+        "model.load_state_dict(weights)", "index 3f5a2c1..9b8d7e6 100644",
+    ],
+)  # fmt: skip
+def test_code_without_secrets_stays_as_it_is(line: str) -> None:
+    assert line == mask_text(line)
+
+
+def test_a_private_key_is_masked_from_its_first_line_to_its_last() -> None:
+    kind = "RSA PRIVATE" + " KEY"
+    text = f"before\n-----BEGIN {kind}-----\nMIIabc\nxyz\n-----END {kind}-----\nafter\n"
+
+    assert f"before\n{MASK}\nafter\n" == mask_text(text)
