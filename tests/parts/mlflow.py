@@ -106,7 +106,15 @@ def install_clients() -> None:
             make = [str(uv), "venv", "--quiet", "--python", sys.executable, str(folder)]
             subprocess.run(make, check=True)
             python = str(folder / "bin" / "python")
-            install = [str(uv), "pip", "install", "--quiet", "--python", python]
+            install = [
+                str(uv),
+                "pip",
+                "install",
+                "--quiet",
+                "--compile-bytecode",
+                "--python",
+                python,
+            ]
             subprocess.run([*install, *packages], check=True)
             (folder / "made").touch()
         except (OSError, subprocess.CalledProcessError) as error:

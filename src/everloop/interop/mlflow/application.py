@@ -20,13 +20,14 @@ from everloop.interop.mlflow import (
     logged_models,
     metrics,
     model_versions,
+    multipart,
     registered_models,
     runs,
 )
 from everloop.interop.mlflow.errors import error_response, refusal
 from everloop.interop.mlflow.information import OPEN
 from everloop.interop.mlflow.reading import read_body, read_query
-from everloop.interop.mlflow.routing import Context, Route, Router
+from everloop.interop.mlflow.routing import Context, Nothing, Route, Router
 from everloop.kernel.performer import Performer
 
 _LOG = logging.getLogger("everloop.mlflow")
@@ -42,6 +43,7 @@ MODULES = (
     runs,
     metrics,
     artifacts,
+    multipart,
     logged_models,
     registered_models,
     model_versions,
@@ -102,8 +104,9 @@ class MlflowApp:
         try:
             if route.is_async:
                 performer = await run_in_threadpool(self._performer_for, request)
+                body = b"" if route.ask is Nothing else await request.body()
                 answer = await route.handler(
-                    Context(performer, parts, request, self._new_id), _read(route, request, b"")
+                    Context(performer, parts, request, self._new_id), _read(route, request, body)
                 )
             else:
                 body = await request.body()
