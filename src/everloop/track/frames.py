@@ -70,11 +70,12 @@ class Described(msgspec.Struct, frozen=True, kw_only=True, tag="texts"):
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True, tag="file"):
-    """An artifact, whose bytes wait in the spool folder under their digest."""
+    """An artifact; a large one's bytes wait in the spool folder under their digest."""
 
     path: str
     digest: str
     size_bytes: int
+    data: bytes | None = None
 
 
 class Read(msgspec.Struct, frozen=True, kw_only=True, tag="read"):

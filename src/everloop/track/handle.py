@@ -21,6 +21,7 @@ import msgspec
 
 from everloop.core.canonical import canonical_json
 from everloop.core.clock import Clock, Instant
+from everloop.core.digest import content_digest
 from everloop.core.errors import Conflict, InvalidInput, Unavailable
 from everloop.core.ids import Id
 from everloop.track import limits
@@ -229,8 +230,7 @@ class RunHandle(MediaLog):
         self._require_live()
         if isinstance(source, bytes):
             name = limits.check_artifact_path(path or "")
-            digest, size = self._keep(lambda: self._spool.keep_bytes(source))
-            self._push(Kept(path=name, digest=digest, size_bytes=size))
+            self._keep_bytes(source, name)
             return
         root = Path(source)
         name = limits.check_artifact_path(path or root.name)
@@ -342,7 +342,20 @@ class RunHandle(MediaLog):
 
     def _keep_file(self, file: Path, path: str) -> None:
         name = limits.check_artifact_path(path)
+        with file.open("rb") as source:
+            data = source.read(limits.SMALL_FILE_BYTES + 1)
+        if len(data) <= limits.SMALL_FILE_BYTES:
+            self._keep_bytes(data, name)
+            return
         digest, size = self._keep(lambda: self._spool.keep_file(file))
+        self._push(Kept(path=name, digest=digest, size_bytes=size))
+
+    def _keep_bytes(self, data: bytes, name: str) -> None:
+        if len(data) <= limits.SMALL_FILE_BYTES:  # goes with the frame, for the price of a metric
+            named = content_digest(data)
+            self._push(Kept(path=name, digest=named, size_bytes=len(data), data=data))
+            return
+        digest, size = self._keep(lambda: self._spool.keep_bytes(data))
         self._push(Kept(path=name, digest=digest, size_bytes=size))
 
     def _keep(self, copy: Callable[[], tuple[str, int]]) -> tuple[str, int]:

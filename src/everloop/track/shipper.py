@@ -56,8 +56,7 @@ from everloop.track.verbs import (
 
 BATCH_POINTS: Final = 50_000
 BATCH_FRAMES: Final = 5_000
-SMALL_FILE_BYTES: Final = 64 * 1024
-FILES_AT_ONCE: Final = 1_000
+BATCH_FILE_BYTES: Final = 32 * 1024 * 1024
 MOST_MISSES: Final = 3
 SHIP_EVERY_S: Final = 1.0
 MAX_BACKOFF_S: Final = 30.0
@@ -72,6 +71,7 @@ class Batch(msgspec.Struct, kw_only=True):
     end: int
     frames: int = 0
     points: int = 0
+    file_bytes: int = 0
     metrics: dict[str, list[Measured]] = msgspec.field(default_factory=dict)
     params: dict[str, str] = msgspec.field(default_factory=dict)
     tags: dict[str, str] = msgspec.field(default_factory=dict)
@@ -92,6 +92,7 @@ class Batch(msgspec.Struct, kw_only=True):
             self.tags |= frame.tags
         elif isinstance(frame, Kept):
             self.files.append(frame)
+            self.file_bytes += len(frame.data or b"")
         elif isinstance(frame, Read):
             self.reads.append(frame.dataset_version)
         elif isinstance(frame, Surroundings):
@@ -103,6 +104,7 @@ class Batch(msgspec.Struct, kw_only=True):
     def is_full(self) -> bool:
         """Whether it should be sent before it grows further."""
         is_large = self.points >= BATCH_POINTS or self.frames >= BATCH_FRAMES
+        is_large |= self.file_bytes >= BATCH_FILE_BYTES
         return is_large or self.ended is not None
 
 
@@ -248,17 +250,11 @@ class Shipment:
 
     def _send_files(self, files: Sequence[Kept]) -> None:
         blobs = self._performer.blobs
-        small = {kept.digest: kept for kept in files if kept.size_bytes <= SMALL_FILE_BYTES}
-        waiting: list[bytes] = []
-        for digest in small:
-            waiting.append(self._spool.kept_file(digest).read_bytes())
-            if len(waiting) == FILES_AT_ONCE:
-                blobs.put_many(waiting)
-                waiting = []
-        if waiting:
-            blobs.put_many(waiting)
-        for digest in dict.fromkeys(kept.digest for kept in files):
-            if digest not in small and blobs.size(parse_digest(digest)) is None:
+        small = {kept.digest: kept.data for kept in files if kept.data is not None}
+        if small:
+            blobs.put_many(list(small.values()))
+        for digest in dict.fromkeys(kept.digest for kept in files if kept.data is None):
+            if blobs.size(parse_digest(digest)) is None:
                 blobs.put_file(self._spool.kept_file(digest), move=True)
 
     def _keep(self, surroundings: Surroundings | None) -> str | None:
