@@ -48,7 +48,13 @@ def addresses(filled: Filled) -> list[str]:
         "",
         "/runs",
         "/runs?experiment=demand&status=finished",
+        "/runs?show=charts",
+        "/runs?show=parallel&col=params.rate",
+        "/runs?trash=yes",
         f"/runs/{filled.runs[0]}",
+        f"/runs/{filled.runs[0]}/files",
+        f"/runs/{filled.runs[0]}/system",
+        f"/runs/{filled.runs[0]}/environment",
         f"/compare?run={filled.runs[0]}&run={filled.runs[1]}",
         "/models",
         "/models/demand",
@@ -71,6 +77,11 @@ def addresses(filled: Filled) -> list[str]:
 
 def forms(filled: Filled) -> list[str]:
     names = [f"/deployments/bikes/{deed}" for deed in ("roll-back", "pause", "resume")]
+    names += [f"/runs/{deed}" for deed in ("views", "views/delete", "delete", "restore")]
+    names += [
+        f"/runs/{filled.runs[0]}/{deed}"
+        for deed in ("name", "note", "tag", "untag", "delete", "restore")
+    ]
     return [
         "/logout",
         *("/p/demo" + path for path in (*names, f"/alerts/{filled.alert}/acknowledge")),
@@ -95,7 +106,11 @@ def test_no_text_of_a_user_becomes_markup_on_any_page(evil: Filled) -> None:
 def test_parameters_of_an_address_are_escaped_too(evil: Filled) -> None:
     reader = evil.reader()
 
-    for path in ("/lineage?ref=", "/runs?experiment=", "/audit?action=", "/models/"):
+    paths = ("/lineage?ref=", "/runs?experiment=", "/audit?action=", "/models/")
+    for path in (
+        *paths,
+        *(f"/runs?{name}=" for name in ("filter", "order", "col", "show", "after")),
+    ):
         answer = reader.get("/p/demo" + path + "%22%3E%3Cscript%3Ealert(1)%3C%2Fscript%3E")
         assert "<script>alert(1)" not in answer.text, path
 
@@ -264,7 +279,10 @@ def test_things_of_another_project_are_not_found_by_their_ids(plain: Filled) -> 
 
     for path in (
         f"/runs/{plain.runs[0]}",
-        f"/runs/{plain.runs[0]}/series?key=loss",
+        f"/runs/{plain.runs[0]}/files",
+        f"/runs/{plain.runs[0]}/file?path=x",
+        f"/runs/{plain.runs[0]}/system",
+        f"/runs/{plain.runs[0]}/environment",
         f"/releases/{plain.live.release.id}",
         f"/loop/{plain.turn}",
         "/models/demand",
@@ -317,6 +335,18 @@ def test_tricks_in_an_address_are_refused_cleanly(plain: Filled, name: str) -> N
         "lineage?ref=" + "x" * 2000,
         "compare?run=a&run=b",
         "compare?run=a",
+        "compare/points?run=x",
+        "runs?filter=" + "(" * 200,
+        "runs?filter=metrics.loss+%3E+%27x",
+        "runs?order=nonsense+sideways",
+        "runs?col=metrics.&col=params." + "x" * 400 + "&size=9999&show=x",
+        "runs/plot?run=x&key=loss&known=1:2:3:4",
+        "runs/plot?run=x&key=loss&points=0",
+        "runs/plot?run=x&first=nan&last=x",
+        "runs/plot?" + "&".join("run=x" for _ in range(500)),
+        "runs/values?space=nonsense&key=x",
+        "runs/names?prefix=" + "x" * 900,
+        "runs/points?filter=%27",
     ],
 )
 def test_wrong_parameters_are_refused_cleanly(plain: Filled, query: str) -> None:

@@ -117,22 +117,16 @@ def test_the_history_of_an_alias_says_who_when_and_what_was_before(reader: Reade
     assert "production 1.1.0 1.2.0 owner" in text
 
 
-def test_a_chart_has_the_points_of_its_metric(filled: Filled, reader: Reader) -> None:
-    series = json.loads(reader.get(f"/p/demo/runs/{filled.runs[1]}/series?key=loss").text)
-
-    assert 50 == len(series["x"]) == len(series["lines"][0]["values"])
-    assert 1.1 == series["lines"][0]["values"][0]
-
-
-def test_compared_runs_share_one_axis(filled: Filled, reader: Reader) -> None:
+def test_charts_have_the_points_of_their_metrics_in_one_answer(
+    filled: Filled, reader: Reader
+) -> None:
     runs = "&".join(f"run={run}" for run in filled.runs)
 
-    series = json.loads(reader.get(f"/p/demo/compare/series?key=loss&{runs}").text)
+    found = json.loads(reader.get(f"/p/demo/runs/plot?key=loss&{runs}").text)
 
-    assert [f"fit {number} plain" for number in range(3)] == [
-        line["label"] for line in series["lines"]
-    ]
-    assert {50} == {len(line["values"]) for line in series["lines"]}
+    assert [f"fit {number} plain" for number in range(3)] == [run["name"] for run in found["runs"]]
+    assert [50, 50, 50] == [len(line["x"]) for line in found["lines"]]
+    assert 1.1 == found["lines"][1]["y"][0]
 
 
 def test_the_chart_of_losses_marks_each_champion(reader: Reader) -> None:

@@ -26,6 +26,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; font-src 'self'; form-action 'self'; frame-ancestors 'none'; "
+    # Files of users are shown in frames; their answers carry a sandbox of their own.
+    "frame-src 'self'; "
     "base-uri 'none'"
 )
 SECURITY_HEADERS = [

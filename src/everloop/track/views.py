@@ -20,7 +20,7 @@ from everloop.kernel.verbs import query, verb
 from everloop.track import limits
 
 MAX_VIEWS: Final = 200
-MAX_STATE_CHARS: Final = 4_000
+MAX_QUERY_CHARS: Final = 4_000
 PAGES: Final = frozenset({"runs", "models"})
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
 Page = Annotated[str, msgspec.Meta(max_length=20)]
@@ -32,13 +32,13 @@ class SavedView(Record, frozen=True, kw_only=True):
 
     Attributes:
         page: ``runs`` or ``models``.
-        state: Parameters of the page's address, such as ``filter`` and ``order``.
+        query: Parameters of the page's address, as they stand behind its question mark.
     """
 
     project: ProjectId
     page: str
     name: str
-    state: dict[str, str]
+    query: str
     saved_by: ActorId
     saved_at: Instant
 
@@ -48,7 +48,7 @@ class SaveView(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     name: Name
     page: Page = "runs"
-    state: dict[str, str]
+    query: Annotated[str, msgspec.Meta(max_length=MAX_QUERY_CHARS)]
 
 
 class ListViews(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -80,14 +80,13 @@ def save_view(ask: SaveView, work: Work) -> SavedView:
     """
     _check_page(ask.page)
     limits.check_key(ask.name, "View")
-    limits.check_texts(ask.state, "Parameter", MAX_STATE_CHARS)
-    limits.check_count(len(ask.state), 20, "parameters of a view")
+    limits.check_texts({"query": ask.query}, "View", MAX_QUERY_CHARS)
     known = work.first(SavedView, *where(page=ask.page, name=ask.name))
     work.touch(f"saved_view:{ask.page}/{ask.name}")
     if known is not None:
         return work.replace(
             msgspec.structs.replace(
-                known, state=ask.state, saved_by=work.caller.actor, saved_at=work.now
+                known, query=ask.query, saved_by=work.caller.actor, saved_at=work.now
             )
         )
     if work.count(SavedView, *where(page=ask.page)) >= MAX_VIEWS:
@@ -102,7 +101,7 @@ def save_view(ask: SaveView, work: Work) -> SavedView:
             project=work.project,
             page=ask.page,
             name=ask.name,
-            state=ask.state,
+            query=ask.query,
             saved_by=work.caller.actor,
             saved_at=work.now,
         )

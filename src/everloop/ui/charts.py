@@ -34,10 +34,10 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
 
 
-def send(series: Series) -> Response:
-    """Return a chart's data as JSON."""
+def send_json(answer: msgspec.Struct) -> Response:
+    """Return data for the page's script as JSON."""
     return Response(
-        msgspec.json.encode(series),
+        msgspec.json.encode(answer),
         media_type="application/json",
         headers={"cache-control": "no-store"},
     )

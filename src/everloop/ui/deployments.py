@@ -14,7 +14,7 @@ from everloop.monitor.model import Alert, LossPoint, Window
 from everloop.monitor.queries import AlertList, LossList, MonitorView, WindowList
 from everloop.registry.queries import ModelView
 from everloop.release.queries import DeploymentList, DeploymentView, ReleaseList, ReleaseView
-from everloop.ui.charts import Line, Mark, Series, send
+from everloop.ui.charts import Line, Mark, Series, send_json
 from everloop.ui.visit import Visit
 
 WINDOWS: Final = 12
@@ -88,7 +88,7 @@ def send_losses(visit: Visit) -> Response:
     for version in names:
         model = visit.find("model.show", ModelView, ref=version)
         names[version] = model.version.version if model else version[-8:]
-    return send(loss_series(points, names))
+    return send_json(loss_series(points, names))
 
 
 def loss_series(points: Sequence[LossPoint], names: dict[str, str]) -> Series:

@@ -156,7 +156,8 @@ def node(context: Context, ref: str | None) -> Markup | str:
 def static_version() -> str:
     """Return a short digest of our static files; it changes the address when they change."""
     folder = resources.files("everloop.ui") / "static"
-    mixed = b"".join((folder / name).read_bytes() for name in ("app.css", "app.js"))
+    own = sorted(file.name for file in folder.iterdir() if file.name.endswith((".css", ".js")))
+    mixed = b"".join((folder / name).read_bytes() for name in own)
     return hashlib.sha256(mixed).hexdigest()[:10]
 
 

@@ -1,154 +1,253 @@
-"""Runs: the list with its filters, one run with its charts, and several side by side."""
+"""The runs of a project: found, sorted, in columns of choice; saved views; the trash."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Final
+from urllib.parse import parse_qsl, urlencode
 
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
-from everloop.core.errors import InvalidInput
-from everloop.pipeline.queries import StepList
-from everloop.track.model import RunStatus
-from everloop.track.queries import (
-    ArtifactList,
-    ExperimentList,
-    RunDetails,
-    RunHistory,
-    RunList,
+from everloop.core.errors import EverloopError, InvalidInput
+from everloop.track.names import RunNames, RunValues
+from everloop.track.queries import ExperimentList
+from everloop.track.search import Deleted, FoundRun, FoundRuns
+from everloop.track.views import SavedViews
+from everloop.ui.charts import send_json
+from everloop.ui.columns import (
+    BUILT_IN,
+    Column,
+    chosen_columns,
+    find_column,
+    metrics_of,
+    usual_columns,
 )
-from everloop.ui.charts import Line, Series, send
+from everloop.ui.render import address
 from everloop.ui.visit import Visit
 
-MOST_COLUMNS: Final = 6
-MOST_COMPARED: Final = 8
-MOST_CHARTS: Final = 12
-POINTS: Final = 600
+SIZES: Final = (50, 100, 200)
+MOST_DRAWN: Final = 20
+MOST_POINTS: Final = 500
+NONE: Final = FoundRuns(items=(), next=None)
+MODES: Final = ("table", "charts", "parallel")
+_DESCENDS_FIRST: Final = frozenset({"started", "ended", "took"})
+
+
+def value_of(run: FoundRun, column: Column) -> object:
+    """Return what stands in a column of a run, None for nothing."""
+    if column.space:
+        mapping: dict[str, str] = getattr(run, column.space)
+        return mapping.get(column.name)
+    name = {"by": "created_by", "took": "seconds"}.get(column.key)
+    if column.key in {"started", "ended"}:
+        name = f"{column.key}_at"
+    return getattr(run, name or column.key)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What the address of the list says: the whole state of the page, so that a link shares it."""
+
+    project: str
+    filter: str = ""
+    order: str = ""
+    experiment: str = ""
+    columns: tuple[str, ...] = ()
+    mode: str = "table"
+    size: int = SIZES[0]
+    trash: bool = False
+    after: str = ""
+
+    @classmethod
+    def of(cls, visit: Visit) -> Listing:
+        """Read the state from an address; what it cannot mean falls back to the usual."""
+        size, mode = visit.param("size") or "", visit.param("show") or ""
+        status = visit.param("status")
+        given = visit.param("filter") or (f"status = '{status}'" if _is_word(status) else "")
+        return cls(
+            project=visit.project,
+            filter=given.strip(),
+            order=(visit.param("order") or "").strip(),
+            experiment=visit.param("experiment") or "",
+            columns=tuple(column.key for column in chosen_columns(visit.params("col"))),
+            mode=mode if mode in MODES else MODES[0],
+            size=int(size) if size in map(str, SIZES) else SIZES[0],
+            trash=visit.param("trash") == "yes",
+            after=visit.param("after") or "",
+        )
+
+    def fields(self) -> list[tuple[str, str]]:
+        """Return the parameters of the address but where in the list it stands."""
+        usual = Listing(project=self.project)
+        pairs = [
+            ("filter", self.filter),
+            ("order", self.order),
+            ("experiment", self.experiment),
+            *(("col", key) for key in self.columns),
+            ("show", self.mode if self.mode != usual.mode else ""),
+            ("size", str(self.size) if self.size != usual.size else ""),
+            ("trash", "yes" if self.trash else ""),
+        ]
+        return [(name, value) for name, value in pairs if value]
+
+    def href(self, **changes: object) -> str:
+        """Return the address of this state with some of it changed; it begins at the first page."""
+        changed = replace(self, **changes)  # type: ignore[arg-type]
+        pairs = changed.fields()
+        if "after" in changes and changed.after:
+            pairs.append(("after", changed.after))
+        path = address("p", self.project, "runs")
+        return f"{path}?{urlencode(pairs)}" if pairs else path
+
+    @property
+    def query(self) -> str:
+        """What a saved view keeps."""
+        return urlencode(self.fields())
+
+    @property
+    def points_href(self) -> str:
+        """Where the script finds what it draws between axes."""
+        return f"{address('p', self.project, 'runs', 'points')}?{self.query}"
+
+    def sorted_by(self, column: Column) -> str:
+        """Return ``ascending``, ``descending`` or nothing, as the list is sorted by a column."""
+        first = self.order.partition(",")[0].strip()
+        for ending, direction in (
+            (" DESC", "descending"),
+            (" ASC", "ascending"),
+            ("", "ascending"),
+        ):
+            if column.order and first.lower() == (column.order + ending).lower():
+                return direction
+        return ""
+
+    def sort_href(self, column: Column) -> str:
+        """Return the address that sorts by a column, or the other way round if it does already."""
+        now = self.sorted_by(column)
+        descends_first = column.space == "metrics" or column.key in _DESCENDS_FIRST
+        descends = now == "ascending" if now else descends_first
+        return self.href(order=column.order + (" DESC" if descends else ""))
+
+    @property
+    def is_narrowed(self) -> bool:
+        """Whether anything but all runs is asked for."""
+        return bool(self.filter or self.experiment or self.trash or self.after)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a listing found, or why it could not be read."""
+
+    runs: FoundRuns = NONE
+    problem: EverloopError | None = None
 
 
 def show_list(visit: Visit) -> Response:
-    """Show the runs that a filter lets through."""
-    status = visit.param("status")
-    experiment = visit.param("experiment")
-    found = visit.query(
-        "run.list",
-        RunList,
-        experiment=experiment,
-        status=status,
-        pipeline=visit.param("pipeline"),
-        after=visit.param("after"),
-        limit=50,
-    )
+    """Show the runs that a filter lets through: as a table, as charts or between axes."""
+    listing = Listing.of(visit)
+    found = find_runs(visit, listing)
     experiments = visit.query("experiment.list", ExperimentList, limit=200)
-    return visit.show(
+    columns = chosen_columns(listing.columns) or usual_columns(
+        found.runs.items, with_experiment=not listing.experiment
+    )
+    views = visit.query("view.list", SavedViews)
+    page = visit.show(
         "runs.html",
-        runs=found,
+        listing=listing,
+        runs=found.runs,
+        problem=found.problem,
+        columns=columns,
+        value_of=value_of,
+        built_in=[find_column(key) for key in BUILT_IN],
         experiments=experiments.items if experiments else (),
-        statuses=tuple(RunStatus),
-        status=status,
-        experiment=experiment,
-        columns=_common_keys(found) if found else (),
+        views=views.items if views else (),
+        sizes=SIZES,
+        most_drawn=MOST_DRAWN,
     )
+    page.status_code = 200 if found.problem is None else 400
+    return page
 
 
-def show_run(visit: Visit) -> Response:
-    """Show one run: what it was given, what it measured, what it kept."""
-    run = visit.path("run")
-    details = visit.get("run.show", RunDetails, run=run)
-    return visit.show(
-        "run.html",
-        details=details,
-        run=details.run,
-        artifacts=visit.query("run.artifacts", ArtifactList, run=run, limit=200),
-        steps=visit.query("step.list", StepList, run=run, limit=200),
-        children=visit.query("run.list", RunList, parent=details.run.id, limit=50),
-    )
+def find_runs(visit: Visit, listing: Listing, **limits: object) -> Found:
+    """Search; a filter or an order that cannot be read is told and not raised."""
+    columns = chosen_columns(listing.columns)
+    ask = {
+        "filter": listing.filter or None,
+        "order": listing.order or None,
+        "experiment": (listing.experiment,) if listing.experiment else None,
+        "limit": listing.size,
+        "after": listing.after or None,
+        "deleted": Deleted.DELETED if listing.trash else None,
+        "fields": metrics_of(columns) if columns else ("metrics",),
+    } | limits
+    try:
+        return Found(visit.get("run.search", FoundRuns, **ask))
+    except InvalidInput as error:
+        return Found(problem=error)
 
 
-def send_series(visit: Visit) -> Response:
-    """Send the points of one metric."""
-    history = visit.get(
-        "run.history",
-        RunHistory,
-        run=visit.path("run"),
+def send_names(visit: Visit) -> Response:
+    """Send the names that a filter or a column may use."""
+    return send_json(visit.get("run.names", RunNames, prefix=visit.param("prefix") or ""))
+
+
+def send_values(visit: Visit) -> Response:
+    """Send values of a parameter or tag that begin as written."""
+    answer = visit.get(
+        "run.values",
+        RunValues,
+        space=visit.param("space") or "",
         key=visit.param("key") or "",
-        max_points=POINTS,
+        prefix=visit.param("prefix") or "",
     )
-    note = f"{len(history.steps)} of {history.count} points; extremes are kept"
-    return send(
-        Series(
-            x=tuple(float(step) for step in history.steps),
-            lines=(Line(label=history.key, values=_drawable(history)),),
-            note=note if history.sampled else "",
-        )
-    )
+    return send_json(answer)
 
 
-def compare(visit: Visit) -> Response:
-    """Show several runs side by side, with what differs between them first."""
-    chosen = _chosen(visit)
-    if len(chosen) < 2:
+def send_points(visit: Visit) -> Response:
+    """Send parameters and last metrics of the runs of a listing, for axes side by side."""
+    listing = Listing.of(visit)
+    found = find_runs(visit, listing, limit=MOST_POINTS, fields=("metrics",))
+    if found.problem is not None:
+        raise found.problem
+    return send_json(found.runs)
+
+
+def save_view(visit: Visit) -> Response:
+    """Save what the list shows under a name."""
+    query = urlencode(parse_qsl(visit.form.get("query", "")))
+    visit.edit("view.save", name=visit.form.get("name", "").strip(), query=query)
+    return RedirectResponse(f"{address('p', visit.project, 'runs')}?{query}", status_code=303)
+
+
+def delete_view(visit: Visit) -> Response:
+    """Delete a saved view."""
+    visit.edit("view.delete", name=visit.form.get("name", ""))
+    return visit.redirect("runs")
+
+
+def delete(visit: Visit) -> Response:
+    """Put the ticked runs into the trash."""
+    _each(visit, "run.delete", visit.ticked)
+    return visit.redirect("runs")
+
+
+def restore(visit: Visit) -> Response:
+    """Take the ticked runs out of the trash."""
+    _each(visit, "run.restore", visit.ticked)
+    return visit.redirect("runs", trash="yes")
+
+
+def _each(visit: Visit, verb: str, runs: Iterable[str]) -> None:
+    chosen = list(dict.fromkeys(runs))
+    if not chosen:
         raise InvalidInput(
-            "compare.too_few",
-            "Two runs at least can be compared.",
-            hint="Tick them in the list of runs.",
+            "runs.none_ticked", "No run was ticked.", hint="Go back and tick the runs in the list."
         )
-    details = [visit.get("run.show", RunDetails, run=run) for run in chosen]
-    charted = {m.key for item in details for m in item.metrics if m.count > 1}
-    return visit.show(
-        "compare.html",
-        chosen=chosen,
-        charted=sorted(charted)[:MOST_CHARTS],
-        runs=details,
-        given=_rows([item.run.params for item in details]),
-        measured=_rows([{m.key: m.last_text for m in item.metrics} for item in details]),
-    )
+    visit.form.pop("request", None)  # one id of a request is for one call
+    for run in chosen:
+        visit.edit(verb, run=run)
 
 
-def send_compared(visit: Visit) -> Response:
-    """Send the points of one metric of several runs, as one chart."""
-    key = visit.param("key") or ""
-    histories = [
-        (
-            details.run.name,
-            visit.find("run.history", RunHistory, run=run, key=key, max_points=POINTS),
-        )
-        for run in _chosen(visit)
-        for details in [visit.get("run.show", RunDetails, run=run)]
-    ]
-    known = [(name, history) for name, history in histories if history is not None]
-    steps = sorted({step for _, history in known for step in history.steps})
-    lines = []
-    for name, history in known:
-        at = dict(zip(history.steps, _drawable(history), strict=True))
-        lines.append(Line(label=name, values=tuple(at.get(step) for step in steps)))
-    return send(Series(x=tuple(float(step) for step in steps), lines=tuple(lines)))
-
-
-def _chosen(visit: Visit) -> list[str]:
-    return list(dict.fromkeys(visit.request.query_params.getlist("run")))[:MOST_COMPARED]
-
-
-def _rows(columns: list[dict[str, str]]) -> list[tuple[str, list[str | None], bool]]:
-    """Return name, values and whether they differ; differing rows first."""
-    names = sorted({name for column in columns for name in column})
-    rows = [(name, [column.get(name) for column in columns]) for name in names]
-    marked = [(name, values, len(set(values)) > 1) for name, values in rows]
-    return sorted(marked, key=lambda row: not row[2])
-
-
-def _common_keys(found: RunList) -> tuple[str, ...]:
-    """Return the metrics that most of the runs have."""
-    counts: dict[str, int] = {}
-    for run in found.items:
-        for key in run.metrics:
-            counts[key] = counts.get(key, 0) + 1
-    ranked = sorted(counts, key=lambda key: (-counts[key], key))
-    return tuple(ranked[:MOST_COLUMNS])
-
-
-def _drawable(history: RunHistory) -> tuple[float | None, ...]:
-    return tuple(
-        value if isinstance(value, float | int) and math.isfinite(value) else None
-        for value in history.values
-    )
+def _is_word(text: str | None) -> bool:
+    return text is not None and text.isascii() and text.isalpha()

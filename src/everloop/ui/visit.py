@@ -24,10 +24,12 @@ from everloop.ui import render
 from everloop.ui.session import Session, get_session, require_own_form, require_same_site
 
 A = TypeVar("A", bound=msgspec.Struct)
-Value = str | int | bool | None
+Value = object
 Handler = Callable[["Visit"], Response]
 
 MAX_FORM_BYTES: Final = 64 * 1024
+MAX_FIELDS: Final = 20
+MAX_TICKED: Final = 200
 MAX_REASON_CHARS: Final = 500
 _STATUS: Final[tuple[tuple[type[EverloopError], int], ...]] = (
     (errors.NotAuthenticated, 401),
@@ -45,12 +47,17 @@ _STATUS: Final[tuple[tuple[type[EverloopError], int], ...]] = (
 
 @dataclass
 class Visit:
-    """A request with its session; everything it sees comes through the kernel."""
+    """A request with its session; everything it sees comes through the kernel.
+
+    Attributes:
+        ticked: Runs that were ticked in the form.
+    """
 
     request: Request
     kernel: Kernel
     session: Session
     form: dict[str, str] = field(default_factory=dict)
+    ticked: tuple[str, ...] = ()
 
     @property
     def project(self) -> str:
@@ -64,6 +71,10 @@ class Visit:
     def param(self, name: str) -> str | None:
         """Return a parameter of the address, None when it is missing or empty."""
         return self.request.query_params.get(name) or None
+
+    def params(self, name: str) -> list[str]:
+        """Return what a parameter of the address says each time that it stands there."""
+        return [value for value in self.request.query_params.getlist(name) if value]
 
     def query(self, verb: str, answer: type[A], **fields: Value) -> A | None:
         """Ask a question; None when no package has declared it.
@@ -86,11 +97,7 @@ class Visit:
         """
         found = self.query(verb, answer, **fields)
         if found is None:
-            raise NotFound(
-                "page.unavailable",
-                f"This installation does not know {verb}.",
-                hint="Install the whole product; `everloop doctor` tells what is missing.",
-            )
+            raise _unavailable(verb)
         return found
 
     def find(self, verb: str, answer: type[A], **fields: Value) -> A | None:
@@ -115,6 +122,22 @@ class Visit:
                 hint=f"Go back, say why in at most {MAX_REASON_CHARS} characters, tick the box.",
             )
         self._perform(verb, fields, request=self.form.get("request") or None, reason=reason)
+
+    def edit(self, verb: str, **fields: Value) -> None:
+        """Perform a small change that can be undone by the next one: no reason is asked for.
+
+        Raises:
+            NotFound: ``page.unavailable`` when no package has declared the verb.
+            EverloopError: what the verb refuses.
+        """
+        if find_verb(verb) is None:
+            raise _unavailable(verb)
+        self._perform(
+            verb,
+            fields,
+            request=self.form.get("request") or None,
+            reason=self.form.get("reason", "").strip()[:MAX_REASON_CHARS] or None,
+        )
 
     @cached_property
     def me(self) -> SessionView:
@@ -205,16 +228,17 @@ class Door:
     def changes(self, handler: Handler) -> Callable[[Request], object]:
         """Return the endpoint of a form that only its own session may send."""
 
-        def accept(request: Request, form: dict[str, str]) -> Response:
+        def accept(request: Request, form: dict[str, str], ticked: tuple[str, ...]) -> Response:
             session = get_session(request, self._kernel)
             require_own_form(session, form.get("csrf"))
-            return handler(Visit(request, self._kernel, session, form))
+            return handler(Visit(request, self._kernel, session, form, ticked))
 
         async def endpoint(request: Request) -> Response:
             try:
                 require_same_site(request)
-                form = await read_form(request)
-                return await run_in_threadpool(accept, request, form)
+                fields = await read_fields(request)
+                ticked = tuple(value for name, value in fields if name == "run")
+                return await run_in_threadpool(accept, request, dict(fields), ticked)
             except EverloopError as error:
                 return error_page(error)
 
@@ -222,7 +246,17 @@ class Door:
 
 
 async def read_form(request: Request) -> dict[str, str]:
-    """Read a form of plain fields.
+    """Read a form of plain fields, each of which stands there once.
+
+    Raises:
+        LimitExceeded: ``form.too_large``.
+        InvalidInput: ``form.invalid``.
+    """
+    return dict(await read_fields(request))
+
+
+async def read_fields(request: Request) -> list[tuple[str, str]]:
+    """Read the fields of a form in their order.
 
     Raises:
         LimitExceeded: ``form.too_large``.
@@ -241,11 +275,28 @@ async def read_form(request: Request) -> dict[str, str]:
             "form.invalid", "This is no form of a page.", hint="Send the page's own form."
         )
     try:
-        return dict(parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=20))
+        fields = parse_qsl(
+            body.decode("ascii"), keep_blank_values=True, max_num_fields=MAX_FIELDS + MAX_TICKED
+        )
     except ValueError as error:
-        raise InvalidInput(
-            "form.invalid", "The form cannot be read.", hint="Send the page's own form."
-        ) from error
+        raise _unreadable() from error
+    if sum(name != "run" for name, _ in fields) > MAX_FIELDS:
+        raise _unreadable()
+    return fields
+
+
+def _unreadable() -> InvalidInput:
+    return InvalidInput(
+        "form.invalid", "The form cannot be read.", hint="Send the page's own form."
+    )
+
+
+def _unavailable(verb: str) -> NotFound:
+    return NotFound(
+        "page.unavailable",
+        f"This installation does not know {verb}.",
+        hint="Install the whole product; `everloop doctor` tells what is missing.",
+    )
 
 
 def error_page(error: EverloopError) -> Response:

@@ -16,8 +16,8 @@ def fresh() -> World:
     return world()
 
 
-def save(fresh: World, name: str, **state: str) -> SavedView:
-    return fresh.owner.perform("view.save", SaveView(name=name, state=state), SavedView)
+def save(fresh: World, name: str, query: str = "") -> SavedView:
+    return fresh.owner.perform("view.save", SaveView(name=name, query=query), SavedView)
 
 
 def names(fresh: World, page: str = "runs") -> list[str]:
@@ -26,20 +26,20 @@ def names(fresh: World, page: str = "runs") -> list[str]:
 
 
 def test_a_view_comes_back_with_what_it_was_saved_with(fresh: World) -> None:
-    save(fresh, "good ones", filter="metrics.auc > .9", order="metrics.auc DESC")
+    save(fresh, "good ones", "filter=metrics.auc+%3E+.9&col=params.a&col=params.b")
 
     found = fresh.owner.perform("view.list", ListViews(), SavedViews).items[0]
 
-    assert {"filter": "metrics.auc > .9", "order": "metrics.auc DESC"} == found.state
+    assert "filter=metrics.auc+%3E+.9&col=params.a&col=params.b" == found.query
     assert [] == names(fresh, page="models")
 
 
 def test_saving_under_a_name_again_overwrites_what_was_there(fresh: World) -> None:
-    save(fresh, "mine", filter="a")
-    save(fresh, "mine", filter="b")
+    save(fresh, "mine", "a=1")
+    save(fresh, "mine", "b=1")
 
     assert ["mine"] == names(fresh)
-    assert "b" == fresh.owner.perform("view.list", ListViews(), SavedViews).items[0].state["filter"]
+    assert "b=1" == fresh.owner.perform("view.list", ListViews(), SavedViews).items[0].query
 
 
 def test_a_deleted_view_is_gone_and_cannot_be_deleted_again(fresh: World) -> None:
@@ -57,12 +57,12 @@ def test_a_viewer_reads_views_and_saves_none(fresh: World) -> None:
 
     assert 1 == len(vera.perform("view.list", ListViews(), SavedViews).items)
     with pytest.raises(Denied):
-        vera.perform("view.save", SaveView(name="hers", state={}), SavedView)
+        vera.perform("view.save", SaveView(name="hers", query=""), SavedView)
 
 
 def test_a_view_of_an_unknown_page_is_refused(fresh: World) -> None:
     with pytest.raises(InvalidInput, match=r"view\.page_unknown"):
-        fresh.owner.perform("view.save", SaveView(name="x", page="audit", state={}), SavedView)
+        fresh.owner.perform("view.save", SaveView(name="x", page="audit", query=""), SavedView)
 
 
 def test_views_have_an_end(fresh: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,6 +70,6 @@ def test_views_have_an_end(fresh: World, monkeypatch: pytest.MonkeyPatch) -> Non
     save(fresh, "one")
     save(fresh, "two")
 
-    save(fresh, "two", filter="again")
+    save(fresh, "two", "again=1")
     with pytest.raises(LimitExceeded, match=r"view\.too_many"):
         save(fresh, "three")

@@ -728,7 +728,7 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
         sa.Column("project", TEXT, nullable=False),
         sa.Column("page", TEXT, nullable=False),
         sa.Column("name", TEXT, nullable=False),
-        sa.Column("state", TEXT, nullable=False),
+        sa.Column("query", TEXT, nullable=False),
         sa.Column("saved_by", TEXT, nullable=False),
         sa.Column("saved_at", TEXT, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_saved_view"),
