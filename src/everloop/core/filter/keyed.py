@@ -121,7 +121,7 @@ class _TextOfKey:
     def _numbers(self, test: Comparison, scene: Scene) -> Filter:
         given = scene.numbers(test, label_of(test))
         found = compare_numbers(self.space.number, test, given, nullable=True)
-        if test.how is How.NE:  # a text that is no number differs from every number
+        if test.how is How.NE or test.negated:  # a text that is no number differs from each
             return Any((found, Test(self.space.number, Compare.EQ, None)))
         return found
 

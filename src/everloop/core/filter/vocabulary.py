@@ -213,6 +213,7 @@ def _unknown(vocabulary: Vocabulary, name: Name, wanted: str, scene: Scene) -> E
     if close is None:
         hint = f"A {vocabulary.noun} has: {', '.join(vocabulary.names())}"
     else:
+        close = vocabulary.synonyms.get(close, close) if len(name.parts) == 1 else close
         is_family = f"{vocabulary.synonyms.get(close, close)}." in vocabulary.names()
         rest = [*(name.parts[1:] or (("<name>",) if is_family else ()))]
         if name.parts[0] in vocabulary.selves and wanted != name.parts[0]:
