@@ -31,6 +31,7 @@ VERB_MODULES = (
     "everloop.registry.folders",
     "everloop.registry.logged_queries",
     "everloop.registry.sealing",
+    "everloop.registry.overview",
     "everloop.track.points",
     "everloop.track.inputs",
     "everloop.track.wholes",
