@@ -17,6 +17,12 @@ def write(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
+def write_note(text: str) -> None:
+    """Say on the standard error how a longer command gets on; nothing when nobody watches."""
+    if sys.stderr.isatty():
+        sys.stderr.write(clean_line(text) + "\n")
+
+
 def write_clean(text: str) -> None:
     """Print text that may hold anything, line by line."""
     sys.stdout.write(clean(text) + "\n")

@@ -91,10 +91,19 @@ def configure(session: Session, reason: str | None, as_json: bool) -> int:
 @click.pass_obj
 def sync(session: Session, as_json: bool) -> int:
     """Ship the runs that wait in the spool, such as those of a time without the server."""
-    from everloop.track.shipper import sync_spool
+    from everloop.track.shipper import Shipped, list_spools, sync_spool
 
     client = session.client
-    report = sync_spool(client.spool, client) if client.spool.is_dir() else None
+    total, done = len(list_spools(client.spool)), 0
+
+    def tell(item: Shipped) -> None:
+        nonlocal done
+        done += 1
+        if not as_json:
+            words = item.problem or item.status or "waits"
+            output.write_note(f"{done} of {total}: {item.run}, {item.points:,} points, {words}")
+
+    report = sync_spool(client.spool, client, progress=tell) if total else None
     if as_json:
         output.write_json(report or {"items": []})
     elif report is None or not report.items:

@@ -415,8 +415,13 @@ def ship_earlier(later: Path, run: str, performer: Performer) -> None:
             spool.close()
 
 
+def list_spools(folder: Path) -> list[Path]:
+    """Return the spools in a folder, in the order in which their runs began."""
+    return sorted(folder.glob(f"*{SUFFIX}"))
+
+
 def _sync_all(folder: Path, performer: Performer) -> Iterator[Shipped]:
-    paths = sorted(folder.glob(f"*{SUFFIX}"))
+    paths = list_spools(folder)
     newest = {_run_of(path): path for path in paths}
     for path in paths:
         try:
