@@ -15,7 +15,17 @@ import msgspec
 
 from everloop.core.errors import InvalidInput
 from everloop.core.filter.parser import parse_filter
-from everloop.core.filter.tree import Both, Either, How, Name, Negated, Node, Number, Test, Text
+from everloop.core.filter.tree import (
+    Both,
+    Comparison,
+    Either,
+    How,
+    Name,
+    Negated,
+    Node,
+    Number,
+    Text,
+)
 from everloop.interop.mlflow.routing import Context
 from everloop.interop.mlflow.words import experiment_id, to_ms
 from everloop.registry.logged import LoggedMetric, LoggedStatus
@@ -123,15 +133,15 @@ def _run_asked(node: Node) -> str | None:
     """Return the run that every match must come from, if the filter says one."""
     parts = node.parts if isinstance(node, Both) else (node,)
     for part in parts:
-        if isinstance(part, Test) and part.how is How.EQ and not part.negated:
+        if isinstance(part, Comparison) and part.how is How.EQ and not part.negated:
             value = part.values[0]
             if _address(part.name) == ("attributes", "source_run_id") and isinstance(value, Text):
                 return value.value
     return None
 
 
-def _tests(node: Node) -> Iterator[Test]:
-    if isinstance(node, Test):
+def _tests(node: Node) -> Iterator[Comparison]:
+    if isinstance(node, Comparison):
         yield node
     elif isinstance(node, Negated):
         yield from _tests(node.part)
@@ -180,7 +190,7 @@ def _matches(view: LoggedModelView, node: Node, datasets: tuple[Dataset, ...]) -
 
 
 def _holds(view: LoggedModelView, node: Node, datasets: tuple[Dataset, ...]) -> bool:
-    if isinstance(node, Test):
+    if isinstance(node, Comparison):
         return _passes(node, _values(view, *_address(node.name), datasets))
     if isinstance(node, Negated):
         return not _holds(view, node.part, datasets)
@@ -212,7 +222,7 @@ def _is_on(metric: LoggedMetric, datasets: tuple[Dataset, ...]) -> bool:
     )
 
 
-def _passes(test: Test, values: list[Value]) -> bool:
+def _passes(test: Comparison, values: list[Value]) -> bool:
     known = [value for value in values if value is not None]
     if test.how is How.NULL:
         return bool(known) if test.negated else not known
@@ -223,7 +233,7 @@ def _passes(test: Test, values: list[Value]) -> bool:
     return any(_compares(test, value) != test.negated for value in known)
 
 
-def _compares(test: Test, value: str | float) -> bool:
+def _compares(test: Comparison, value: str | float) -> bool:
     wanted = [_plain(literal, value) for literal in test.values]
     if test.how is How.IN:
         return value in wanted

@@ -9,7 +9,7 @@ from typing import Any, Final
 from everloop.core.errors import InvalidInput, NotFound
 from everloop.core.filter.parser import parse_filter
 from everloop.core.filter.printer import print_filter
-from everloop.core.filter.tree import EVERYTHING, Both, How, Node, Test
+from everloop.core.filter.tree import EVERYTHING, Both, Comparison, How, Node
 from everloop.interop.mlflow.routing import Context, Json
 from everloop.interop.mlflow.words import pairs_of, to_ms
 from everloop.registry.overview import (
@@ -158,7 +158,7 @@ def read_filter(text: str) -> str | None:
 
 
 def _without_prompts(node: Node) -> Node | None:
-    if isinstance(node, Test) and node.name.parts[-1] == IS_PROMPT:
+    if isinstance(node, Comparison) and node.name.parts[-1] == IS_PROMPT:
         return EVERYTHING if (node.how is How.NE) != node.negated else None
     if isinstance(node, Both):
         parts = [_without_prompts(part) for part in node.parts]
