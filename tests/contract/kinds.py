@@ -92,8 +92,14 @@ KINDS = {
         Kind("thing", Thing),
         Kind("named", Named, unique=(("group", "name"),), index=(("value",),)),
         Kind("counter", Counter),
-        Kind("leaf", Leaf, unique=(("owner", "key"),), index=(("key", "value"), ("node",))),
-        Kind("reading", Reading, index=(("batch", "note"), ("batch",))),
+        Kind(
+            "leaf", Leaf, unique=(("owner", "key"),), index=(("batch", "key", "value"), ("node",))
+        ),
+        Kind(
+            "reading",
+            Reading,
+            index=(("batch", "note"), ("batch",), ("batch", "number"), ("batch", "text")),
+        ),
     )
 }
 

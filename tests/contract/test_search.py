@@ -18,6 +18,7 @@ from everloop.core.ids import Id
 from everloop.core.ports import Condition, MetadataStore
 from everloop.core.search import All, Any, Compare, Filter, Has, Link, Not, Order
 from everloop.core.search import Test as Holds
+from everloop.storage import planning
 from everloop.storage.memory import MemoryMetadataStore
 from tests.contract.kinds import KINDS, Colour, Leaf, Reading
 
@@ -225,6 +226,15 @@ class Case(NamedTuple):
     size: int
 
 
+@pytest.fixture(params=["usual", "tiny"])
+def bounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a few rows count as many, so that every way of answering is gone."""
+    if request.param == "tiny":
+        for name, rows in [("FEW", 1), ("STRETCH", 2), ("GROWTH", 1), ("MANY", 7)]:
+            monkeypatch.setattr(planning, name, rows)
+
+
+@pytest.mark.usefixtures("bounds")
 @EXAMPLES
 @given(
     case=st.builds(Case, st.lists(readings, max_size=8), leaves, filters, orders, st.integers(1, 4))

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from everloop.core.errors import LimitExceeded
 from everloop.core.records import Record
 from everloop.core.search import All, Any, Compare, Filter, Has, Link, Not, Order, Test
-from everloop.storage.cursors import Key, Place, Rank
+from everloop.storage.cursors import Key
 from everloop.storage.statements import Dialect, Fragment, end_of_prefix, quoted, require_few
 from everloop.storage.tables import ColumnType, SqlValue, Table, to_parameter
 
@@ -29,7 +29,7 @@ _OPERATORS = {
     Compare.GT: ">",
     Compare.GE: ">=",
 }
-_NEVER, _ALWAYS = Fragment("1 = 0"), Fragment("1 = 1")
+NEVER, _ALWAYS = Fragment("1 = 0"), Fragment("1 = 1")
 
 Tables = Mapping[type[Record], Table]
 
@@ -124,6 +124,17 @@ class Compiler:
         self._tables = tables
         self._dialect = dialect
         self._named = 0
+        self._unled: tuple[str, frozenset[str]] = ("", frozenset())
+
+    def keep_unled(self, row: str, fields: frozenset[str]) -> None:
+        """Let these fields of a row lead no search through an index."""
+        self._unled = (row, fields)
+
+    def column(self, row: str, field: str) -> str:
+        """Return how a statement writes a field of a row."""
+        name, fields = self._unled
+        unled = self._dialect.unled if row == name and field in fields else ""
+        return f"{unled}{row}.{quoted(field)}"
 
     def name(self) -> str:
         """Return a new name for a row."""
@@ -137,21 +148,20 @@ class Compiler:
                 return self._test(self._tables[kind], row, filter)
             case Has():
                 other = self.name()
-                belongs = self.belonging(kind, row, filter, other)
+                belongs = self.belonging(row, filter, other)
                 table = quoted(self._tables[filter.kind].name)
-                text = f"EXISTS (SELECT 1 FROM {table} {other} WHERE {belongs.text})"
-                return Fragment(text, belongs.values)
+                inner = f"SELECT 1 FROM {table} {other} WHERE {belongs.text}{self._dialect.probe}"
+                return Fragment(f"EXISTS ({inner})", belongs.values)
             case All(parts=parts):
                 return _joined(" AND ", (self.filter(kind, row, part) for part in parts), _ALWAYS)
             case Any(parts=parts):
-                return _joined(" OR ", (self.filter(kind, row, part) for part in parts), _NEVER)
+                return _joined(" OR ", (self.filter(kind, row, part) for part in parts), NEVER)
             case Not(part=part):
-                inner = self.filter(kind, row, part)
-                return Fragment(f"({inner.text}) IS NOT TRUE", inner.values)
+                held = self.filter(kind, row, part)
+                return Fragment(f"({held.text}) IS NOT TRUE", held.values)
 
-    def belonging(self, kind: type[Record], row: str, has: Has, other: str) -> Fragment:
+    def belonging(self, row: str, has: Has, other: str) -> Fragment:
         """Return the condition that ``other`` is a row that ``has`` asks for."""
-        del kind
         link = self._link(has.link, row, other)
         inner = self.filter(has.kind, other, has.filter)
         return Fragment(f"{link.text} AND {inner.text}", link.values + inner.values)
@@ -169,7 +179,7 @@ class Compiler:
         return Fragment(f"{theirs} = {ours}")
 
     def _test(self, table: Table, row: str, test: Test) -> Fragment:
-        column, mark = _column(row, test.field), self._dialect.mark
+        column, mark = self.column(row, test.field), self._dialect.mark
         compare = test.compare
         if compare is Compare.IN:
             assert isinstance(test.value, tuple)
@@ -177,7 +187,7 @@ class Compiler:
         bound = to_parameter(table, test.field, test.value)
         if bound is None:
             null = {Compare.EQ: "IS NULL", Compare.NE: "IS NOT NULL"}.get(compare)
-            return Fragment(f"{column} {null}") if null else _NEVER
+            return Fragment(f"{column} {null}") if null else NEVER
         if compare in _OPERATORS:
             return Fragment(f"{column} {_OPERATORS[compare]} {mark}", (bound,))
         assert isinstance(bound, str)
@@ -191,89 +201,13 @@ class Compiler:
         return Fragment(f"{column} {self._dialect.ilike}", (bound,))
 
     def _is_in(self, table: Table, row: str, field: str, values: tuple[object, ...]) -> Fragment:
-        column = _column(row, field)
+        column = self.column(row, field)
         present = [to_parameter(table, field, value) for value in values if value is not None]
         null = f" OR {column} IS NULL" if len(present) < len(values) else ""
         if not present:
             return Fragment(f"(1 = 0{null})")
         marks = ", ".join([self._dialect.mark] * len(present))
         return Fragment(f"({column} IN ({marks}){null})", tuple(present))
-
-
-class Sorting:
-    """The parts of one statement that sort it and begin it after a cursor."""
-
-    def __init__(self, compiler: Compiler, dialect: Dialect, keys: Sequence[Key], row: str) -> None:
-        self._compiler = compiler
-        self._dialect = dialect
-        self._row = row
-        self._keys = [(key, row if key.order.via is None else compiler.name()) for key in keys]
-
-    def joins(self, kind: type[Record]) -> Fragment:
-        """Return the joins with the rows whose fields count."""
-        pieces = []
-        for key, name in self._keys:
-            via = key.order.via
-            if via is not None:
-                on = self._compiler.belonging(kind, self._row, via, name)
-                pieces.append(
-                    Fragment(f" LEFT JOIN {quoted(key.table.name)} {name} ON {on.text}", on.values)
-                )
-        return Fragment("".join(p.text for p in pieces), tuple(v for p in pieces for v in p.values))
-
-    def columns(self) -> str:
-        """Return what to select beside the row, for ``places``: two columns a key."""
-        return "".join(
-            f', {_column(name, key.order.field)}, {name}."id" IS NOT NULL'
-            for key, name in self._keys
-        )
-
-    def places(self, tail: Sequence[SqlValue]) -> list[Place]:
-        """Return where a row stands, from what was selected beside it."""
-        return [
-            Place(Rank.VALUE, tail[2 * i])
-            if tail[2 * i] is not None
-            else Place(Rank.NULL if tail[2 * i + 1] else Rank.NO_ROW)
-            for i in range(len(self._keys))
-        ]
-
-    def clause(self) -> str:
-        """Return the ORDER BY clause."""
-        pieces = []
-        for key, name in self._keys:
-            column = _column(name, key.order.field)
-            nulls = ""
-            if key.table.by_name[key.order.field].nullable or key.order.via is not None:
-                nulls = " NULLS LAST"
-            pieces.append(f"{column} {'DESC' if key.order.descending else 'ASC'}{nulls}")
-            if nulls and key.order.via is not None:
-                pieces.append(f'({name}."id" IS NULL) ASC')
-        return " ORDER BY " + ", ".join(pieces)
-
-    def after(self, places: Sequence[Place]) -> Fragment:
-        """Return the condition that leaves what comes after these places."""
-        beyond = _NEVER
-        for (key, name), place in reversed(list(zip(self._keys, places, strict=True))):
-            beyond = self._beyond(key, name, place, beyond)
-        return beyond
-
-    def _beyond(self, key: Key, name: str, place: Place, rest: Fragment) -> Fragment:
-        """Return: further by this key, or level by it and further by the rest."""
-        column, mark, id_column = _column(name, key.order.field), self._dialect.mark, f'{name}."id"'
-        if place.rank is Rank.NO_ROW:
-            return Fragment(f"({id_column} IS NULL AND {rest.text})", rest.values)
-        if place.rank is Rank.NULL:
-            level = f"({id_column} IS NOT NULL AND {column} IS NULL AND {rest.text})"
-            return Fragment(f"({level} OR {id_column} IS NULL)", rest.values)
-        operator = "<" if key.order.descending else ">"
-        value = place.value
-        is_nullable = key.table.by_name[key.order.field].nullable or key.order.via is not None
-        null = f" OR {column} IS NULL" if is_nullable else ""
-        text = f"{column} {operator} {mark} OR ({column} = {mark} AND {rest.text}){null}"
-        # The first half alone is what an index can seek by.
-        seek = "" if is_nullable else f"{column} {operator}= {mark} AND "
-        values = (value, value, *rest.values)
-        return Fragment(f"({seek}({text}))", values if is_nullable else (value, *values))
 
 
 def _column(row: str, field: str) -> str:

@@ -17,8 +17,9 @@ from everloop.core.ports import Compare, Condition
 from everloop.core.records import Kind, R, Record
 from everloop.core.search import Filter, Order, Page
 from everloop.storage.cursors import from_cursor, to_cursor
-from everloop.storage.searching import Compiler, Sorting, keys_of, require_simple
-from everloop.storage.statements import Dialect, Fixed, Query, joined, quoted
+from everloop.storage.planning import Plan
+from everloop.storage.searching import keys_of, require_simple
+from everloop.storage.statements import Dialect, Fixed, Query, joined
 from everloop.storage.tables import Row, SqlValue, Table, tables_of, to_parameter
 
 MENTIONS_A_PAGE = 5_000
@@ -188,25 +189,13 @@ class SqlTransaction:
         table = tables[kind]
         require_simple(tables, kind, filter)
         keys = keys_of(tables, kind, order)
-        compiler = Compiler(tables, dialect)
-        name = compiler.name()
-        sorting = Sorting(compiler, dialect, keys, name)
-        joins = sorting.joins(kind)
-        meeting = [compiler.filter(kind, name, filter)]
-        if after is not None:
-            meeting.append(sorting.after(from_cursor(keys, after)))
-        clause = joined(meeting)
-        columns = ", ".join(f"{name}.{quoted(column.name)}" for column in table.columns)
-        text = (
-            f"SELECT {columns}{sorting.columns()} FROM {quoted(table.name)} {name}{joins.text}"
-            f"{clause.text}{sorting.clause()}{self._schema.limit}"
-        )
-        found = self._run(text, (*joins.values, *clause.values, limit + 1)).fetchall()
-        width = len(table.columns)
+        plan = Plan(tables, dialect, lambda text, values: self._run(text, values).fetchall(), kind)
+        start = None if after is None else from_cursor(keys, after)
+        found = plan.hits(filter, keys, start, limit + 1)
         more = len(found) > limit > 0
         return Page(
-            [table.from_row(row[:width], kind) for row in found[:limit]],
-            to_cursor(keys, sorting.places(found[limit - 1][width:])) if more else None,
+            [table.from_row(hit.row, kind) for hit in found[:limit]],
+            to_cursor(keys, found[limit - 1].places) if more else None,
         )
 
     def mentions(self, kind: type[Record], text: str) -> Iterator[tuple[Id, str, str]]:

@@ -36,6 +36,10 @@ class Dialect:
         like: The operator of LIKE and its placeholder.
         ilike: The operator of ILIKE and its placeholder.
         pattern: Makes the pattern that the operator of LIKE takes.
+        among: Asks whether a column is one of what a statement yields, by the column's index.
+        probe: Ends a statement within EXISTS, so that it is asked row by row.
+        unled: Put before a column that shall not lead the search through an index of its own.
+        follow: Joins each row of the first table with its row of the second.
     """
 
     mark: str
@@ -44,6 +48,10 @@ class Dialect:
     like: str
     ilike: str
     pattern: Callable[[str], str]
+    among: str
+    probe: str
+    unled: str
+    follow: str
 
 
 def to_glob(pattern: str) -> str:
@@ -53,8 +61,19 @@ def to_glob(pattern: str) -> str:
 
 _TO_GLOB = {ord("%"): "*", ord("_"): "?", ord("*"): "[*]", ord("?"): "[?]", ord("["): "[[]"}
 
+# https://www.sqlite.org/optoverview.html: CROSS JOIN keeps the order of the tables, and a term
+# with a unary plus before its column uses no index.
 SQLITE = Dialect(
-    "?", "IS NOT", nulls_sort_first=True, like="GLOB ?", ilike="LIKE ?", pattern=to_glob
+    "?",
+    "IS NOT",
+    nulls_sort_first=True,
+    like="GLOB ?",
+    ilike="LIKE ?",
+    pattern=to_glob,
+    among="IN ({})",
+    probe="",
+    unled="+",
+    follow="CROSS JOIN",
 )
 # The columns of text have the collation "C", by which ILIKE folds ASCII alone.
 POSTGRES = Dialect(
@@ -64,6 +83,12 @@ POSTGRES = Dialect(
     like="LIKE %s ESCAPE ''",
     ilike="ILIKE %s ESCAPE ''",
     pattern=str,
+    # Of an array the planner expects a few elements, and looks each up; an EXISTS with an OFFSET
+    # it does not turn into a join, for which it would read one of the tables whole.
+    among="= ANY(ARRAY({}))",
+    probe=" OFFSET 0",
+    unled="",
+    follow="JOIN",
 )
 
 

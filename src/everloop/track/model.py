@@ -84,7 +84,11 @@ class Run(Record, frozen=True, kw_only=True):
 @record(
     "run_field",
     unique=(("run", "space", "key"),),
-    index=(("project", "space", "key", "head"), ("project", "space", "key", "number")),
+    # The run stands in each index, so that a search reads it there and not from the row.
+    index=(
+        ("project", "space", "key", "head", "run"),
+        ("project", "space", "key", "number", "run"),
+    ),
     covered=False,
 )
 class RunField(Record, frozen=True, kw_only=True):
@@ -142,7 +146,7 @@ class MetricChunk(Record, frozen=True, kw_only=True):
 @record(
     "metric_summary",
     unique=(("run", "key"),),
-    index=(("project", "key", "last"),),
+    index=(("project", "key", "last", "run"),),
 )
 class MetricSummary(Record, frozen=True, kw_only=True):
     """What lists show of a metric without reading its points.

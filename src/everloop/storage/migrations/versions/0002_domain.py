@@ -453,7 +453,9 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
     )
     with op.batch_alter_table("metric_summary", schema=None) as batch_op:
         batch_op.create_index(
-            "ix_metric_summary_project_key_last", ["project", "key", "last"], unique=False
+            "ix_metric_summary_project_key_last_run",
+            ["project", "key", "last", "run"],
+            unique=False,
         )
 
     op.create_table(
@@ -681,11 +683,13 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
     )
     with op.batch_alter_table("run_field", schema=None) as batch_op:
         batch_op.create_index(
-            "ix_run_field_project_space_key_head", ["project", "space", "key", "head"], unique=False
+            "ix_run_field_project_space_key_head_run",
+            ["project", "space", "key", "head", "run"],
+            unique=False,
         )
         batch_op.create_index(
-            "ix_run_field_project_space_key_number",
-            ["project", "space", "key", "number"],
+            "ix_run_field_project_space_key_number_run",
+            ["project", "space", "key", "number", "run"],
             unique=False,
         )
 

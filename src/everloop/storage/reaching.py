@@ -1,0 +1,183 @@
+"""Which rows an index can name: the few among which all that meet a filter must be.
+
+A search is fast when something selective leads it. The databases guess what that is, one of them
+without any figures to go by; here the indexes are asked, each for at most so many rows as would
+be worth following.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from everloop.core.records import Kind, Record
+from everloop.core.search import All, Any, Compare, Filter, Has, Not, Test
+from everloop.storage.searching import Compiler, Tables
+from everloop.storage.statements import Dialect, Fragment, quoted
+from everloop.storage.tables import Row, SqlValue
+
+Run = Callable[[str, Sequence[SqlValue]], Sequence[Row]]
+_RANGES = frozenset({Compare.LT, Compare.LE, Compare.GT, Compare.GE, Compare.PREFIX, Compare.IN})
+
+
+class _Wanted(NamedTuple):
+    """Values of a field of the rows that meet a filter."""
+
+    kind: type[Record]
+    field: str
+    filter: Filter
+
+
+class Reach(NamedTuple):
+    """A statement that yields values of a field, and at most how many those are."""
+
+    values: Fragment
+    most: int
+
+
+def parts_of(filter: Filter) -> list[Filter]:
+    """Return the parts that must all hold, without needless brackets around them."""
+    match filter:
+        case All(parts=parts):
+            return [each for part in parts for each in parts_of(part)]
+        case Any(parts=(only,)):
+            return parts_of(only)
+        case Not(part=Not(part=inner)):
+            return parts_of(inner)
+        case Test(field=field, compare=Compare.IN, value=(value,)):
+            return [Test(field, Compare.EQ, value)]
+    return [filter]
+
+
+def led_by(kind: Kind, equal: Iterable[str], then: str) -> tuple[str, ...] | None:
+    """Return the longest index whose fields before ``then`` are all fixed, or None."""
+    fixed = set(equal)
+    found = [
+        group[: group.index(then) + 1]
+        for group in (*kind.index, *kind.unique, ("id",))
+        if then in group and fixed.issuperset(group[: group.index(then)])
+    ]
+    return max(found, key=len, default=None)
+
+
+class Reaching:
+    """Asks the indexes of one snapshot."""
+
+    def __init__(self, tables: Tables, dialect: Dialect, run: Run) -> None:
+        self._tables = tables
+        self._dialect = dialect
+        self._run = run
+
+    def ids(self, kind: type[Record], filter: Filter, bound: int) -> Reach | None:
+        """Return ids that hold those of all rows that meet the filter, if fewer than ``bound``."""
+        parts = parts_of(filter)
+        tests = [part for part in parts if isinstance(part, Test)]
+        best = self._least(self._by_tests(_Wanted(kind, "id", All(tuple(tests))), tests, bound))
+        for part in parts:
+            if best is not None and best.most == 0:
+                return best
+            limit = bound if best is None else best.most
+            if isinstance(part, Has):
+                best = self._least(best, self._by_row(kind, part, limit))
+            elif isinstance(part, Any):
+                best = self._least(best, self._by_any(kind, part, limit))
+        return best
+
+    def _by_any(self, kind: type[Record], filter: Any, bound: int) -> Reach | None:
+        most = 0
+        texts: list[str] = []
+        values: list[SqlValue] = []
+        for part in filter.parts:
+            found = self.ids(kind, part, bound - most)
+            if found is None:
+                return None
+            most += found.most
+            texts.append(found.values.text)
+            values += found.values.values
+        if not texts:
+            return None
+        return Reach(Fragment(" UNION ALL ".join(texts), tuple(values)), most)
+
+    def _by_row(self, kind: type[Record], has: Has, bound: int) -> Reach | None:
+        """Return ids of rows to which another row may belong."""
+        found = self._values(has, bound)
+        if found is None or has.link.ours == "id":
+            return found
+        return self._among(_Wanted(kind, "id", All()), has.link.ours, found, bound)
+
+    def _values(self, has: Has, bound: int) -> Reach | None:
+        """Return values of our field of the link, of rows to which another row may belong."""
+        link = has.link
+        parts = parts_of(has.filter)
+        tests = [part for part in parts if isinstance(part, Test)]
+        wanted = _Wanted(has.kind, link.theirs, has.filter)
+        found = self._by_tests(wanted, tests, bound)
+        for part in parts:
+            if found is not None:
+                break
+            if isinstance(part, Has):
+                inner = self._values(part, bound)
+                if inner is not None:
+                    found = self._among(wanted, part.link.ours, inner, bound)
+        if found is None or not (link.prefix or link.strip):
+            return found
+        # Back over the link: what is put before our value comes off again.
+        mark, size = self._dialect.mark, len(link.prefix)
+        text = (
+            f"SELECT {mark} || substr(v.value, {size + 1}) "
+            f"FROM ({found.values.text}) v WHERE substr(v.value, 1, {size}) = {mark}"
+        )
+        return Reach(Fragment(text, (link.strip, *found.values.values, link.prefix)), found.most)
+
+    def _by_tests(self, wanted: _Wanted, tests: Sequence[Test], bound: int) -> Reach | None:
+        """Return what is wanted where an index serves some of the tests."""
+        group = self._served(wanted.kind, tests)
+        if group is None:
+            return None
+        served = All(tuple(test for test in tests if test.field in group))
+        compiler = Compiler(self._tables, self._dialect)
+        return self._bounded(wanted, compiler.filter(wanted.kind, "x", served), bound)
+
+    def _among(self, wanted: _Wanted, ours: str, values: Reach, bound: int) -> Reach | None:
+        """Return what is wanted where another field is one of few values."""
+        if led_by(self._tables[wanted.kind].kind, (), ours) is None:
+            return None
+        if values.most == 0:
+            return values
+        text = f"x.{quoted(ours)} {self._dialect.among.format(values.values.text)}"
+        return self._bounded(wanted, Fragment(text, values.values.values), bound)
+
+    def _bounded(self, wanted: _Wanted, served: Fragment, bound: int) -> Reach | None:
+        """Return what is wanted if an index finds fewer rows than the bound."""
+        kind, field, filter = wanted
+        table = quoted(self._tables[kind].name)
+        some = f"SELECT 1 FROM {table} x WHERE {served.text} LIMIT {self._dialect.mark}"
+        ((most,),) = self._run(f"SELECT COUNT(*) FROM ({some}) c", (*served.values, bound))
+        assert isinstance(most, int)
+        if most >= bound:
+            return None
+        rest = Compiler(self._tables, self._dialect).filter(kind, "x", filter)
+        text = f"SELECT x.{quoted(field)} AS value FROM {table} x WHERE {served.text}"
+        return Reach(Fragment(f"{text} AND {rest.text}", served.values + rest.values), most)
+
+    def _served(self, kind: type[Record], tests: Sequence[Test]) -> frozenset[str] | None:
+        """Return the fields of the index that serves most tests, and more than the project's."""
+        equal = {test.field for test in tests if test.compare is Compare.EQ}
+        ranged = {test.field for test in tests if test.compare in _RANGES} | {
+            test.field for test in tests if test.compare is Compare.NE and test.value is None
+        }
+        declared = self._tables[kind].kind
+        best: tuple[str, ...] = ()
+        for group in (*declared.index, *declared.unique, ("id",)):
+            size = 0
+            while size < len(group) and group[size] in equal:
+                size += 1
+            if size < len(group) and group[size] in ranged:
+                size += 1
+            if size > len(best):
+                best = group[:size]
+        return frozenset(best) if set(best) - {"project"} else None
+
+    @staticmethod
+    def _least(*found: Reach | None) -> Reach | None:
+        return min((each for each in found if each is not None), key=lambda r: r.most, default=None)
