@@ -17,6 +17,7 @@ from everloop.core.errors import InvalidInput, NotFound
 from everloop.core.ids import check_name
 from everloop.data.contract import Contract
 from everloop.gate.model import GateConfig
+from everloop.govern.purging import TrashConfig
 from everloop.loop.model import LoopConfig
 from everloop.monitor.model import MonitorConfig
 from everloop.registry.aliases import check_alias
@@ -94,6 +95,7 @@ class Config(_Section, frozen=True, kw_only=True):
         models: By name.
         server: The control plane's address.
         serve: The serving processes' addresses.
+        trash: How long things are kept.
         registry: How models are kept.
     """
 
@@ -103,6 +105,7 @@ class Config(_Section, frozen=True, kw_only=True):
     models: dict[str, ModelSection] = {}
     server: ServerSection = ServerSection()
     serve: ServeSection = ServeSection()
+    trash: TrashConfig = TrashConfig()
     registry: RegistryConfig = RegistryConfig()
 
 

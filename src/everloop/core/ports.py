@@ -172,6 +172,16 @@ class MetadataStore(Protocol):
         """
         ...
 
+    def compact(self) -> None:
+        """Give the space of deleted rows back to the disk, as far as the database can.
+
+        Rewrites what it has to and keeps writers waiting meanwhile: for an hour of little work.
+
+        Raises:
+            Unavailable: ``store.unavailable`` or ``store.full``; repeat it.
+        """
+        ...
+
     def close(self) -> None:
         """Release connections; idempotent."""
         ...

@@ -143,6 +143,27 @@ def show_garbage(ask: ShowGarbage, view: View) -> Garbage:
     )
 
 
+class CompactStore(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Ask to give the space of deleted records back to the disk."""
+
+
+class Compacted(Struct, frozen=True, kw_only=True):
+    """That the database was compacted."""
+
+    done: bool = True
+
+
+@verb("store.compact", permission="store:admin", scope=Scope.INSTANCE, compacts=True)
+def compact_store(ask: CompactStore, work: Work) -> Compacted:
+    """Give the space of deleted records back to the disk; writers wait meanwhile.
+
+    Raises:
+        Unavailable: ``store.unavailable`` or ``store.full``.
+    """
+    del ask, work
+    return Compacted()
+
+
 def _garbage(view: View, min_age_hours: float) -> list[tuple[StoredBlob, bool]]:
     """Return what nothing needs, and whether each is old enough to go."""
     needed = needed_blobs(view.tx, view.services.blobs)

@@ -148,7 +148,7 @@ class _Report:
         except UNREADABLE as error:
             return Node(ref=ref, title=kind, verified=False, problem=_words(error))
         if row is None:
-            return Node(ref=ref, title=kind, verified=False, problem="its record is gone")
+            return self._gone(ref, kind, key)
         thing = describe(row, self._view)
         verdict = verify_row(row, self._view, self._prover, is_deep=self._is_deep)
         return Node(
@@ -159,6 +159,22 @@ class _Report:
             problem=verdict.problem,
             facts=thing.facts,
             entries=tuple(entries_about(self._view.tx, ref, limit=ENTRIES_A_NODE)),
+        )
+
+    def _gone(self, ref: str, kind: str, key: str) -> Node:
+        """Tell what was purged, which the ledger knows, from what somebody took away."""
+        entries = tuple(entries_about(self._view.tx, ref, limit=ENTRIES_A_NODE))
+        try:
+            for number in entries:
+                payload = self._prover.payload(number)
+                for change in payload.changes if payload else ():
+                    if (change.kind, change.key) == (kind, key) and change.op == "delete":
+                        why = f"it was purged (entry {number})"
+                        return Node(ref=ref, title=f"purged {kind}", problem=why, entries=entries)
+        except UNREADABLE as error:
+            return Node(ref=ref, title=kind, verified=False, problem=_words(error))
+        return Node(
+            ref=ref, title=kind, verified=False, problem="its record is gone", entries=entries
         )
 
     def _leaf(self, ref: str, kind: str, key: str) -> Node:

@@ -156,6 +156,8 @@ class Kernel:
             self._publish(entry)
         if verb.erases:
             self.store.scrub()
+        if verb.compacts:
+            self.store.compact()
         return answer
 
     def _admit(self, tx: Transaction, verb: Verb, call: Call) -> ProjectId:

@@ -64,6 +64,7 @@ class Verb:
         payload: What the ledger keeps.
         open_to_all: Callable without a token (health and login only).
         erases: Whether what it overwrites must leave the store's files too.
+        compacts: Whether the store gives free space back to the disk afterwards.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Verb:
     payload: Payload = Payload.FULL
     open_to_all: bool = False
     erases: bool = False
+    compacts: bool = False
 
     @property
     def summary(self) -> str:
@@ -97,6 +99,7 @@ def verb(
     payload: Payload = Payload.FULL,
     open_to_all: bool = False,
     erases: bool = False,
+    compacts: bool = False,
 ) -> Callable[[H], H]:
     """Declare a verb that changes state.
 
@@ -118,6 +121,7 @@ def verb(
                 payload=payload,
                 open_to_all=open_to_all,
                 erases=erases,
+                compacts=compacts,
             )
         )
         return handler

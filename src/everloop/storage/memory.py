@@ -63,6 +63,9 @@ class MemoryMetadataStore:
     def scrub(self) -> None:
         """Do nothing; what was overwritten is gone."""
 
+    def compact(self) -> None:
+        """Do nothing; what was deleted is gone."""
+
     def close(self) -> None:
         """Do nothing; there is nothing to release."""
 

@@ -116,6 +116,16 @@ class PostgresMetadataStore:
                 raise
             self._pool.give_back(connection)
 
+    def compact(self) -> None:
+        """Vacuum the database, which gives back the free pages at the ends of its tables.
+
+        A table is not rewritten, for that locks readers out; run VACUUM FULL yourself for it.
+
+        Raises:
+            Unavailable: ``store.unavailable`` or ``store.full``.
+        """
+        self.scrub()
+
     def close(self) -> None:
         """Close the connections; idempotent."""
         self._pool.close()

@@ -108,6 +108,18 @@ class SqliteMetadataStore:
             connection.execute(f"PRAGMA busy_timeout = {SCRUB_MILLISECONDS}")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
+    def compact(self) -> None:
+        """Rewrite the file without its free pages, and truncate the write-ahead log.
+
+        Needs as much free disk space as the file has content (https://www.sqlite.org/lang_vacuum).
+
+        Raises:
+            Unavailable: ``store.unavailable`` or ``store.full``.
+        """
+        with self._write_lock, self._translated(), closing(self._connect()) as connection:
+            connection.execute("VACUUM")
+        self.scrub()
+
     def close(self) -> None:
         """Close the connections; idempotent."""
         self._pool.close()
