@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from everloop.core.records import declared_kinds
@@ -41,9 +42,8 @@ def place(tmp_path: Path) -> World:
 
 def fill(place: World) -> list[str]:
     runs = []
-    points = columns.encode(
-        columns.to_columns(range(1000), range(1000), [n * 0.1 for n in range(1000)])
-    )
+    noise = np.random.default_rng(7).normal(size=1000).tolist()
+    points = columns.encode(columns.to_columns(range(1000), range(1000), noise))
     for number in range(RUNS):
         run = place.kernel.services.ids.new()
         place.owner.perform("run.start", StartRun(run=run), RunStarted)
