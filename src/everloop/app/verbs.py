@@ -25,7 +25,10 @@ VERB_MODULES = (
     "everloop.track.names",
     "everloop.track.plots",
     "everloop.track.views",
-    *(f"everloop.{domain}.search" for domain in ("data", "track", "registry", "release")),
+    *(
+        f"everloop.{domain}.search"
+        for domain in ("data", "track", "registry", "release", "monitor")
+    ),
     "everloop.track.lifecycle",
     "everloop.registry.lifecycle",
     "everloop.registry.folders",

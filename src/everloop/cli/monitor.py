@@ -59,10 +59,10 @@ PREDICTIONS = VerbGroup(
         help="Answered requests, sealed with their proofs.",
         bound={
             "list": Bound(
-                "prediction.list",
+                "prediction.search",
                 arguments=ONE,
                 deployments=ONE,
-                columns=("id", "at", "version", "arm", "status", "output"),
+                columns=("id", "at", "version", "arm", "status", "output", "label"),
             ),
             "show": Bound("prediction.show", arguments=("id",)),
             "segments": Bound(

@@ -22,12 +22,10 @@ def fault(text: str, at: int, problem: str, hint: str, *, what: str = "filter") 
     """
     excerpt, caret = point_at(text, at)
     context: dict[str, JsonValue] = {"position": at + 1, "excerpt": excerpt, "caret": caret}
-    return InvalidInput(
-        f"{what}.invalid",
-        f"{problem} at position {at + 1} of the {what}.",
-        hint=hint,
-        context=context,
-    )
+    message = f"{problem} at position {at + 1} of the {what}."
+    if what == "order":
+        return InvalidInput("order.invalid", message, hint=hint, context=context)
+    return InvalidInput("filter.invalid", message, hint=hint, context=context)
 
 
 def point_at(text: str, at: int) -> tuple[str, str]:

@@ -6,6 +6,7 @@ many moves), its target looks rows up through the ``Reader`` and lowers to their
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +16,7 @@ from everloop.core.filter.faults import fault
 from everloop.core.filter.tree import Comparison, Literal, Number, Text
 from everloop.core.ports import Condition
 from everloop.core.records import R, Record, declared_kinds
+from everloop.core.search import Filter, Order, Page
 
 
 class Reader(Protocol):
@@ -29,6 +31,18 @@ class Reader(Protocol):
         limit: int | None = None,
     ) -> list[R]:
         """Return rows that meet all conditions."""
+        ...
+
+    def search(
+        self,
+        kind: type[R],
+        filter: Filter,
+        *,
+        order: Sequence[Order] = (),
+        limit: int,
+        after: str | None = None,
+    ) -> Page[R]:
+        """Return rows that meet a filter."""
         ...
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from everloop.core.clock import Instant
 from everloop.core.filter.faults import shown
 from everloop.core.filter.scene import Scene
-from everloop.core.filter.tree import Literal, Moment, Number
+from everloop.core.filter.tree import Comparison, How, Literal, Moment, Number
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST = datetime(1, 1, 2, tzinfo=UTC)
@@ -55,6 +56,41 @@ def span_of(value: Literal, scene: Scene) -> Span:
             "Write it like '2026-11-21', '2026-11-21T09:30:00Z' or now - 7d.",
         )
     return found
+
+
+def meets_spans(value: Instant | None, test: Comparison, spans: Sequence[Span]) -> bool:
+    """Return whether a time meets a test whose values are these stretches of time."""
+    if test.how is How.NULL:
+        return (value is None) is not test.negated
+    if value is None:
+        return False
+    first = spans[0]
+    match test.how:
+        case How.IN:
+            return any(_side(value, span) == 0 for span in spans) is not test.negated
+        case How.BETWEEN:
+            inside = _side(value, first) >= 0 and _side(value, spans[1]) <= 0
+            return inside is not test.negated
+        case How.EQ:
+            return _side(value, first) == 0
+        case How.NE:
+            return _side(value, first) != 0
+        case How.LT:
+            return _side(value, first) < 0
+        case How.LE:
+            return _side(value, first) <= 0
+        case How.GT:
+            return _side(value, first) > 0
+    return _side(value, first) >= 0
+
+
+def _side(value: Instant, span: Span) -> int:
+    """Return -1 before a stretch, 0 inside, 1 behind it."""
+    if span.is_empty:
+        return -1 if span.start is not None and value < span.start else 1
+    if span.start is not None and value < span.start:
+        return -1
+    return 0 if span.end is None or value < span.end else 1
 
 
 def _milliseconds(value: int | float) -> Span:

@@ -180,6 +180,20 @@ def _linked(link: Linked, rest: Name, scene: Scene, depth: int) -> Target:
     return Through(link.routes, target, link.is_single)
 
 
+def vocabulary_of(noun: str) -> Vocabulary:
+    """Return a declared vocabulary.
+
+    Raises:
+        KeyError: no package that is loaded declares it.
+    """
+    return _DECLARED[noun]
+
+
+def ref_target(noun: str) -> Target:
+    """Return the target of refs of a thing."""
+    return _Ref(_DECLARED[noun])
+
+
 @dataclass(frozen=True)
 class _Ref:
     """The target of a bare link: refs of things."""
