@@ -42,7 +42,7 @@ check: $(STAMP) ## Lint, types, import contracts, changelog fragments; prints th
 	@$(BIN)/python tools/check.py
 
 bench: $(STAMP) ## Run the benchmarks
-	@shopt -s nullglob; for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file" $(ARGS); done
+	@shopt -s nullglob; for file in benchmarks/bench_*.py benchmarks/*/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file" $(ARGS); done
 
 docs: $(STAMP) ## Regenerate docs/reference from the code
 	@if [ -f tools/reference.py ]; then $(BIN)/python tools/reference.py $(ARGS); \

@@ -1,7 +1,7 @@
-"""The peer, MLflow, in a virtual environment of its own.
+"""The peers, each in a virtual environment of its own: MLflow, and for some questions others.
 
-It lies in a cache folder (``EVERLOOP_BENCH_CACHE``, else ``~/.cache/everloop-benchmarks``) and is
-made once, by pip, from the registry that pip is set up for. Its versions do not touch ours.
+Each lies in a cache folder (``EVERLOOP_BENCH_CACHE``, else ``~/.cache/everloop-benchmarks``) and is
+made once, by pip, from the registry that pip is set up for. Their versions do not touch ours.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import venv
+from collections.abc import Sequence
 from pathlib import Path
 
 from measure import Options, tell
@@ -18,27 +19,50 @@ from processes import run_once
 
 CACHE_VARIABLE = "EVERLOOP_BENCH_CACHE"
 WANTED = ("mlflow>=3,<4", "lightgbm")
+Samples = dict[str, list[float]]
+# No peer may talk to its maker or wait for a network.
+QUIET = {
+    "WANDB_MODE": "offline",
+    "WANDB_SILENT": "true",
+    "WANDB_ERROR_REPORTING": "false",
+    "AIM_UI_TELEMETRY_ENABLED": "0",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
 TASKS = Path(__file__).with_name("mlflow_tasks.py")
 
 
-class Mlflow:
-    """MLflow as installed in its own environment."""
+class Peer:
+    """A peer as installed in its own environment."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, title: str, package: str) -> None:
         self._bin = folder / "bin"
         self.python = str(self._bin / "python")
-        self.program = str(self._bin / "mlflow")
-        spent, told = run_once(
-            [self.python, "-c", "from importlib.metadata import version as v; print(v('mlflow'))"],
-            folder=folder,
-        )
-        del spent
-        self.name = f"MLflow {told.strip()}"
+        asked = f"from importlib.metadata import version as v; print(v({package!r}))"
+        _, told = run_once([self.python, "-c", asked], folder=folder)
+        self.name = f"{title} {told.strip()}"
 
     @property
     def variables(self) -> dict[str, str]:
         """Environment in which its programs find each other."""
         return {"PATH": f"{self._bin}{os.pathsep}{os.environ['PATH']}"}
+
+    def ask(self, script: Path, name: str, folder: Path, **given: str | int) -> Samples:
+        """Run one task of a script in this environment; return the samples that it printed."""
+        _, told = run_once(
+            [self.python, str(script), name, json.dumps(given)],
+            folder=folder,
+            variables=self.variables | QUIET,
+        )
+        found: Samples = json.loads(told.splitlines()[-1])
+        return found
+
+
+class Mlflow(Peer):
+    """MLflow as installed in its own environment."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, "MLflow", "mlflow")
+        self.program = str(self._bin / "mlflow")
 
     def server(self, folder: Path, port: int) -> list[str]:
         """Return the command of its tracking server: one worker, SQLite in the folder.
@@ -51,37 +75,49 @@ class Mlflow:
             *("--artifacts-destination", str(folder / "artifacts")),
         ]
 
-    def task(self, name: str, folder: Path, **given: str | int) -> dict[str, list[float]]:
+    def task(self, name: str, folder: Path, **given: str | int) -> Samples:
         """Run one task of ``mlflow_tasks.py``; return the samples that it printed."""
-        _, told = run_once(
-            [self.python, str(TASKS), name, json.dumps(given)],
-            folder=folder,
-            variables=self.variables,
-        )
-        found: dict[str, list[float]] = json.loads(told.splitlines()[-1])
-        return found
+        return self.ask(TASKS, name, folder, **given)
 
 
 def find_mlflow(options: Options) -> Mlflow | None:
     """Return the peer, installed if need be; None when it is not wanted or cannot be had."""
     if not options.peer:
         return None
-    cache = os.environ.get(CACHE_VARIABLE)
-    folder = (Path(cache) if cache else Path.home() / ".cache" / "everloop-benchmarks") / "mlflow"
+    folder = _cache() / "mlflow"
     try:
         if not (folder / "bin" / "mlflow").exists():
-            _install(folder)
+            _install(folder, WANTED)
         return Mlflow(folder)
     except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
         tell(f"no peer: MLflow cannot be installed or started ({error})")
         return None
 
 
-def _install(folder: Path) -> None:
-    tell(f"installing {' and '.join(WANTED)} into {folder}, once")
+def find_peer(options: Options, title: str, package: str) -> Peer | None:
+    """Return a further peer, installed if need be; None, loudly, when it cannot be had."""
+    if not options.peer:
+        return None
+    folder = _cache() / package
+    try:
+        if not list(folder.glob(f"lib/python*/site-packages/{package}")):
+            _install(folder, (package,))
+        return Peer(folder, title, package)
+    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
+        tell(f"LEFT OUT: {title} cannot be installed or started ({error})")
+        return None
+
+
+def _cache() -> Path:
+    cache = os.environ.get(CACHE_VARIABLE)
+    return Path(cache) if cache else Path.home() / ".cache" / "everloop-benchmarks"
+
+
+def _install(folder: Path, wanted: Sequence[str]) -> None:
+    tell(f"installing {' and '.join(wanted)} into {folder}, once")
     venv.create(folder, with_pip=True)
     subprocess.run(
-        [folder / "bin" / "python", "-m", "pip", "install", "--quiet", *WANTED],
+        [folder / "bin" / "python", "-m", "pip", "install", "--quiet", *wanted],
         check=True,
         stdout=sys.stderr,
     )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 URL_VARIABLE = "EVERLOOP_URL"
 TOKEN_VARIABLE = "EVERLOOP_TOKEN"  # noqa: S105 -- names a variable
 PROJECT_VARIABLE = "EVERLOOP_PROJECT"
+SPOOL_VARIABLE = "EVERLOOP_SPOOL"
 ACTOR_VARIABLE = "EVERLOOP_ACTOR"
 SCHEMES = ("http://", "https://")
 A = TypeVar("A", bound=msgspec.Struct)
@@ -59,7 +60,10 @@ class Client:
 
     @property
     def spool(self) -> Path:
-        """Folder in which tracking data waits to be shipped."""
+        """Folder in which tracking data waits to be shipped; ``EVERLOOP_SPOOL`` names another."""
+        named = os.environ.get(SPOOL_VARIABLE)
+        if named:
+            return Path(named)
         if self.home is not None:
             return self.home.spool
         return Path.home() / ".cache" / "everloop" / "spool"
