@@ -95,7 +95,11 @@ class World:
         )
 
 
-def world(store: MetadataStore | None = None, blobs: BlobStore | None = None) -> World:
+def world(
+    store: MetadataStore | None = None,
+    blobs: BlobStore | None = None,
+    policy: LoadPolicy | None = None,
+) -> World:
     """Return a fresh world; in memory unless a store is given."""
     clock = PushedClock()
     services = Services(
@@ -106,7 +110,7 @@ def world(store: MetadataStore | None = None, blobs: BlobStore | None = None) ->
             name: Ed25519Signer(name, bytes([seed]) * 32)
             for seed, name in enumerate(("ledger", "evaluator"))
         },
-        policy=LoadPolicy(),
+        policy=policy or LoadPolicy(),
         random_bytes=os.urandom,
     )
     kernel = Kernel(

@@ -6,25 +6,30 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import msgspec
 
-from everloop.core.errors import Denied, InvalidInput, MissingExtra, UnsafeArtifact
+from everloop.core.digest import Digest
+from everloop.core.errors import Denied, InvalidInput, MissingExtra, NotFound, UnsafeArtifact
 from everloop.core.ids import Id
 from everloop.data.model import DatasetVersion
 from everloop.data.queries import ShowDataset
 from everloop.data.tables import read_table
 from everloop.kernel.performer import Performer
-from everloop.kernel.safe_load import LoadPolicy
+from everloop.kernel.safe_load import SAFE_FORMATS, LoadPolicy
 from everloop.loop.settings import read_settings
 from everloop.pipeline.codecs import ModelFiles
 from everloop.registry.client import upload_files
 from everloop.registry.examples import store_examples
 from everloop.registry.formats import ModelFormat, save_model
-from everloop.registry.loaders import load_predictor
+from everloop.registry.loaders import PYFUNC, load_predictor
 from everloop.registry.model import ModelVersion
 from everloop.registry.signature import Task, infer_signature, name_outputs
 from everloop.registry.verbs import RegisterModel
+from everloop.track.queries import RunDetails, ShowRun
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+# A function runs in a locked process here, too; whether it may be registered, the server says.
+_HERE = LoadPolicy(formats=SAFE_FORMATS | {PYFUNC})
 
 
 class Seen(NamedTuple):
@@ -98,6 +103,7 @@ def register_trained(
         reference=training.reference,
         examples=store_examples(performer.blobs, signature, rows),
         params=told.params,
+        environment=run_environment(performer, told.run),
     )
     return performer.perform("model.register", ask, ModelVersion, request=request)
 
@@ -124,7 +130,7 @@ def look_at(model: object, kind: str, files: dict[str, bytes]) -> Seen:
         is_classifier=hasattr(model, "classes_"),
     )
     try:
-        predictor = load_predictor(kind, files, LoadPolicy())
+        predictor = load_predictor(kind, files, _HERE)
     except (MissingExtra, UnsafeArtifact):
         return told
     try:
@@ -182,3 +188,14 @@ def find_inputs(seen: Seen, table: pa.Table, told: Registration) -> list[str]:
             hint="Name the columns in the model's order with inputs=[...], or --input.",
         )
     return inputs
+
+
+def run_environment(performer: Performer, run: Id | None) -> Digest | None:
+    """Return the environment that a run captured; None where there is none, or it can't be read."""
+    if run is None:
+        return None
+    try:
+        found = performer.perform("run.show", ShowRun(run=run), RunDetails)
+    except (Denied, NotFound):  # a narrow token may register and not read runs
+        return None
+    return found.run.environment

@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, SupportsFloat, SupportsIndex
+from typing import TYPE_CHECKING, SupportsFloat, SupportsIndex, cast
 
 from everloop.app.client import Client, connect, with_reason
 from everloop.core.errors import InvalidInput
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from everloop.pipeline.context import RunLog
     from everloop.registry.loaded import LoadedModel
     from everloop.registry.model import ModelVersion
+    from everloop.registry.signature import Signature, Task
     from everloop.track import RunHandle
     from everloop.track.client import ParamValue
 
@@ -110,6 +112,7 @@ def start_run(
             tags=tags or {},
         )
         run = begin(at, draft, ports=ports)
+    run.registrar = partial(log_model, run=run.id, client=at)
     activate(run)
     return run
 
@@ -328,6 +331,60 @@ def register(  # noqa: PLR0913 -- the parts of a registration, all but two keywo
     )
 
 
+def log_model(  # noqa: PLR0913 -- the parts of a registration, all but two keyword-only
+    model: object,
+    name: str,
+    *,
+    examples: object | None = None,
+    signature: Signature | None = None,
+    target: str = "prediction",
+    inputs: Sequence[str] = (),
+    task: Task | None = None,
+    run: Id | None = None,
+    params: Mapping[str, str] | None = None,
+    description: str = "",
+    waiver: str = "",
+    client: Client | None = None,
+) -> ModelVersion:
+    """Register a model as the next version of a name; its format and signature are found out.
+
+    Args:
+        model: A model of LightGBM, XGBoost, scikit-learn or PyTorch, an ONNX model, `ModelFiles`,
+            or, by waiver, a Python function of a matrix of rows.
+        name: Name of the model.
+        examples: Rows as it will be asked with: a frame, a table, a dict of columns or a list of
+            dicts. The signature is read from them, and the next version is compared on them.
+        signature: Instead of one read from the examples.
+        target: The column it predicts; where the examples have it, it gives the answers' range.
+        inputs: Columns that the model takes, in its order; left out, as the model names them.
+        task: ``regression`` or ``classification``; left out, as the model itself says.
+        run: Id of the run that trained it; the active one when left out, if there is one.
+        params: What it was trained with.
+        description: What it is for.
+        waiver: Why code may be registered in place of a safe format.
+        client: The connection; that of `current_client` when left out.
+
+    Raises:
+        EverloopError: what `model.register` refuses.
+    """
+    from everloop.app.recording import Record, record_model
+    from everloop.track.active import active_run
+
+    active = active_run()
+    told = Record(
+        name=name,
+        target=target,
+        signature=signature,
+        task=None if task is None else _task(task),
+        inputs=tuple(inputs),
+        run=run or (active.id if active is not None else None),
+        params=dict(params or {}),
+        description=description,
+        waiver=waiver,
+    )
+    return record_model(client or current_client(), told, model, examples)
+
+
 def load_model(ref: str, *, as_of: str | None = None, client: Client | None = None) -> LoadedModel:
     """Load a model version, such as ``credit@production``, from verified bytes.
 
@@ -427,14 +484,14 @@ def add_feedback(
     )
 
 
-def _task(text: str) -> str:
+def _task(text: str) -> Task:
     if text not in {"regression", "classification"}:
         raise InvalidInput(
             "task.unknown",
             f"{text[:40]!r} is no task.",
             hint="Use 'regression' or 'classification'.",
         )
-    return text
+    return cast("Task", text)
 
 
 def _project_folder(client: Client) -> Path:

@@ -20,11 +20,14 @@ class LoadPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     Attributes:
         formats: Names of trusted model formats. ``pyfunc``, which runs code out of the artifact
             in a process of its own, is trusted only where it is named here.
+        weak_isolation: Whether a ``pyfunc`` may run where this machine can't keep it from the
+            network, from files or from other processes.
         trusted_types: Fully qualified types that skops may rebuild beyond its own safe list.
     """
 
     formats: frozenset[str] = SAFE_FORMATS
     trusted_types: tuple[str, ...] = ()
+    weak_isolation: bool = False
 
 
 def require_format(policy: LoadPolicy, format_name: str) -> None:

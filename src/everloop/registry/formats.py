@@ -12,6 +12,7 @@ from everloop.core.ports import BlobStore
 from everloop.kernel.safe_load import LoadPolicy
 from everloop.registry.loaders import (
     FORMATS,
+    PYFUNC,
     FloatArray,
     Predictor,
     find_format,
@@ -29,6 +30,7 @@ __all__ = [
     "open_version",
     "read_model_files",
     "require_inputs",
+    "require_waiver",
     "save_model",
 ]
 
@@ -138,6 +140,26 @@ def signature_unknown(version: ModelVersion) -> InvalidInput:
         "(mlflow.models.infer_signature on a data frame), then register it again.",
         context={"version": version.id},
     )
+
+
+def require_waiver(format_name: str, reason: str) -> None:
+    """Let a format that runs code of its own pass only with a reason, which stays on record.
+
+    Raises:
+        InvalidInput: ``model.waiver_missing``, or ``model.waiver_needless``.
+    """
+    if format_name == PYFUNC and not reason.strip():
+        raise InvalidInput(
+            "model.waiver_missing",
+            "A Python function runs code of its own, so it is registered by waiver only.",
+            hint="Say in waiver why no safe format does; reviewers will read it.",
+        )
+    if format_name != PYFUNC and reason.strip():
+        raise InvalidInput(
+            "model.waiver_needless",
+            f"The format {format_name[:40]!r} is safe and needs no waiver.",
+            hint="Leave the waiver out; gates have waivers of their own.",
+        )
 
 
 def require_inputs(predictor: Predictor, signature: Signature) -> None:

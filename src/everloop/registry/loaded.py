@@ -11,7 +11,7 @@ from everloop.kernel.safe_load import LoadPolicy
 from everloop.registry.formats import open_version
 from everloop.registry.loaders import FloatArray, Predictor
 from everloop.registry.model import ModelVersion
-from everloop.registry.rows import Rows, to_rows
+from everloop.registry.rows import Rows, to_table
 from everloop.registry.signature import Signature, find_row_problems, to_matrix
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class LoadedModel:
                 does not fit the signature.
             Conflict: ``model.closed``.
         """
-        table = to_rows(rows, self.signature)
+        table = to_table(rows, [field.name for field in self.signature.inputs])
         problems = find_row_problems(self.signature, table)
         if problems:
             more = len(problems) - _MOST_PROBLEMS

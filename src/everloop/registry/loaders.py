@@ -8,6 +8,7 @@ files in this process; what makes each of them safe stands in its row.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import FunctionType
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -18,6 +19,9 @@ from everloop.kernel.safe_load import LoadPolicy, require_format
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 ModelFiles: TypeAlias = Mapping[str, bytes]
+
+
+PYFUNC: Final = "pyfunc"
 
 
 class Predictor(Protocol):
@@ -141,6 +145,20 @@ def _save_torch(model: object, example: FloatArray | None) -> dict[str, bytes]:
     return save_torch(model, example)
 
 
+def _load_pyfunc(files: ModelFiles, policy: LoadPolicy) -> Predictor:
+    from everloop.registry.adapters.pyfunc import FunctionPredictor
+
+    return FunctionPredictor(
+        files["function.json"], files["function.py"], must_hold=not policy.weak_isolation
+    )
+
+
+def _save_pyfunc(model: object, example: FloatArray | None) -> dict[str, bytes]:
+    from everloop.registry.adapters.pyfunc import save_function
+
+    return save_function(model, example)
+
+
 def _one_of(*names: str) -> tuple[frozenset[str], ...]:
     return tuple(frozenset({name}) for name in names)
 
@@ -196,6 +214,16 @@ _ROWS: Final = (
         load=_load_sklearn,
         safe="A skops archive: only types that skops or the server's policy trusts are rebuilt.",
     ),
+    Format(
+        name=PYFUNC,
+        layouts=(frozenset({"function.json", "function.py"}),),
+        makers=(),
+        needs="numpy",
+        extra="",
+        save=_save_pyfunc,
+        load=_load_pyfunc,
+        safe="Not by itself: it is code. By waiver only, in a locked process of its own.",
+    ),
 )
 FORMATS: Final[dict[str, Format]] = {row.name: row for row in _ROWS}
 
@@ -207,6 +235,8 @@ def find_format(model: object) -> Format:
         InvalidInput: ``model.type_unsupported``.
     """
     kinds = {parent.__module__.partition(".")[0] for parent in type(model).__mro__}
+    if isinstance(model, FunctionType):
+        return FORMATS[PYFUNC]
     for row in _ROWS:
         if kinds.intersection(row.makers):
             return row

@@ -91,6 +91,8 @@ class ModelVersion(Record, frozen=True, kw_only=True):
         bump_reason: Why.
         source: Where another system says that it came from, such as ``runs:/<id>/model``.
         logged_model: The logged model whose sealed files it holds.
+        environment: Blob of the environment it was trained in, as a run captures it.
+        waiver: Why a function that runs code of its own was let in; empty for safe formats.
         servable_as: The format in which the native file inside a ``mlflow`` folder is loaded; None
             when the version's own format says how, or when nothing here may load it.
         servable_file: Path of that file; empty without one.
@@ -119,6 +121,8 @@ class ModelVersion(Record, frozen=True, kw_only=True):
     source: str = ""
     logged_model: Id | None = None
     servable_as: str | None = None
+    environment: Digest | None = None
+    waiver: str = ""
     servable_file: str = ""
 
 

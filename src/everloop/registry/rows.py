@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from everloop.core.errors import InvalidInput
-from everloop.registry.signature import Signature
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -18,15 +17,14 @@ if TYPE_CHECKING:
 Rows: TypeAlias = object
 
 
-def to_rows(rows: Rows, signature: Signature) -> pa.Table:
-    """Return the rows as a table with named columns.
+def to_table(rows: Rows, names: Sequence[str] = ()) -> pa.Table:
+    """Return the rows as a table with named columns; the names are those of a matrix.
 
     Raises:
         InvalidInput: ``model.rows_unreadable``.
     """
     import pyarrow as pa
 
-    names = [field.name for field in signature.inputs]
     try:
         if isinstance(rows, pa.Table):
             return rows
@@ -49,12 +47,12 @@ def to_rows(rows: Rows, signature: Signature) -> pa.Table:
     raise _unreadable(f"A {type(rows).__name__} holds no rows.")
 
 
-def _from_matrix(rows: np.ndarray, names: list[str]) -> pa.Table:
+def _from_matrix(rows: np.ndarray, names: Sequence[str]) -> pa.Table:
     import pyarrow as pa
 
     if rows.ndim != 2 or rows.shape[1] != len(names):
         raise _unreadable(
-            f"The model takes rows of {len(names)} columns, not an array of {rows.shape}."
+            f"A matrix of {len(names)} named columns is needed, not an array of {rows.shape}."
         )
     return pa.table({name: rows[:, place] for place, name in enumerate(names)})
 

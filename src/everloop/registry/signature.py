@@ -71,15 +71,24 @@ class Signature(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     outputs: Annotated[tuple[Field, ...], Meta(max_length=MOST_OUTPUTS)] = ()
 
 
-def infer_signature(table: pa.Table, inputs: Sequence[str], target: str, task: Task) -> Signature:
-    """Read a signature from the training table.
+def infer_signature(
+    table: pa.Table,
+    inputs: Sequence[str],
+    target: str,
+    task: Task,
+    *,
+    is_target_given: bool = True,
+) -> Signature:
+    """Read a signature from the training table, or from example rows that may lack the target.
 
     Raises:
         InvalidInput: ``signature.column_missing``, ``signature.type_unsupported`` or
             ``signature.too_many_categories``.
     """
     fields = tuple(_infer_field(table, name) for name in inputs)
-    if task == "classification":
+    if target not in table.column_names and not is_target_given:
+        output = Field(name=target, dtype="float64")
+    elif task == "classification":
         output = Field(name=target, dtype="float64", minimum=0.0, maximum=1.0)
     else:
         seen = _infer_field(table, target)

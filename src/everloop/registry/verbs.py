@@ -24,6 +24,7 @@ from everloop.registry.formats import (
     load_predictor,
     open_version,
     require_inputs,
+    require_waiver,
 )
 from everloop.registry.keeping import add_version, open_model, raced, reuse_version, standing_of
 from everloop.registry.loaders import Predictor
@@ -71,6 +72,8 @@ class RegisterModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         holdout: Id of a dataset version kept from training, on which gates measure it.
         reference: Blob of the reference of its training inputs.
         examples: Blob of a Parquet table of example rows.
+        environment: Blob of the environment it was trained in, as a run captures it.
+        waiver: Why a function that runs code of its own may be registered; ``pyfunc`` needs it.
         bump: The part of the version to raise, against the rule; needs ``bump_reason``.
     """
 
@@ -85,6 +88,8 @@ class RegisterModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     reference: BlobName | None = None
     examples: BlobName | None = None
     params: Params = {}
+    environment: BlobName | None = None
+    waiver: Text = ""
     bump: Override | None = None
     bump_reason: Text = ""
 
@@ -111,7 +116,8 @@ def _prepare_register(ask: RegisterModel, desk: Desk) -> _Registration:
     check_name(ask.name, "Model")
     check_signature(ask.signature)
     files = make_manifest(ask.files).files
-    for digest in (*(entry.digest for entry in files), ask.reference, ask.examples):
+    require_waiver(ask.format, ask.waiver)
+    for digest in (*(entry.digest for entry in files), *_blobs_beside(ask)):
         if digest is not None:
             parse_digest(digest)
     blobs, policy = desk.services.blobs, desk.services.policy
@@ -179,6 +185,8 @@ def register_model(ask: RegisterModel, work: Work, found: _Registration) -> Mode
         reference=ask.reference,
         examples=ask.examples,
         params=ask.params,
+        environment=ask.environment,
+        waiver=ask.waiver.strip(),
         bump=found.bump.kind,
         bump_reason=found.bump.reason,
         created_at=work.now,
@@ -266,6 +274,10 @@ def _compare(
     return compare_answers(before, after)
 
 
+def _blobs_beside(ask: RegisterModel) -> tuple[Digest | None, ...]:
+    return ask.reference, ask.examples, ask.environment
+
+
 def _require_origins(view: View, ask: RegisterModel) -> None:
     for kind, key in (
         ("run", ask.run),
@@ -274,7 +286,7 @@ def _require_origins(view: View, ask: RegisterModel) -> None:
     ):
         if key is not None:
             require_node(view, kind, key)
-    for digest in (ask.reference, ask.examples):
+    for digest in _blobs_beside(ask):
         if digest is not None and view.services.blobs.size(digest) is None:
             raise NotFound(
                 "blob.not_found",

@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, SupportsFloat, SupportsIndex, TypeAlias
+from typing import Any, Final, Self, SupportsFloat, SupportsIndex, TypeAlias
 
 import msgspec
 
@@ -76,7 +76,10 @@ class RunHandle(MediaLog):
     Attributes:
         id: Id of the run.
         experiment: Name of its experiment.
+        registrar: Registers a model that this run trained; whoever made the handle gives it one.
     """
+
+    registrar: Callable[..., Any] | None = None
 
     def __init__(self, opening: Opening, spool: Spool, shipment: Shipment, clock: Clock) -> None:
         self.id = opening.run
@@ -251,6 +254,21 @@ class RunHandle(MediaLog):
         for file, inner in _list_files(Path(folder)):
             name = inner or file.name
             self._keep_file(file, f"{path}/{name}" if path else name)
+
+    def log_model(self, model: object, name: str, **told: Any) -> Any:
+        """Register a model that this run trained; see `everloop.log_model`.
+
+        Raises:
+            Conflict: ``run.no_registry`` for a run that was not begun by `everloop.start_run`.
+            EverloopError: what `everloop.log_model` raises.
+        """
+        if self.registrar is None:
+            raise Conflict(
+                "run.no_registry",
+                f"The run {self.id} knows no registry.",
+                hint="Begin it with everloop.start_run, or call everloop.log_model with its id.",
+            )
+        return self.registrar(model, name, **told)
 
     def log_input(self, dataset_version: str) -> None:
         """State that the run read a dataset version, by its id.

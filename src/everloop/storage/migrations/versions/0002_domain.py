@@ -504,6 +504,8 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
         sa.Column("source", TEXT, nullable=False),
         sa.Column("logged_model", TEXT, nullable=True),
         sa.Column("servable_as", TEXT, nullable=True),
+        sa.Column("environment", TEXT, nullable=True),
+        sa.Column("waiver", TEXT, nullable=False),
         sa.Column("servable_file", TEXT, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_model_version"),
         sa.UniqueConstraint("model", "artifact", name="uq_model_version_model_artifact"),
