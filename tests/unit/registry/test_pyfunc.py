@@ -112,7 +112,7 @@ def test_only_whole_functions_of_rows_can_be_kept(function: object) -> None:
         "open('/proc/self/environ')",
         f"open({str(__file__)!r})",
         "import os; os.listdir('/')",
-        "open('/tmp/everloop-escaped', 'w')",
+        "import tempfile; tempfile.TemporaryFile()",
         "import numpy; numpy.zeros(1 << 31).sum()",
         "import ctypes; assert ctypes.CDLL(None).ptrace(16, 1, 0, 0) == 0",
         "import ctypes; assert ctypes.CDLL(None).unshare(0x10000000) == 0",
