@@ -58,7 +58,11 @@ def addresses(filled: Filled) -> list[str]:
         f"/compare?run={filled.runs[0]}&run={filled.runs[1]}",
         "/models",
         "/models/demand",
+        "/models?trash=yes",
+        "/models/demand?as_of=2026-01-02T00:00",
+        "/models/demand?trash=yes",
         f"/models/demand/{filled.versions[0].version}",
+        f"/models/demand/{filled.versions[0].version}/files?path={filled.versions[0].files[0].path}",
         "/datasets",
         "/datasets/bike",
         "/datasets/bike/1",
@@ -78,10 +82,12 @@ def addresses(filled: Filled) -> list[str]:
 def forms(filled: Filled) -> list[str]:
     names = [f"/deployments/bikes/{deed}" for deed in ("roll-back", "pause", "resume")]
     names += [f"/runs/{deed}" for deed in ("views", "views/delete", "delete", "restore")]
-    names += [
-        f"/runs/{filled.runs[0]}/{deed}"
-        for deed in ("name", "note", "tag", "untag", "delete", "restore")
-    ]
+    of_run = ("name", "note", "tag", "untag", "delete", "restore")
+    names += [f"/runs/{filled.runs[0]}/{deed}" for deed in of_run]
+    of_model = ("about", "tag", "untag", "alias", "delete", "restore")
+    names += [f"/models/demand/{deed}" for deed in of_model]
+    version = f"/models/demand/{filled.versions[0].version}"
+    names += [f"{version}/{deed}" for deed in ("note", "tag", "untag", "delete", "restore")]
     return [
         "/logout",
         *("/p/demo" + path for path in (*names, f"/alerts/{filled.alert}/acknowledge")),
@@ -107,10 +113,9 @@ def test_parameters_of_an_address_are_escaped_too(evil: Filled) -> None:
     reader = evil.reader()
 
     paths = ("/lineage?ref=", "/runs?experiment=", "/audit?action=", "/models/")
-    for path in (
-        *paths,
-        *(f"/runs?{name}=" for name in ("filter", "order", "col", "show", "after")),
-    ):
+    of_runs = ("filter", "order", "col", "show", "after", "experiment")
+    of_models = ("models?filter=", "models/demand?filter=", "models/demand?as_of=")
+    for path in (*paths, *(f"/runs?{name}=" for name in of_runs), *(f"/{p}" for p in of_models)):
         answer = reader.get("/p/demo" + path + "%22%3E%3Cscript%3Ealert(1)%3C%2Fscript%3E")
         assert "<script>alert(1)" not in answer.text, path
 
@@ -347,6 +352,12 @@ def test_tricks_in_an_address_are_refused_cleanly(plain: Filled, name: str) -> N
         "runs/values?space=nonsense&key=x",
         "runs/names?prefix=" + "x" * 900,
         "runs/points?filter=%27",
+        "models?filter=nonsense+%3D+1",
+        "models?trash=yes&after=nonsense",
+        "models/demand?filter=%28&as_of=yesterday",
+        "models/demand?as_of=9999-99-99T99:99",
+        "models/demand/1.0.0/files",
+        "models/demand/1.0.0/file?path=../../etc/passwd",
     ],
 )
 def test_wrong_parameters_are_refused_cleanly(plain: Filled, query: str) -> None:

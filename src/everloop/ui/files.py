@@ -201,5 +201,5 @@ def _decoded(data: bytes, *, is_cut: bool) -> str | None:
 def _pretty(data: bytes) -> str | None:
     try:
         return msgspec.json.format(data, indent=2).decode()
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return None

@@ -1,69 +1,166 @@
-"""Models: the list, one model with its versions and aliases, one version with its evidence."""
+"""Models: the list, and one model with its versions, what is said of it, and its aliases' past."""
 
 from __future__ import annotations
 
 from starlette.responses import Response
 
-from everloop.data.model import DatasetVersion
-from everloop.gate.queries import GateList, GateView
-from everloop.govern.cards import CardView
-from everloop.registry.queries import AliasMoveList, ModelList, ModelVersionList, ModelView
-from everloop.release.queries import ReleaseList
+from everloop.core.errors import EverloopError, InvalidInput
+from everloop.gate.queries import GateList, GateSummary
+from everloop.registry.about import ModelAbout
+from everloop.registry.model import ModelVersion
+from everloop.registry.queries import (
+    AliasMoveList,
+    AliasStandings,
+    ModelList,
+    ModelVersionList,
+)
+from everloop.registry.search import FoundVersions
 from everloop.ui.visit import Visit
+
+PAGE = 100
 
 
 def show_list(visit: Visit) -> Response:
-    """Show the models of the project."""
-    found = visit.query("model.list", ModelList, after=visit.param("after"))
-    return visit.show("models.html", models=found)
+    """Show the models that a filter lets through, or those in the trash."""
+    trash = visit.param("trash") == "yes"
+    text, problem = (visit.param("filter") or "").strip(), None
+    found = ModelList(items=())
+    try:
+        found = visit.get(
+            "model.search",
+            ModelList,
+            filter=text or None,
+            order=visit.param("order"),
+            after=visit.param("after"),
+            deleted="deleted" if trash else None,
+            limit=PAGE,
+        )
+    except InvalidInput as error:
+        problem = error
+    return _answer(visit, "models.html", problem, models=found, filter=text, trash=trash)
 
 
 def show_model(visit: Visit) -> Response:
     """Show a model: its versions, what its gate said of each, where its aliases pointed when."""
-    name = visit.path("name")
-    versions = visit.get("model.versions", ModelVersionList, name=name, after=visit.param("after"))
+    about = visit.get("model.about", ModelAbout, name=visit.path("name"))
+    name = about.model.name
+    trash = visit.param("trash") == "yes" or about.model.deleted_at is not None
+    text = (visit.param("filter") or "").strip()
+    versions, problem = _versions(visit, name, text, trash=trash)
     gates = visit.query("gate.list", GateList, model=name, limit=1000)
-    judged = {gate.version: gate for gate in reversed(gates.items)} if gates else {}
-    history = visit.query("model.alias_history", AliasMoveList, name=name, limit=200)
-    return visit.show(
+    history = visit.get(
+        "model.alias_history", AliasMoveList, name=name, alias=visit.param("alias"), limit=200
+    )
+    now = visit.get("model.aliases_at", AliasStandings, name=name)
+    return _answer(
+        visit,
         "model.html",
+        problem,
+        about=about,
+        model=about.model,
         name=name,
+        trash=trash,
+        filter=text,
         versions=versions,
-        judged=judged,
-        history=history.items if history else (),
-        aliases=_current(history) if history else {},
+        notes={notes.version: notes for notes in about.notes},
+        judged=_judged(gates),
+        history=history.items,
+        standing=now.items,
+        aliases={item.alias: item.version for item in now.items if item.version},
+        then=_then(visit, name),
     )
 
 
-def show_version(visit: Visit) -> Response:
-    """Show one version: what it takes and answers, what speaks for it, where it came from."""
-    ref = f"{visit.path('name')}@{visit.path('version')}"
-    model = visit.get("model.show", ModelView, ref=ref)
-    version = model.version
-    releases = visit.query("release.list", ReleaseList, limit=200)
-    return visit.show(
-        "version.html",
-        model=model,
-        version=version,
-        gate=visit.find("gate.show", GateView, ref=version.id),
-        card=visit.find("card.show", CardView, ref=version.id),
-        training=_data(visit, version.dataset_version),
-        holdout=_data(visit, version.holdout),
-        releases=[
-            item
-            for item in (releases.items if releases else ())
-            if item.release.candidate == version.id
-        ],
+def edit(visit: Visit) -> Response:
+    """Change what is said about a model: only the fields that the form has."""
+    given = {
+        field: visit.form[field].replace("\r\n", "\n").strip()
+        for field in ("description", "owner", "licence", "intended_use")
+        if field in visit.form
+    }
+    return _edited(visit, "model.update", **given)
+
+
+def set_tag(visit: Visit) -> Response:
+    """Set a tag."""
+    tags = {visit.form.get("key", "").strip(): visit.form.get("value", "")}
+    return _edited(visit, "model.update", tags=tags)
+
+
+def take_tag(visit: Visit) -> Response:
+    """Take a tag away."""
+    return _edited(visit, "model.update", untag=(visit.form.get("key", ""),))
+
+
+def move_alias(visit: Visit) -> Response:
+    """Point an alias at a version, or take it away, with a reason."""
+    name = visit.path("name")
+    visit.edit(
+        "model.alias",
+        model=name,
+        alias=visit.form.get("alias", "").strip(),
+        version=visit.form.get("version", "").strip() or None,
+        why=visit.form.get("reason", "").strip(),
     )
+    return visit.redirect("models", name)
 
 
-def _current(history: AliasMoveList) -> dict[str, str | None]:
-    """Return where each alias points now; the moves come newest first."""
-    latest: dict[str, str | None] = {}
-    for item in history.items:
-        latest.setdefault(item.move.alias, item.version)
-    return latest
+def delete(visit: Visit) -> Response:
+    """Put the model into the trash."""
+    visit.change("model.delete", name=visit.path("name"))
+    return visit.redirect("models")
 
 
-def _data(visit: Visit, version: str | None) -> DatasetVersion | None:
-    return visit.find("data.show", DatasetVersion, ref=version) if version else None
+def restore(visit: Visit) -> Response:
+    """Take the model out of the trash."""
+    return _edited(visit, "model.restore")
+
+
+def _edited(visit: Visit, verb: str, **fields: object) -> Response:
+    name = visit.path("name")
+    visit.edit(verb, name=name, **fields)
+    return visit.redirect("models", name)
+
+
+def _answer(
+    visit: Visit, template: str, problem: EverloopError | None, **context: object
+) -> Response:
+    page = visit.show(template, problem=problem, **context)
+    page.status_code = 200 if problem is None else 400
+    return page
+
+
+def _versions(
+    visit: Visit, name: str, text: str, *, trash: bool
+) -> tuple[ModelVersionList, EverloopError | None]:
+    after = visit.param("after")
+    if trash or not text:
+        state = "deleted" if trash else None
+        ask = {"name": name, "deleted": state, "after": after, "limit": PAGE}
+        return visit.get("model.versions", ModelVersionList, **ask), None
+    try:
+        found = visit.get(
+            "version.search", FoundVersions, name=name, filter=text, after=after, limit=PAGE
+        )
+    except InvalidInput as error:
+        return ModelVersionList(items=()), error
+    versions: tuple[ModelVersion, ...] = tuple(item.version for item in found.items)
+    return ModelVersionList(items=versions, next=found.next), None
+
+
+def _judged(gates: GateList | None) -> dict[str, GateSummary]:
+    """Return the newest report of each version."""
+    return {gate.version: gate for gate in reversed(gates.items)} if gates else {}
+
+
+def _then(visit: Visit, name: str) -> AliasStandings | EverloopError | None:
+    """Return where the aliases pointed at the time in the address, or what is wrong with it."""
+    when = visit.param("as_of")
+    if when is None:
+        return None
+    # What a browser's field for a time sends has no zone; our times are UTC.
+    exact = f"{when}Z" if "T" in when and when[-1].isdigit() and "+" not in when else when
+    try:
+        return visit.get("model.aliases_at", AliasStandings, name=name, as_of=exact)
+    except InvalidInput as error:
+        return error

@@ -25,6 +25,7 @@ from everloop.ui import (
     run,
     runs,
     targets,
+    version,
 )
 from everloop.ui.entrance import entrance_routes
 from everloop.ui.visit import Door, Handler, error_page
@@ -48,7 +49,9 @@ _SHOWN: Final[tuple[tuple[str, Handler], ...]] = (
     ("/compare/points", comparison.send_points),
     ("/models", models.show_list),
     ("/models/{name}", models.show_model),
-    ("/models/{name}/{version}", models.show_version),
+    ("/models/{name}/{version}", version.show),
+    ("/models/{name}/{version}/files", version.show_file),
+    ("/models/{name}/{version}/file", version.send_file),
     ("/deployments", deployments.show_list),
     ("/deployments/{name}", deployments.show_deployment),
     ("/deployments/{name}/losses", deployments.send_losses),
@@ -61,6 +64,17 @@ _SHOWN: Final[tuple[tuple[str, Handler], ...]] = (
     ("/ref/{ref}", targets.follow),
 )
 _CHANGED: Final[tuple[tuple[str, Handler], ...]] = (
+    ("/models/{name}/about", models.edit),
+    ("/models/{name}/tag", models.set_tag),
+    ("/models/{name}/untag", models.take_tag),
+    ("/models/{name}/alias", models.move_alias),
+    ("/models/{name}/delete", models.delete),
+    ("/models/{name}/restore", models.restore),
+    ("/models/{name}/{version}/note", version.edit),
+    ("/models/{name}/{version}/tag", version.set_tag),
+    ("/models/{name}/{version}/untag", version.take_tag),
+    ("/models/{name}/{version}/delete", version.delete),
+    ("/models/{name}/{version}/restore", version.restore),
     ("/runs/views", runs.save_view),
     ("/runs/views/delete", runs.delete_view),
     ("/runs/delete", runs.delete),

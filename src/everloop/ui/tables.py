@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Annotated, Final
 
@@ -77,11 +77,16 @@ def read(blobs: BlobStore, digest: Digest, size: int, path: str, at: str) -> Tab
         raise Unreadable(error.message) from error
 
 
+def first_rows(table: Table, count: int) -> Table:
+    """Return the table with its first rows alone."""
+    return replace(table, rows=table.rows[:count], more=False)
+
+
 def read_json(data: bytes) -> Table | None:
     """Return the table that a JSON text holds, None when it holds another thing."""
     try:
         found = msgspec.json.decode(data, type=SplitJson)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):  # as deep as a hostile file likes
         return None
     width = min(len(found.columns), MAX_COLUMNS)
     rows = tuple(tuple(_cell(value) for value in row[:width]) for row in found.data[:PAGE])
