@@ -37,6 +37,7 @@ VERB_MODULES = (
     "everloop.registry.sealing",
     "everloop.registry.overview",
     "everloop.track.points",
+    "everloop.track.history",
     "everloop.track.inputs",
     "everloop.track.wholes",
 )

@@ -7,7 +7,6 @@ exactly. Columns are stored byte-plane by byte-plane, which compresses far bette
 
 from __future__ import annotations
 
-import itertools
 import struct
 import zlib
 from collections.abc import Sequence
@@ -25,6 +24,8 @@ ZLIB: Final = 1
 ZSTD: Final = 2
 _HEAD: Final = struct.Struct("<BBI")
 _BYTES_A_POINT: Final = 24
+_OUTLINE_HEAD: Final = struct.Struct("<I")
+OUTLINED_POINTS: Final = 128
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -141,24 +142,67 @@ def downsample(columns: Columns, max_points: int) -> Columns:
     Each bucket of neighbours keeps its least and its greatest value and its first NaN; the first
     and the last point always stay (M4 without its corner points: Jugel et al., VLDB 2014).
     """
-    order = np.argsort(columns.steps, kind="stable")
-    count = len(order)
+    columns = in_step_order(columns)
+    count = len(columns.steps)
     if count <= max_points:
-        return Columns(columns.steps[order], columns.times_us[order], columns.values[order])
+        return columns
     buckets = max((max_points - 2) // 3, 1)
-    kept = {0, count - 1}
-    edges = np.linspace(0, count, buckets + 1).astype(np.int64)
-    values = columns.values[order]
-    for start, stop in itertools.pairwise(edges.tolist()):
-        part = values[start:stop]
-        nan = np.isnan(part)
-        if nan.any():
-            kept.add(start + int(np.argmax(nan)))
-        if not nan.all():
-            kept.add(start + int(np.nanargmin(part)))
-            kept.add(start + int(np.nanargmax(part)))
-    chosen = order[np.array(sorted(kept)[: max(max_points, 1)], dtype=np.int64)]
+    starts = np.linspace(0, count, buckets + 1).astype(np.int64)[:-1]
+    chosen = _salient(columns.values, np.unique(starts))[: max(max_points, 1)]
     return Columns(columns.steps[chosen], columns.times_us[chosen], columns.values[chosen])
+
+
+def in_step_order(columns: Columns) -> Columns:
+    """Return the points by step; those of one step as they were logged."""
+    if bool((columns.steps[1:] >= columns.steps[:-1]).all()):
+        return columns
+    order = np.argsort(columns.steps, kind="stable")
+    return Columns(columns.steps[order], columns.times_us[order], columns.values[order])
+
+
+def outline(columns: Columns) -> bytes:
+    """Return what a plot of very many points shows of these: see ``read_outlines``."""
+    starts = np.arange(0, len(columns.steps), OUTLINED_POINTS)
+    chosen = _salient(columns.values, starts)
+    times = columns.times_us[chosen].astype("<i8").tobytes()
+    values = columns.values[chosen].astype("<f8").tobytes()
+    parts = (columns.steps[chosen].astype("<i8").tobytes(), times, values)
+    return b"".join((_OUTLINE_HEAD.pack(len(chosen)), *parts))
+
+
+def read_outlines(outlines: Sequence[bytes]) -> Columns:
+    """Return the points of outlines: of each ``OUTLINED_POINTS`` neighbours the extremes."""
+    parts = []
+    for data in outlines:
+        (count,) = _OUTLINE_HEAD.unpack_from(data)
+        found = np.frombuffer(data, dtype="<i8", count=3 * count, offset=_OUTLINE_HEAD.size)
+        steps, times, values = found.reshape(3, count)
+        parts.append(Columns(steps, times, values.view(np.float64)))
+    return join(parts)
+
+
+def _salient(values: Floats, starts: Ints) -> Ints:
+    """Return where each bucket has its least, greatest and first NaN, and both ends of all."""
+    count = len(values)
+    nan = np.isnan(values)
+    sizes = np.diff(starts, append=count)
+    kept = [np.array([0, count - 1], dtype=np.int64)]
+    with_gaps = bool(nan.any())
+    for reduce, filler in ((np.minimum, np.inf), (np.maximum, -np.inf)):
+        filled = np.where(nan, filler, values) if with_gaps else values
+        level = np.repeat(reduce.reduceat(filled, starts), sizes)
+        kept.append(_first_of_each((filled == level) & ~nan, starts))
+    if with_gaps:
+        kept.append(_first_of_each(nan, starts))
+    found: Ints = np.unique(np.concatenate(kept))
+    return found
+
+
+def _first_of_each(marked: npt.NDArray[np.bool_], starts: Ints) -> Ints:
+    """Return the first marked place of each bucket that has one."""
+    places = np.flatnonzero(marked)
+    buckets = np.searchsorted(starts, places, side="right")
+    return places[np.flatnonzero(np.diff(buckets, prepend=0))]
 
 
 def _differences(column: Ints) -> Ints:

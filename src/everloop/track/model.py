@@ -130,6 +130,9 @@ class MetricChunk(Record, frozen=True, kw_only=True):
 
     Exactly one of ``data`` and ``blob`` is set: small chunks live in the row, and the last one
     grows until it is full; large batches are blobs.
+
+    Attributes:
+        outline: The few points that a plot of many chunks shows of this one; None while it grows.
     """
 
     project: ProjectId
@@ -141,6 +144,7 @@ class MetricChunk(Record, frozen=True, kw_only=True):
     last_step: int
     data: bytes | None = None
     blob: Digest | None = None
+    outline: bytes | None = None
 
 
 @record(
@@ -159,6 +163,8 @@ class MetricSummary(Record, frozen=True, kw_only=True):
         minimum: Least finite value.
         maximum: Greatest finite value.
         not_finite: How many values are NaN or infinite.
+        chunks: How many chunks there are.
+        growing: How many points the last chunk holds if it still grows, else 0.
     """
 
     project: ProjectId
@@ -172,6 +178,8 @@ class MetricSummary(Record, frozen=True, kw_only=True):
     maximum: float | None
     not_finite: int
     last_time_us: int = 0
+    chunks: int = 0
+    growing: int = 0
 
 
 @record("artifact_entry", unique=(("run", "path"),))

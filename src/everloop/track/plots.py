@@ -22,7 +22,7 @@ from everloop.kernel.verbs import query
 from everloop.track import columns
 from everloop.track.columns import Columns, Floats
 from everloop.track.model import MetricSummary, Run, RunStatus
-from everloop.track.series import read_series
+from everloop.track.series import read_for_plot, read_series
 
 MAX_RUNS: Final = 100
 MAX_KEYS: Final = 40
@@ -155,9 +155,17 @@ def _line(
     mark = known.get((run.id, summary.key))
     if mark is not None and mark.count == summary.count:
         return None
-    points = _in_order(read_series(view, run.id, summary.key))
-    count = len(points.steps)
-    newer = None if mark is None else points.steps > mark.step
+    is_zoomed = ask.first is not None or ask.last is not None
+    read = (
+        read_series(view, run.id, summary.key)
+        if is_zoomed
+        else (read_for_plot(view, summary, ask.points))
+    )
+    points = _in_order(read)
+    count = summary.count
+    # Of a line that was thinned out already nobody knows which points are new.
+    is_thin = len(points.steps) < count
+    newer = None if mark is None or is_thin else points.steps > mark.step
     is_whole = newer is None or mark is None or count - int(newer.sum()) != mark.count
     if newer is not None and not is_whole:
         points = Columns(points.steps[newer], points.times_us[newer], points.values[newer])

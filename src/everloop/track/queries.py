@@ -22,7 +22,7 @@ from everloop.track.model import (
     RunCursor,
     RunStatus,
 )
-from everloop.track.series import read_series
+from everloop.track.series import read_for_plot
 
 MAX_HISTORY_POINTS = 100_000
 Limit = Annotated[int, msgspec.Meta(ge=1, le=1_000)]
@@ -259,22 +259,24 @@ def read_history(ask: ReadHistory, view: View) -> RunHistory:
             f"{ask.max_points} points cannot be asked for.",
             hint=f"Ask for 1 to {MAX_HISTORY_POINTS} points.",
         )
-    if view.first(MetricSummary, *where(run=run.id, key=ask.key)) is None:
+    summary = view.first(MetricSummary, *where(run=run.id, key=ask.key))
+    if summary is None:
         raise NotFound(
             "metric.not_found",
             f"Run {run.id} has no metric {ask.key[:60]!r}.",
             hint="`everloop runs show` lists the metrics of a run.",
         )
-    points = read_series(view, run.id, ask.key)
-    shown = columns.downsample(points, ask.max_points or MAX_HISTORY_POINTS)
+    most = ask.max_points or MAX_HISTORY_POINTS
+    points = read_for_plot(view, summary, most)
+    shown = columns.downsample(points, most)
     return RunHistory(
         run=run.id,
         key=ask.key,
         steps=tuple(shown.steps.tolist()),
         times=tuple((shown.times_us / 1e6).tolist()),
         values=tuple(_to_json(value) for value in shown.values.tolist()),
-        count=len(points.steps),
-        sampled=len(shown.steps) < len(points.steps),
+        count=summary.count,
+        sampled=len(shown.steps) < summary.count,
     )
 
 

@@ -10,7 +10,7 @@ import msgspec
 
 from everloop.core.digest import Digest
 from everloop.core.ids import Id
-from everloop.core.ports import BlobStore, where
+from everloop.core.ports import BlobStore, Compare, Condition, where
 from everloop.kernel.unit_of_work import View, Work
 from everloop.track import columns, limits
 from everloop.track.columns import Columns, Summary
@@ -18,15 +18,17 @@ from everloop.track.model import MetricChunk, MetricSummary, Run
 
 FULL_CHUNK = 1_024
 MOST_IN_A_ROW = 4_096
+WHOLE_POINTS = 50_000
 
 
 class PreparedSeries(msgspec.Struct, frozen=True, kw_only=True):
-    """Checked points of one metric; ``blob`` is set when they are too many for a row."""
+    """Checked points of one metric; those too many for a row have a blob and its outline."""
 
     key: str
     points: Columns
     summary: Summary
     blob: Digest | None
+    outline: bytes | None
 
 
 def prepare_series(
@@ -53,21 +55,28 @@ def prepare_series(
             points=points,
             summary=columns.summarise(points),
             blob=blobs.put(columns.encode(points)) if is_large else None,
+            outline=columns.outline(points) if is_large else None,
         )
 
 
 def add_series(work: Work, run: Run, prepared: tuple[PreparedSeries, ...]) -> int:
     """Store the points and bring the summaries up to date; return how many points.
 
+    What is there already is read for all metrics at once.
+
     Raises:
         LimitExceeded: ``run.too_many`` metrics.
     """
-    for series in prepared:
-        _add_points(work, run, series)
-        _add_summary(work, run, series)
-    if prepared:
-        count = work.count(MetricSummary, *where(run=run.id))
+    summaries = _summaries(work, run, [series.key for series in prepared])
+    if len(summaries) < len(prepared):
+        more = len(prepared) - len(summaries)
+        count = work.count(MetricSummary, *where(run=run.id)) + more
         limits.check_count(count, limits.MAX_KEYS_A_RUN, "metrics")
+    growing = _growing(work, run, prepared, summaries)
+    for series in prepared:
+        summary = summaries.get(series.key)
+        chunks, rest = _add_points(work, run, series, summary, growing.get(series.key))
+        _add_summary(work, run, series, summary, (chunks, rest))
     return sum(series.summary.points for series in prepared)
 
 
@@ -79,57 +88,138 @@ def read_series(view: View, run: Id, key: str) -> Columns:
         IntegrityError: ``blob.corrupt``.
     """
     chunks = view.select(MetricChunk, *where(run=run, key=key), order="seq")
-    return columns.join([_read_chunk(view, chunk) for chunk in chunks])
+    return columns.join([columns.decode(chunk_bytes(view, chunk)) for chunk in chunks])
 
 
-def _read_chunk(view: View, chunk: MetricChunk) -> Columns:
+def read_for_plot(view: View, metric: MetricSummary, points: int) -> Columns:
+    """Return enough of a metric to draw so many points of all of it.
+
+    All of its points, or the outlines of its chunks where those hold more than will be drawn.
+
+    Raises:
+        NotFound: ``blob.not_found`` when a chunk's bytes are gone.
+        IntegrityError: ``blob.corrupt``.
+    """
+    is_dense = metric.count > max(WHOLE_POINTS, columns.OUTLINED_POINTS * points // 2)
+    read = read_outlined if is_dense else read_series
+    return read(view, metric.run, metric.key)
+
+
+def read_outlined(view: View, run: Id, key: str) -> Columns:
+    """Return the points of a metric that a plot of all of it needs, without reading the rest.
+
+    Of each ``columns.OUTLINED_POINTS`` neighbours the extremes are there, and the first NaN.
+
+    Raises:
+        NotFound: ``blob.not_found`` when a chunk's bytes are gone.
+        IntegrityError: ``blob.corrupt``.
+    """
+    parts: list[Columns] = []
+    outlines: list[bytes] = []
+    for chunk in view.select(MetricChunk, *where(run=run, key=key), order="seq"):
+        if chunk.outline is not None:
+            outlines.append(chunk.outline)
+            continue
+        if outlines:
+            parts.append(columns.read_outlines(outlines))
+            outlines = []
+        parts.append(columns.decode(chunk_bytes(view, chunk)))
+    if outlines:
+        parts.append(columns.read_outlines(outlines))
+    return columns.join(parts)
+
+
+def chunk_bytes(view: View, chunk: MetricChunk) -> bytes:
+    """Return the encoded points of a chunk, from its row or from its blob.
+
+    Raises:
+        NotFound: ``blob.not_found``.
+        IntegrityError: ``blob.corrupt``.
+    """
     if chunk.data is not None:
-        return columns.decode(chunk.data)
+        return chunk.data
     assert chunk.blob is not None
-    return columns.decode(view.services.blobs.get(chunk.blob))
+    return view.services.blobs.get(chunk.blob)
 
 
-def _add_points(work: Work, run: Run, series: PreparedSeries) -> None:
+def _summaries(work: Work, run: Run, keys: list[str]) -> dict[str, MetricSummary]:
+    if not keys:
+        return {}
     found = work.select(
-        MetricChunk, *where(run=run.id, key=series.key), order="seq", descending=True, limit=1
+        MetricSummary, *where(run=run.id), Condition("key", Compare.IN, tuple(keys))
     )
-    last = found[0] if found else None
+    return {row.key: row for row in found}
+
+
+def _growing(
+    work: Work,
+    run: Run,
+    prepared: tuple[PreparedSeries, ...],
+    summaries: dict[str, MetricSummary],
+) -> dict[str, MetricChunk]:
+    """Return the last chunks that take the new points, by metric."""
+    last = {
+        series.key: summaries[series.key].chunks - 1
+        for series in prepared
+        if series.blob is None and series.key in summaries and summaries[series.key].growing
+    }
+    if not last:
+        return {}
+    found = work.select(
+        MetricChunk,
+        *where(run=run.id),
+        Condition("key", Compare.IN, tuple(last)),
+        Condition("seq", Compare.IN, tuple(sorted(set(last.values())))),
+    )
+    return {chunk.key: chunk for chunk in found if last[chunk.key] == chunk.seq}
+
+
+def _add_points(
+    work: Work,
+    run: Run,
+    series: PreparedSeries,
+    summary: MetricSummary | None,
+    last: MetricChunk | None,
+) -> tuple[int, int]:
+    """Store points; return how many chunks there are then, and what the growing one holds."""
     points = series.points
-    if (
-        last is not None
-        and last.data is not None
-        and series.blob is None
-        and last.count + len(points.steps) <= FULL_CHUNK
-    ):
+    if last is not None and last.data is not None:
         points = columns.join([columns.decode(last.data), points])
-        work.replace(
-            msgspec.structs.replace(
-                last,
-                count=len(points.steps),
-                last_step=int(points.steps[-1]),
-                data=columns.encode(points),
-            )
-        )
-        return
+    count = len(points.steps)
+    is_full = count >= FULL_CHUNK
+    state = {
+        "count": count,
+        "last_step": int(points.steps[-1]),
+        "data": columns.encode(points) if series.blob is None else None,
+        "outline": series.outline or (columns.outline(points) if is_full else None),
+    }
+    seq = summary.chunks if summary is not None else 0
+    if last is not None:
+        work.replace(msgspec.structs.replace(last, **state))
+        return seq, 0 if is_full else count
     work.insert(
         MetricChunk(
             id=work.new_id(),
             project=work.project,
             run=run.id,
             key=series.key,
-            seq=last.seq + 1 if last else 0,
-            count=len(points.steps),
+            seq=seq,
             first_step=int(points.steps[0]),
-            last_step=int(points.steps[-1]),
-            data=columns.encode(points) if series.blob is None else None,
             blob=series.blob,
+            **state,  # type: ignore[arg-type]
         )
     )
+    return seq + 1, 0 if is_full else count
 
 
-def _add_summary(work: Work, run: Run, series: PreparedSeries) -> None:
+def _add_summary(
+    work: Work,
+    run: Run,
+    series: PreparedSeries,
+    old: MetricSummary | None,
+    chunks: tuple[int, int],
+) -> None:
     new = series.summary
-    old = work.first(MetricSummary, *where(run=run.id, key=series.key))
     if old is None:
         work.insert(
             MetricSummary(
@@ -141,10 +231,12 @@ def _add_summary(work: Work, run: Run, series: PreparedSeries) -> None:
                 last_step=new.last_step,
                 last=_sortable(new.last),
                 last_text=repr(new.last),
+                last_time_us=new.last_time_us,
                 minimum=new.minimum,
                 maximum=new.maximum,
                 not_finite=new.not_finite,
-                last_time_us=new.last_time_us,
+                chunks=chunks[0],
+                growing=chunks[1],
             )
         )
         return
@@ -160,6 +252,8 @@ def _add_summary(work: Work, run: Run, series: PreparedSeries) -> None:
             minimum=min(_known(old.minimum, new.minimum), default=None),
             maximum=max(_known(old.maximum, new.maximum), default=None),
             not_finite=old.not_finite + new.not_finite,
+            chunks=chunks[0],
+            growing=chunks[1],
         )
     )
 
