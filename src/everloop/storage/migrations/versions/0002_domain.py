@@ -430,6 +430,7 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
         sa.Column("last_step", sa.BigInteger(), nullable=False),
         sa.Column("data", sa.LargeBinary(), nullable=True),
         sa.Column("blob", TEXT, nullable=True),
+        sa.Column("outline", sa.LargeBinary(), nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_metric_chunk"),
         sa.UniqueConstraint("run", "key", "seq", name="uq_metric_chunk_run_key_seq"),
     )
@@ -448,6 +449,8 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
         sa.Column("maximum", DOUBLE, nullable=True),
         sa.Column("not_finite", sa.BigInteger(), nullable=False),
         sa.Column("last_time_us", sa.BigInteger(), nullable=False),
+        sa.Column("chunks", sa.BigInteger(), nullable=False),
+        sa.Column("growing", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_metric_summary"),
         sa.UniqueConstraint("run", "key", name="uq_metric_summary_run_key"),
     )
