@@ -9,18 +9,23 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.parts.found import MLFLOW_LINES, mlflow_folder, mlflow_python
-from tests.story.project import Project, make_project
+from tests.story.project import Project, make_project, wait_for
 
+NEWEST = "3"
 SCENARIOS = Path(__file__).parent
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -86,6 +91,39 @@ def run_client(
     )
     assert done.returncode == 0, done.stderr[-6_000:] + done.stdout[-2_000:]
     return json.loads(done.stdout.splitlines()[-1])
+
+
+@contextmanager
+def their_server(line: str, folder: Path) -> Iterator[str]:
+    """Run MLflow's own server with one worker and SQLite; give its address."""
+    python = mlflow_python(line)
+    assert python is not None
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    command = [
+        *(str(python), "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"),
+        *("--port", str(port), "--backend-store-uri", f"sqlite:///{folder}/theirs.db"),
+        *("--artifacts-destination", str(folder / "artifacts")),
+    ]
+    paths = {"PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=_without_everloop() | QUIET | paths,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        try:
+            wait_for(lambda: httpx.get(f"{url}/health").status_code == 200, "MLflow answers", 120)
+            yield url
+        finally:
+            # Its workers are processes of their own, in the session that is only theirs.
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(30)
 
 
 def _without_everloop() -> dict[str, str]:

@@ -19,12 +19,18 @@ MAX_PAGE = 100_000
 
 
 class ReadPoints(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What ``run.points`` takes."""
+    """What ``run.points`` takes.
+
+    Attributes:
+        distinct: Whether a point that was logged twice with the same step, time and value counts
+            once, as after a request that a client repeated.
+    """
 
     run: Annotated[str, msgspec.Meta(max_length=300)]
     key: Annotated[str, msgspec.Meta(max_length=300)]
     offset: Annotated[int, msgspec.Meta(ge=0)] = 0
     limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE)] = MAX_PAGE
+    distinct: bool = False
 
 
 class RunPoints(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +57,8 @@ def read_points(ask: ReadPoints, view: View) -> RunPoints:
     run = view.get(Run, Id(ask.run.removeprefix("run:")))
     points = read_series(view, run.id, ask.key)
     order = np.lexsort((np.nan_to_num(points.values, nan=0.0), points.steps, points.times_us))
+    if ask.distinct:
+        order = order[_is_first(points, order)]
     end = ask.offset + ask.limit
     chosen = order[ask.offset : end]
     page = Columns(points.steps[chosen], points.times_us[chosen], points.values[chosen])
@@ -58,3 +66,12 @@ def read_points(ask: ReadPoints, view: View) -> RunPoints:
     return RunPoints(
         data=columns.encode(page, columns.RAW), count=count, next=end if end < count else None
     )
+
+
+def _is_first(points: Columns, order: np.typing.NDArray[np.int64]) -> np.typing.NDArray[np.bool_]:
+    is_first = np.ones(len(order), dtype=np.bool_)
+    # As bits: NaN is the same as NaN here, and 0.0 is not -0.0.
+    columns_of = (points.times_us, points.steps, points.values.view(np.int64))
+    same = [column[order][1:] == column[order][:-1] for column in columns_of]
+    is_first[1:] = ~np.logical_and.reduce(same)
+    return is_first

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from everloop.core.errors import InvalidInput
+from everloop.core.errors import Conflict, InvalidInput, NotFound
 from everloop.interop.mlflow.routing import Context, Json, Route
 from everloop.interop.mlflow.words import (
     DEFAULT_EXPERIMENT,
@@ -138,15 +138,23 @@ def update(context: Context, ask: Update) -> Json:
 def delete(context: Context, ask: ById) -> Json:
     """Put an experiment into the trash."""
     named = ExperimentNamed(experiment=experiment_id(context, ask.experiment_id))
-    context.perform("experiment.delete", named, ExperimentShown)
+    _perform_or_miss(context, "experiment.delete", named)
     return {}
 
 
 def restore(context: Context, ask: ById) -> Json:
     """Take an experiment out of the trash."""
     named = ExperimentNamed(experiment=experiment_id(context, ask.experiment_id))
-    context.perform("experiment.restore", named, ExperimentShown)
+    _perform_or_miss(context, "experiment.restore", named)
     return {}
+
+
+def _perform_or_miss(context: Context, verb: str, ask: ExperimentNamed) -> None:
+    """Perform a verb; MLflow misses an experiment that is not where the verb looks for it."""
+    try:
+        context.perform(verb, ask, ExperimentShown)
+    except Conflict as error:
+        raise NotFound(error.code, error.message, hint=error.hint) from error
 
 
 def set_tag(context: Context, ask: SetTag) -> Json:

@@ -135,6 +135,7 @@ def get_history(context: Context, ask: History) -> Json:
         key=ask.metric_key,
         offset=_offset(ask.page_token),
         limit=min(max(ask.max_results, 1), MAX_HISTORY),
+        distinct=True,
     )
     found = context.perform("run.points", read, RunPoints)
     points = columns.decode(found.data, most=MAX_HISTORY)

@@ -10,7 +10,6 @@ from everloop.interop.mlflow.routing import Context, Json, Route
 from everloop.interop.mlflow.words import (
     PARENT,
     RUN_NAME,
-    USER,
     Pair,
     experiment_id,
     from_ms,
@@ -83,8 +82,6 @@ def create(context: Context, ask: Create) -> Json:
             f"run_name is {ask.run_name[:60]!r} and the tag {RUN_NAME} {named[:60]!r}.",
             hint="Give the name once.",
         )
-    if ask.user_id:
-        tags.setdefault(USER, ask.user_id)
     parent = tags.get(PARENT)
     run = context.new_id()
     name = ask.run_name or named or f"run-{run[-8:]}"
