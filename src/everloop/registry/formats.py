@@ -30,6 +30,7 @@ __all__ = [
     "open_version",
     "read_model_files",
     "require_inputs",
+    "require_sealed",
     "require_waiver",
     "save_model",
 ]
@@ -69,8 +70,7 @@ def read_model_files(blobs: BlobStore, version: ModelVersion) -> dict[str, bytes
         IntegrityError: ``model.artifact_mismatch``.
         NotFound: ``blob.not_found``.
     """
-    if artifact_digest(version.format, version.files, version.signature) != version.artifact:
-        raise _mismatch(version)
+    require_sealed(version)
     files = {}
     for entry in version.files:
         data = blobs.get(entry.digest)
@@ -78,6 +78,16 @@ def read_model_files(blobs: BlobStore, version: ModelVersion) -> dict[str, bytes
             raise _mismatch(version)
         files[entry.path] = data
     return files
+
+
+def require_sealed(version: ModelVersion) -> None:
+    """Let pass only a version whose files and signature are those of its artifact digest.
+
+    Raises:
+        IntegrityError: ``model.artifact_mismatch``.
+    """
+    if artifact_digest(version.format, version.files, version.signature) != version.artifact:
+        raise _mismatch(version)
 
 
 def open_version(blobs: BlobStore, version: ModelVersion, policy: LoadPolicy) -> Predictor:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import mimetypes
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -22,6 +23,7 @@ from everloop.interop.mlflow.words import artifact_uri
 from everloop.track.queries import RunDetails, ShowRun
 
 MAX_FILE_BYTES = 64 * 1024**3
+PIECES_BEFORE_ANSWER = 4
 _ROOT = "2.0/mlflow-artifacts/artifacts"
 
 
@@ -70,14 +72,16 @@ def list_run_files(context: Context, ask: ListRunFiles) -> Json:
 
 
 async def get_file(context: Context, ask: Nothing) -> Response:
-    """Stream a file out."""
+    """Give a file out, and never the last of bytes that are not what was stored."""
     del ask
 
-    def find() -> tuple[Digest, int, str]:
+    def find() -> tuple[list[bytes], Iterator[bytes], int, str]:
         place, path = find_place(context, context.path["address"])
-        return *place.find(path), path
+        digest, size = place.find(path)
+        stream = context.performer.blobs.stream(digest)
+        return _read_begin(stream), stream, size, path
 
-    digest, size, path = await run_in_threadpool(find)
+    begin, stream, size, path = await run_in_threadpool(find)
     # Never shown by a browser: bytes of users have no origin here.
     headers = {
         "content-length": str(size),
@@ -85,8 +89,41 @@ async def get_file(context: Context, ask: Nothing) -> Response:
         "content-security-policy": "sandbox; default-src 'none'",
     }
     kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
-    stream = context.performer.blobs.stream(digest)
-    return StreamingResponse(stream, media_type=kind, headers=headers)
+    if len(begin) < PIECES_BEFORE_ANSWER:
+        return Response(b"".join(begin), media_type=kind, headers=headers)
+    return StreamingResponse(hold_last(begin, stream), media_type=kind, headers=headers)
+
+
+def _read_begin(stream: Iterator[bytes]) -> list[bytes]:
+    """Return the first pieces; a small file is whole, and verified, before anything is answered.
+
+    Raises:
+        IntegrityError: ``blob.corrupt``.
+        NotFound: ``blob.not_found``.
+    """
+    begin: list[bytes] = []
+    for piece in stream:
+        begin.append(piece)
+        if len(begin) == PIECES_BEFORE_ANSWER:
+            break
+    return begin
+
+
+def hold_last(begin: list[bytes], rest: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield pieces, the last one only when all of them proved to be what was stored.
+
+    Of bytes that are not, the end never comes, and the client finds its file too short.
+
+    Raises:
+        IntegrityError: ``blob.corrupt``.
+    """
+    held: bytes | None = None
+    for piece in chain(begin, rest):
+        if held is not None:
+            yield held
+        held = piece
+    if held is not None:
+        yield held
 
 
 async def put_file(context: Context, ask: Nothing) -> Response:

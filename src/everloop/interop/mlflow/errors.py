@@ -15,7 +15,8 @@ _KINDS: tuple[tuple[type[EverloopError], int, str], ...] = (
     (errors.Conflict, 409, "RESOURCE_CONFLICT"),
     (errors.Unavailable, 503, "TEMPORARILY_UNAVAILABLE"),
     (errors.MissingExtra, 501, "NOT_IMPLEMENTED"),
-    (errors.IntegrityError, 500, "DATA_LOSS"),
+    # No 500: clients repeat that for minutes, and bytes that changed get no better.
+    (errors.IntegrityError, 422, "DATA_LOSS"),
     (EverloopError, 400, "INVALID_PARAMETER_VALUE"),
 )
 # What MLflow refuses as a wrong value is a conflict here; its clients ask for this status.

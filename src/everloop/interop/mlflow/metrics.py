@@ -5,10 +5,12 @@ from __future__ import annotations
 import msgspec
 
 from everloop.core.errors import InvalidInput, LimitExceeded
+from everloop.interop.mlflow.logged_models import from_model_id
 from everloop.interop.mlflow.reading import number, to_float
 from everloop.interop.mlflow.routing import Context, Json, Route
 from everloop.interop.mlflow.runs import ById
 from everloop.interop.mlflow.words import RUN_NAME, Pair
+from everloop.registry.folders import Measured, MeasuredCount, MeasureLoggedModels
 from everloop.track import columns
 from everloop.track.lifecycle import RunShown, UpdateRun
 from everloop.track.points import ReadPoints, RunPoints
@@ -24,12 +26,15 @@ MAX_TIME_MS = (2**63 - 1) // 1_000
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True):
-    """One point."""
+    """One point, maybe measured on a logged model and a dataset."""
 
     key: str = ""
     value: float | str = 0.0
     timestamp: int = 0
     step: int = 0
+    model_id: str = ""
+    dataset_name: str = ""
+    dataset_digest: str = ""
 
 
 class LogMetric(ById, frozen=True, kw_only=True):
@@ -39,6 +44,14 @@ class LogMetric(ById, frozen=True, kw_only=True):
     value: float | str = 0.0
     timestamp: int = 0
     step: int = 0
+    model_id: str = ""
+    dataset_name: str = ""
+    dataset_digest: str = ""
+
+    @property
+    def metric(self) -> Metric:
+        """The point."""
+        return msgspec.convert(self, Metric, from_attributes=True)
 
 
 class LogBatch(ById, frozen=True, kw_only=True):
@@ -59,10 +72,10 @@ class History(ById, frozen=True, kw_only=True):
 
 def log_metric(context: Context, ask: LogMetric) -> Json:
     """Log one point."""
-    series = to_series(
-        (Metric(key=ask.key, value=ask.value, timestamp=ask.timestamp, step=ask.step),)
-    )
-    context.perform("run.log", LogRun(run=ask.run, metrics=series, amend=True), RunLogged)
+    metrics = (ask.metric,)
+    log = LogRun(run=ask.run, metrics=to_series(metrics), amend=True)
+    context.perform("run.log", log, RunLogged)
+    measure(context, ask.run, metrics)
     return {}
 
 
@@ -81,9 +94,30 @@ def log_batch(context: Context, ask: LogBatch) -> Json:
     name = tags.get(RUN_NAME)
     log = LogRun(run=ask.run, metrics=to_series(ask.metrics), params=params, tags=tags, amend=True)
     context.perform("run.log", log, RunLogged)
+    measure(context, ask.run, ask.metrics)
     if name:
         context.perform("run.update", UpdateRun(run=ask.run, name=name), RunShown)
     return {}
+
+
+def measure(context: Context, run: str, metrics: tuple[Metric, ...]) -> None:
+    """Keep what was measured on logged models beside them, too."""
+    measured = tuple(
+        Measured(
+            model=from_model_id(metric.model_id),
+            key=metric.key,
+            text=repr(to_float(metric.value)),
+            step=metric.step,
+            time_us=metric.timestamp * 1_000,
+            dataset_name=metric.dataset_name,
+            dataset_digest=metric.dataset_digest,
+        )
+        for metric in metrics
+        if metric.model_id
+    )
+    if measured:
+        ask = MeasureLoggedModels(run=run, metrics=measured)
+        context.perform("logged_model.measure", ask, MeasuredCount)
 
 
 def _check_batch(ask: LogBatch) -> None:

@@ -35,6 +35,7 @@ from everloop.interop.mlflow.registry_words import (
 from everloop.interop.mlflow.routing import Context, Json, Route
 from everloop.interop.mlflow.sources import find_source
 from everloop.interop.mlflow.words import Pair, to_texts
+from everloop.registry.formats import require_sealed
 from everloop.registry.lifecycle import NameVersion, StageVersion, UpdateVersion
 from everloop.registry.model import ModelVersion, VersionNotes
 from everloop.registry.overview import ShowVersions, WholeVersion, WholeVersions
@@ -234,7 +235,8 @@ class VersionPlace:
         return files_within(self.version.files, path)
 
     def find(self, path: str) -> tuple[Digest, int]:
-        """Return digest and size of a file."""
+        """Return digest and size of a file, if the version still names what was registered."""
+        require_sealed(self.version)
         return file_among(self.version.files, path)
 
     def admit(self, path: str) -> None:
