@@ -45,7 +45,7 @@ bench: $(STAMP) ## Run the benchmarks
 	@shopt -s nullglob; for file in benchmarks/bench_*.py benchmarks/*/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file" $(ARGS); done
 
 docs: $(STAMP) ## Regenerate docs/reference from the code
-	@if [ -f tools/reference.py ]; then $(BIN)/python tools/reference.py $(ARGS); \
+	@if [ -f tools/reference.py ]; then $(BIN)/python -m tools.reference $(ARGS); \
 	  else echo "docs: tools/reference.py is not there, nothing to generate"; fi
 
 format: $(STAMP) ## Sort the imports and format the code

@@ -25,6 +25,7 @@ from everloop.http.openapi import openapi_document
 from everloop.http.routes import LOCAL_ONLY, verb_path
 from everloop.kernel.authz import ACTIONS, Role
 from everloop.kernel.verbs import Payload, Verb, declared_verbs
+from tools.filter_page import filter_page
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "reference"
@@ -43,6 +44,7 @@ def pages() -> dict[str, str]:
         "verbs.md": verbs_page(),
         "errors.md": errors_page(),
         "settings.md": settings_page(),
+        "filter.md": filter_page(NOTE),
         "everloop.schema.json": schema.decode() + "\n",
     }
 
