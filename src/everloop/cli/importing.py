@@ -117,4 +117,52 @@ def mlflow(session: Session, /, uri: str, artifacts: Path | None, **given: Any) 
     return _import(session, open_mlflow(uri, artifacts), given)
 
 
+_FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
+_EXPERIMENT = click.option("--experiment", help="Name of the experiment that they go to.")
+
+
+@group.command("wandb")
+@click.argument("folder", type=_FOLDER)
+@_EXPERIMENT
+@_options
+@click.pass_obj
+def wandb(session: Session, /, folder: Path, experiment: str | None, **given: Any) -> int:
+    """Import W&B's offline runs below FOLDER, or histories exported as Parquet."""
+    from everloop.interop.importers.wandb import WandbFolder
+
+    return _import(session, WandbFolder(folder, experiment), given)
+
+
+@group.command("neptune")
+@click.argument("folder", type=_FOLDER)
+@click.option("--files", type=_FOLDER, help="The exporter's --files-path, when it is elsewhere.")
+@click.option(
+    "--step-multiplier",
+    type=click.IntRange(1, 10**6),
+    default=1,
+    help="What decimal steps are multiplied by to become whole. [1]",
+)
+@_options
+@click.pass_obj
+def neptune(
+    session: Session, /, folder: Path, files: Path | None, step_multiplier: int, **given: Any
+) -> int:
+    """Import what neptune-exporter wrote into FOLDER, its --data-path."""
+    from everloop.interop.importers.neptune import NeptuneFolder
+
+    return _import(session, NeptuneFolder(folder, files, step_multiplier), given)
+
+
+@group.command("tensorboard")
+@click.argument("folder", type=_FOLDER)
+@_EXPERIMENT
+@_options
+@click.pass_obj
+def tensorboard(session: Session, /, folder: Path, experiment: str | None, **given: Any) -> int:
+    """Import TensorBoard's event files below FOLDER: scalars and hyper-parameters."""
+    from everloop.interop.importers.tensorboard import TensorboardFolder
+
+    return _import(session, TensorboardFolder(folder, experiment), given)
+
+
 COMMANDS = {"import": group}

@@ -146,10 +146,10 @@ class Importer:
             do(*given)
         except Skip as reason:
             self.report.skip(what, str(reason))
+            self.report.runs.skipped += what.startswith("run ")
         except REFUSED as error:
             self.report.skip(what, f"{error.message} {error.hint}".strip())
-            if what.startswith("run "):
-                self.report.runs.skipped += 1
+            self.report.runs.skipped += what.startswith("run ")
 
     # --- experiments
 
@@ -183,7 +183,6 @@ class Importer:
 
     def _run(self, there: SourceRun) -> None:
         if there.is_deleted and not self._options.with_deleted:
-            self.report.runs.skipped += 1
             raise Skip("it is in the trash there; --with-deleted brings it in")
         key = imported_id(self._performer.project, self._source.system, there.id, there.started_at)
         here = self._find(key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -147,6 +148,20 @@ class Source(Protocol):
     def models(self) -> list[SourceModel]:
         """Return all registered models."""
         ...
+
+
+def either(key: str, make: Callable[[], SourceRun]) -> SourceRun:
+    """Return a run's head or, where that can't be read, one that says so when it is imported."""
+    try:
+        return make()
+    except Skip as reason:
+        why = str(reason)
+
+        def refuse() -> Contents:
+            raise Skip(why)
+
+        unknown = datetime(1970, 1, 1, tzinfo=UTC)
+        return SourceRun(key, "unreadable", key, RunStatus.KILLED, unknown, None, refuse)
 
 
 def files_below(folder: Path) -> Iterator[SourceFile]:
