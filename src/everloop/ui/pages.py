@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -94,6 +94,18 @@ _CHANGED: Final[tuple[tuple[str, Handler], ...]] = (
 ROOT: Final = "/p/{project}"
 
 
+class KeptFiles(StaticFiles):
+    """Our scripts and styles: a browser keeps those that are asked for by their digest."""
+
+    def file_response(self, *arguments: Any, **options: Any) -> Response:
+        """Return a file; its address changes when any of them does."""
+        response = super().file_response(*arguments, **options)
+        scope = arguments[2] if len(arguments) > 2 else options["scope"]
+        if scope["query_string"].startswith(b"v="):
+            response.headers["cache-control"] = "public, max-age=31536000, immutable"
+        return response
+
+
 def page_routes(kernel: Kernel) -> list[BaseRoute]:
     """Return the routes of all pages and of the files they need; each asks for a session."""
     door = Door(kernel)
@@ -106,7 +118,7 @@ def page_routes(kernel: Kernel) -> list[BaseRoute]:
         for path, handler in _CHANGED
     ]
     return [
-        Mount("/static", StaticFiles(packages=[("everloop.ui", "static")]), name="static"),
+        Mount("/static", KeptFiles(packages=[("everloop.ui", "static")]), name="static"),
         *entrance_routes(kernel),
         *changed,
         *shown,

@@ -156,8 +156,9 @@ def node(context: Context, ref: str | None) -> Markup | str:
 def static_version() -> str:
     """Return a short digest of our static files; it changes the address when they change."""
     folder = resources.files("everloop.ui") / "static"
-    own = sorted(file.name for file in folder.iterdir() if file.name.endswith((".css", ".js")))
-    mixed = b"".join((folder / name).read_bytes() for name in own)
+    parts = (folder, folder / "vendor")
+    files = [file for part in parts for file in part.iterdir() if file.is_file()]
+    mixed = b"".join(file.read_bytes() for file in sorted(files, key=lambda file: file.name))
     return hashlib.sha256(mixed).hexdigest()[:10]
 
 
