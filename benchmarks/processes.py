@@ -83,6 +83,10 @@ class Started:
         """
         return sum(_pss_bytes(pid) for pid in self._tree()) / 1e6
 
+    def says(self, text: str) -> bool:
+        """Tell whether a text stands in what it has printed."""
+        return text in self._log.read_text(errors="replace")
+
     def processes(self) -> int:
         """Return how many processes there are."""
         return len(self._tree())
