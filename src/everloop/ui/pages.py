@@ -24,6 +24,7 @@ from everloop.ui import (
     plots,
     run,
     runs,
+    sheets,
     targets,
     version,
 )
@@ -40,6 +41,7 @@ _SHOWN: Final[tuple[tuple[str, Handler], ...]] = (
     ("/runs/values", runs.send_values),
     ("/runs/points", runs.send_points),
     ("/runs/plot", plots.send_plot),
+    ("/runs/export", sheets.send),
     ("/runs/{run}", run.show),
     ("/runs/{run}/files", files.show),
     ("/runs/{run}/file", files.send),

@@ -110,6 +110,11 @@ class Listing:
         """Where the script finds what it draws between axes."""
         return f"{address('p', self.project, 'runs', 'points')}?{self.query}"
 
+    def export_href(self, kind: str) -> str:
+        """Return where the whole list comes as a file, in these columns and this order."""
+        pairs = [*self.fields(), ("format", kind)]
+        return f"{address('p', self.project, 'runs', 'export')}?{urlencode(pairs)}"
+
     def sorted_by(self, column: Column) -> str:
         """Return ``ascending``, ``descending`` or nothing, as the list is sorted by a column."""
         first = self.order.partition(",")[0].strip()
