@@ -41,6 +41,32 @@ def test_nothing_half_written_is_left(tmp_path: Path) -> None:
     assert {place_of(tmp_path / "blobs", d) for d in (b"data", b"from a file")} == files
 
 
+@pytest.mark.parametrize("how", ["put", "put_file", "incoming"])
+@pytest.mark.parametrize("data", [b"whole", b"w" * 3_000_000], ids=["small", "large"])
+def test_a_blob_that_rotted_on_the_disk_is_healed_by_putting_it_again(
+    how: str, data: bytes, tmp_path: Path
+) -> None:
+    store = LocalBlobStore(tmp_path / "blobs")
+    digest = store.put(data)
+    rotten = bytearray(data)
+    rotten[-1] ^= 1
+    place_of(tmp_path / "blobs", data).write_bytes(rotten)
+    with pytest.raises(IntegrityError):
+        store.get(digest)
+
+    if how == "put":
+        store.put(data)
+    elif how == "put_file":
+        (tmp_path / "source").write_bytes(data)
+        store.put_file(tmp_path / "source")
+    else:
+        with store.incoming() as blob:
+            blob.write(data)
+            blob.keep()
+
+    assert data == store.get(digest)
+
+
 def test_a_blob_that_was_cut_off_is_healed_by_putting_it_again(tmp_path: Path) -> None:
     store = LocalBlobStore(tmp_path / "blobs")
     digest = store.put(b"whole")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from everloop.app.home import Home
+from everloop.app.policy import load_policy
 from everloop.app.verbs import load_verbs
 from everloop.core.clock import Clock, SystemClock
 from everloop.core.errors import InvalidInput
@@ -16,7 +17,6 @@ from everloop.core.ports import BlobStore, MetadataStore
 from everloop.core.records import declared_kinds
 from everloop.kernel.ledger import log
 from everloop.kernel.perform import Kernel
-from everloop.kernel.safe_load import LoadPolicy
 from everloop.kernel.signing import Ed25519Signer
 from everloop.kernel.unit_of_work import Services
 
@@ -45,7 +45,7 @@ def open_kernel(home: Home, *, clock: Clock | None = None) -> Kernel:
         ids=IdSource(lambda: int(time.now().timestamp() * 1000), os.urandom),
         blobs=_open_blobs(home, os.environ.get(BLOBS_VARIABLE)),
         signers={name: _open_signer(home.keys, name) for name in SIGNERS},
-        policy=LoadPolicy(),
+        policy=load_policy(home),
         random_bytes=os.urandom,
     )
     kernel = Kernel(_open_store(home, os.environ.get(DATABASE_VARIABLE)), services, origin=ORIGIN)

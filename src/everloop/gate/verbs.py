@@ -36,6 +36,7 @@ from everloop.registry.evidence import (
     state,
     verify_report,
 )
+from everloop.registry.formats import require_one_answer
 from everloop.registry.model import ModelVersion
 from everloop.registry.queries import PRODUCTION, RefText, find_alias, resolve_model
 
@@ -79,6 +80,7 @@ class _Measured(Struct, frozen=True, kw_only=True):
 def _measure(ask: EvaluateGate, desk: Desk) -> _Measured:
     with desk.read() as view:
         version = resolve_model(view, ask.version)
+        require_one_answer(version, "the gate")
         production = find_alias(view, version.model, PRODUCTION)
         named = resolve_model(view, ask.champion) if ask.champion else None
         config = view.model_settings(version.name, "gate", GateConfig)

@@ -30,7 +30,9 @@ __all__ = [
     "open_version",
     "read_model_files",
     "require_inputs",
+    "require_one_answer",
     "require_sealed",
+    "require_served",
     "require_waiver",
     "save_model",
 ]
@@ -203,6 +205,38 @@ def require_inputs(predictor: Predictor, signature: Signature) -> None:
             f"Input {place + 1} of the model is {named[place][:60]!r}, "
             f"of its signature {wanted[place][:60]!r}.",
             hint="Infer the signature from the columns in the order in which the model takes them.",
+        )
+
+
+def require_one_answer(version: ModelVersion, where: str) -> None:
+    """Let pass only a version that answers one number a row.
+
+    Raises:
+        InvalidInput: ``model.outputs_unsupported``.
+    """
+    outputs = version.signature.outputs
+    if outputs:
+        raise InvalidInput(
+            "model.outputs_unsupported",
+            f"{version.name}@{version.version} answers {len(outputs)} numbers a row, and {where} "
+            "takes one.",
+            hint="Ask it by everloop.load_model, or register a model of one answer: a regression "
+            "model, or a classifier of two classes.",
+        )
+
+
+def require_served(version: ModelVersion) -> None:
+    """Let pass only a format with which a deployment may answer.
+
+    Raises:
+        UnsafeArtifact: ``artifact.not_served``.
+    """
+    row = FORMATS.get(version.format)
+    if row is not None and not row.is_served:
+        raise UnsafeArtifact(
+            "artifact.not_served",
+            f"{version.name}@{version.version} is a {row.name}, with which no deployment answers.",
+            hint="Ask it by everloop.load_model, or register the model in a safe format.",
         )
 
 

@@ -18,6 +18,7 @@ from everloop.core.records import kind_of
 from everloop.kernel.unit_of_work import Work
 from everloop.kernel.verbs import Payload, verb
 from everloop.registry.evidence import require_pass, yardstick
+from everloop.registry.formats import require_one_answer, require_served
 from everloop.registry.model import ModelVersion
 from everloop.registry.queries import get_model, resolve_model
 from everloop.release import moving
@@ -159,12 +160,16 @@ def start_release(ask: StartRelease, work: Work) -> ReleaseView:
 
     Raises:
         NotFound: no such deployment or version.
-        InvalidInput: ``release.other_model``.
+        InvalidInput: ``release.other_model``, or ``model.outputs_unsupported`` for a version of
+            several answers.
+        UnsafeArtifact: ``artifact.not_served`` for a format that never answers in production.
         Conflict: ``release.live`` while another release is undecided, ``release.champion_already``.
         GateFailed: ``gate.missing`` or ``gate.failed``.
     """
     deployment = get_deployment(work, ask.deployment)
     version = resolve_model(work, ask.version)
+    require_one_answer(version, "a deployment")
+    require_served(version)
     _require_startable(work, deployment, version)
     evidence = require_pass(work, version)
     evidence_ref = f"{kind_of(evidence).name}:{evidence.id}"

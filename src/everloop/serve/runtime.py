@@ -9,10 +9,10 @@ import numpy.typing as npt
 
 from everloop.core.errors import IntegrityError, UnsafeArtifact
 from everloop.kernel.safe_load import LoadPolicy
-from everloop.registry.loaders import load_predictor
+from everloop.registry.loaders import FORMATS, load_predictor
 
 Model = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
-SERVED_FORMATS = ("lightgbm", "sklearn", "xgboost", "onnx", "torch")
+SERVED_FORMATS = tuple(row.name for row in FORMATS.values() if row.is_served)
 
 
 def open_model(

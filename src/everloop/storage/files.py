@@ -75,9 +75,13 @@ class Draft:
             self._started = self._size
 
     def settle(self, place: Path) -> None:
-        """Give the finished bytes their name, durably; the first of several writers wins."""
-        if not self.link(place) and not renew(place, self.file.tell()):
-            # Cut off after it was written, as by a damaged disk: these bytes have its digest.
+        """Give the finished bytes their name, durably; what lies there gives way.
+
+        These bytes were just seen to have the digest of the name. What lies there may have rotted
+        since it was written, and to compare the two would cost more than to take its place.
+        """
+        if not self.link(place):
+            os.utime(self._path)
             self._path.replace(place)
         sync_folder(place.parent)
 

@@ -63,7 +63,7 @@ class LocalBlobStore:
         digest = content_digest(data)
         place = self._place(digest)
         try:
-            if renew(place, len(data)):
+            if renew(place, len(data)) and _holds(place, data):
                 sync_folder(place.parent)  # another process may have put it there just now
                 return digest
             is_small = len(data) <= MAX_PACKED_BYTES
@@ -286,6 +286,20 @@ class LocalIncoming:
         except OSError as error:
             raise explain(error) from error
         return digest
+
+
+def _holds(place: Path, data: bytes) -> bool:
+    """Say whether a file still has these bytes; a disk may have changed them since."""
+    view, at = memoryview(data), 0
+    try:
+        with place.open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                if view[at : at + len(chunk)] != chunk:
+                    return False
+                at += len(chunk)
+    except FileNotFoundError:  # deleted meanwhile
+        return False
+    return at == len(data)
 
 
 def open_source(path: Path) -> BinaryIO:

@@ -63,6 +63,16 @@ class OnnxPredictor:
         check_onnx(model)
         self.names: tuple[str, ...] = ()
         self._session = _open(model)
+        self._is_binary = self.is_classifier = False
+        try:
+            self._understand()
+        except EverloopError:
+            raise
+        except Exception as error:  # names and shapes come out of the file, in any encoding
+            raise unreadable("ONNX", str(error)) from error
+
+    def _understand(self) -> None:
+        """Find out what the model takes and answers."""
         self._feeds = [(given.name, _type_of(given.type)) for given in self._session.get_inputs()]
         shapes = [tuple(given.shape) for given in self._session.get_inputs()]
         self._is_matrix = len(shapes) == 1 and len(shapes[0]) == 2
@@ -84,7 +94,6 @@ class OnnxPredictor:
             self.inputs, self.names = len(shapes), tuple(name for name, _ in self._feeds)
             self._columns = [len(shape) == 2 for shape in shapes]
         self._answer = self._choose()
-        self.is_classifier = self._is_binary = False
         self.outputs = self._find_outputs()
 
     def predict(self, rows: FloatArray) -> FloatArray:
