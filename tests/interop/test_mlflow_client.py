@@ -121,6 +121,24 @@ def test_files_go_up_and_come_down_as_they_were(facts: dict[str, Any]) -> None:
     assert {"q": ["x", "y"], "n": [1, 2]} == seen["table"]
 
 
+def test_a_large_file_goes_up_in_parts_and_can_be_removed(facts: dict[str, Any]) -> None:
+    assert {"same": True, "left": 0} == part(facts, "parts")
+
+
+def test_a_trace_is_kept_with_its_spans_found_tagged_and_deleted(facts: dict[str, Any]) -> None:
+    assert {
+        "answer": 8,
+        "found": 1,
+        "state": "OK",
+        "spans": [["outer", True], ["inner", False]],
+        "asked": {"value": 3},
+        "answered": 8,
+        "tagged": [1, 0],
+        "gone": 1,
+        "left": 0,
+    } == part(facts, "traces")
+
+
 def test_the_data_that_a_run_read_is_kept_once(facts: dict[str, Any]) -> None:
     assert {
         "names": ["credit"],

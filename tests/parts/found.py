@@ -13,8 +13,9 @@ OLDEST_POSTGRES = 15
 _LIBRARIES = ("scikit-learn", "lightgbm", "xgboost-cpu", "matplotlib")
 # Unmodified clients by their line, and what their environments hold.
 MLFLOW_LINES = {
-    "2.22": ("mlflow==2.22.*", *_LIBRARIES),
-    "3.1": ("mlflow==3.1.*", *_LIBRARIES),
+    # Their tracing breaks with later releases of OpenTelemetry, whatever the server.
+    "2.22": ("mlflow==2.22.*", "opentelemetry-sdk<1.35", *_LIBRARIES),
+    "3.1": ("mlflow==3.1.*", "opentelemetry-sdk<1.35", *_LIBRARIES),
     "3": ("mlflow>=3.17,<4", *_LIBRARIES),
 }
 

@@ -77,13 +77,10 @@ def run_client(
     timeout_s: float = 240,
 ) -> Any:
     """Run a script of this folder with a client's Python; return the JSON in its last line."""
-    python = mlflow_python(line)
-    assert python is not None
     done = subprocess.run(
-        # -P: beside the script lies a module that is named like the client's package.
-        [str(python), "-P", str(SCENARIOS / script), *arguments],
+        command_of(line, SCENARIOS / script, *arguments),
         cwd=server.project.folder,
-        env=_without_everloop() | server.variables() | (variables or {}),
+        env=client_environment(server) | (variables or {}),
         capture_output=True,
         text=True,
         check=False,
@@ -91,6 +88,19 @@ def run_client(
     )
     assert done.returncode == 0, done.stderr[-6_000:] + done.stdout[-2_000:]
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def command_of(line: str, script: Path, *arguments: str) -> list[str]:
+    """Return the command that runs a script with a client's Python."""
+    python = mlflow_python(line)
+    assert python is not None
+    # -P: beside a script may lie a module that is named like the client's package.
+    return [str(python), "-P", str(script), *arguments]
+
+
+def client_environment(server: MlflowServer) -> dict[str, str]:
+    """Return the environment in which a stock client finds the server, and nothing else of ours."""
+    return _without_everloop() | server.variables()
 
 
 @contextmanager
@@ -122,7 +132,7 @@ def their_server(line: str, folder: Path) -> Iterator[str]:
             yield url
         finally:
             # Its workers are processes of their own, in the session that is only theirs.
-            os.killpg(process.pid, signal.SIGTERM)
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait(30)
 
 

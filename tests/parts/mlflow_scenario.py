@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import sys
 import tempfile
 import time
@@ -25,6 +26,9 @@ import mlflow  # noqa: E402
 import numpy as np  # noqa: E402
 from mlflow import MlflowClient  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
+from mlflow.store.artifact.artifact_repository_registry import (  # noqa: E402
+    get_artifact_repository,
+)
 
 Facts = dict[str, Any]
 CLIENT = MlflowClient()
@@ -211,6 +215,64 @@ def inputs() -> Facts:
     }
 
 
+def traces() -> Facts:
+    where = mlflow.set_experiment(f"{NAME} traces").experiment_id
+
+    @mlflow.trace
+    def inner(value: int) -> int:
+        return value + 1
+
+    @mlflow.trace(name="outer")
+    def outer(value: int) -> int:
+        return int(inner(value)) * 2
+
+    answer = outer(3)
+    flush = getattr(mlflow, "flush_trace_async_logging", None)
+    if flush is not None and int(mlflow.__version__.partition(".")[0]) > 2:
+        flush()
+    found = CLIENT.search_traces([where])
+    trace = found[0]
+    key = trace.info.request_id
+    CLIENT.set_trace_tag(key, "team", "risk")
+    tagged = len(CLIENT.search_traces([where], filter_string="tags.team = 'risk'"))
+    CLIENT.delete_trace_tag(key, "team")
+    untagged = len(CLIENT.search_traces([where], filter_string="tags.team = 'risk'"))
+    gone = (
+        CLIENT.delete_traces(where, trace_ids=[key])
+        if hasattr(trace.info, "trace_id")
+        else (CLIENT.delete_traces(where, request_ids=[key]))
+    )
+    return {
+        "answer": answer,
+        "found": len(found),
+        "state": str(trace.info.status).rpartition(".")[2],
+        "spans": [[span.name, span.parent_id is None] for span in trace.data.spans],
+        "asked": json.loads(trace.data.request),
+        "answered": json.loads(trace.data.response),
+        "tagged": [tagged, untagged],
+        "gone": gone,
+        "left": len(CLIENT.search_traces([where])),
+    }
+
+
+def parts() -> Facts:
+    """Send a file in parts, which is asked for by the environment."""
+    os.environ["MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD"] = "true"
+    os.environ["MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE"] = "1000000"
+    os.environ["MLFLOW_MULTIPART_UPLOAD_CHUNK_SIZE"] = str(5 << 20)
+    mlflow.set_experiment(NAME)
+    with mlflow.start_run() as run, tempfile.TemporaryDirectory() as folder:
+        large = Path(folder) / "large.bin"
+        large.write_bytes(np.random.default_rng(1).bytes(12_000_000))
+        mlflow.log_artifact(str(large), "models")
+        run_id = run.info.run_id
+        back = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path="models/large.bin")
+        same = Path(back).read_bytes() == large.read_bytes()
+    repository = get_artifact_repository(run.info.artifact_uri)
+    repository.delete_artifacts("models")
+    return {"same": same, "left": len(CLIENT.list_artifacts(run_id))}
+
+
 def _rows() -> tuple[Any, Any]:
     source = np.random.default_rng(7)
     rows = source.normal(size=(120, 3))
@@ -279,7 +341,7 @@ def lightgbm_autolog() -> Facts:
 
 
 PARTS = (
-    experiments, runs, errors, deletion, search, files, inputs,
+    experiments, runs, errors, deletion, search, files, parts, inputs, traces,
     sklearn_autolog, xgboost_autolog, lightgbm_autolog,
 )  # fmt: skip
 

@@ -22,7 +22,7 @@ shutil.rmtree(folder, ignore_errors=True)
 folder.mkdir(parents=True)
 os.chdir(folder)
 
-import mlflow  # type: ignore[import-not-found] # noqa: E402
+import mlflow  # noqa: E402
 from mlflow import MlflowClient  # noqa: E402
 
 mlflow.set_tracking_uri("sqlite:///mlflow.db")

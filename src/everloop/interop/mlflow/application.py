@@ -23,6 +23,7 @@ from everloop.interop.mlflow import (
     multipart,
     registered_models,
     runs,
+    traces,
 )
 from everloop.interop.mlflow.errors import error_response, refusal
 from everloop.interop.mlflow.information import OPEN
@@ -37,7 +38,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 PerformerFor = Callable[[Request], Performer]
 PROJECT_PREFIX = "/p/"
 PREFIXES = ("/api/2.0/", "/api/3.0/", "/ajax-api/", "/api/2.0mlflow/")
-_ROOTS = {"/health": "health", "/version": "version"}
+_ROOTS = {"/health": "health", "/version": "version", "/v1/traces": "v1/traces"}
 MODULES = (
     experiments,
     runs,
@@ -47,6 +48,7 @@ MODULES = (
     logged_models,
     registered_models,
     model_versions,
+    traces,
 )
 
 

@@ -19,6 +19,7 @@ from everloop.interop.mlflow.logged_models import model_place
 from everloop.interop.mlflow.model_versions import version_place
 from everloop.interop.mlflow.places import Place, run_place
 from everloop.interop.mlflow.routing import Context, Json, Nothing, Route
+from everloop.interop.mlflow.traces import trace_place
 from everloop.interop.mlflow.words import artifact_uri
 from everloop.track.queries import RunDetails, ShowRun
 
@@ -53,6 +54,8 @@ def find_place(context: Context, address: str) -> tuple[Place, str]:
         return version_place(context, parts)
     if len(parts) > 1 and parts[1] == "models":
         return model_place(context, parts)
+    if len(parts) > 1 and parts[1] == "traces":
+        return trace_place(context, parts)
     return run_place(context, parts)
 
 

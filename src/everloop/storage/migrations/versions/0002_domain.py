@@ -787,6 +787,35 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
         batch_op.create_index("ix_tally_project", ["project"], unique=False)
 
     op.create_table(
+        "trace",
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("project", TEXT, nullable=False),
+        sa.Column("experiment", TEXT, nullable=False),
+        sa.Column("key", TEXT, nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("run", TEXT, nullable=True),
+        sa.Column("state", TEXT, nullable=False),
+        sa.Column("started_at", TEXT, nullable=False),
+        sa.Column("duration_ms", sa.BigInteger(), nullable=True),
+        sa.Column("client_request", TEXT, nullable=True),
+        sa.Column("request", TEXT, nullable=True),
+        sa.Column("response", TEXT, nullable=True),
+        sa.Column("metadata", TEXT, nullable=False),
+        sa.Column("tags", TEXT, nullable=False),
+        sa.Column("spans", TEXT, nullable=False),
+        sa.Column("files", TEXT, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_trace"),
+        sa.UniqueConstraint("project", "key", name="uq_trace_project_key"),
+    )
+    with op.batch_alter_table("trace", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_trace_project_experiment_started_at",
+            ["project", "experiment", "started_at"],
+            unique=False,
+        )
+
+    op.create_table(
         "version_notes",
         sa.Column("id", TEXT, nullable=False),
         sa.Column("revision", sa.BigInteger(), nullable=False),
