@@ -13,6 +13,7 @@ from everloop.core.errors import InvalidInput
 from everloop.core.ids import is_id
 from everloop.interop.importers.mlflow import open_mlflow
 from everloop.kernel.ledger.log import LedgerEntry
+from everloop.registry.queries import ModelView, ShowModel
 from everloop.track.inputs import RunInput
 from tests.kit import World
 from tests.unit.interop.imported import (
@@ -167,12 +168,13 @@ def test_files_that_only_a_server_can_reach_are_said(place: World, tmp_path: Pat
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
         database.execute("UPDATE runs SET artifact_uri = 'mlflow-artifacts:/1/x/artifacts'")
     database.close()
-    kept = tmp_path / "kept" / "1" / "x" / "artifacts"
-    kept.mkdir(parents=True)
-    (kept / "a").write_bytes(b"a")
+    folder = tmp_path / "kept" / "1" / "x" / "artifacts"
+    folder.mkdir(parents=True)
+    (folder / "a").write_bytes(b"a")
 
-    without = bring_in(place, open_mlflow(address), dry_run=True)
-    given = bring_in(place, open_mlflow(address, tmp_path / "kept"), dry_run=True)
+    without = bring_in(place, open_mlflow(address), dry_run=True, with_models=False)
+    kept = open_mlflow(address, tmp_path / "kept")
+    given = bring_in(place, kept, dry_run=True, with_models=False)
 
     assert 0 == without.files
     assert any("--artifacts" in skip.why for skip in without.skipped)
@@ -196,3 +198,36 @@ def test_an_address_without_anything_behind_it_is_refused(address: str) -> None:
         open_mlflow(address)
 
     assert "import.source_invalid" == refused.value.code
+
+
+def test_registered_models_come_over_with_versions_stages_and_aliases(
+    place: World, recorded: tuple[str, dict[str, Any]]
+) -> None:
+    address, expected = recorded
+
+    report = bring_in(place, open_mlflow(address))
+
+    shown = place.owner.perform("model.show", ShowModel(ref="credit@champion"), ModelView)
+    (reader,) = [key for key, run in expected.items() if run["name"] == "reads"]
+    assert ("All credit", "v") == (shown.model.description, shown.model.tags["k"])
+    assert (1, "mlflow") == (shown.version.number, shown.version.format)
+    assert runs_by_origin(place)[reader].run.id == shown.version.run
+    assert ["MLmodel"] == [file.path for file in shown.version.files]
+    assert shown.notes is not None
+    assert "Production" == shown.notes.stage
+    # Both versions there have the same bytes, which make one version here.
+    assert (1, 1, 1) == (report.models.new, report.versions.new, report.versions.same)
+    assert any("its bytes are those of version 1" in skip.why for skip in report.skipped)
+
+
+def test_a_second_import_leaves_models_as_they_are(
+    place: World, recorded: tuple[str, dict[str, Any]]
+) -> None:
+    address, _ = recorded
+    bring_in(place, open_mlflow(address))
+
+    again = bring_in(place, open_mlflow(address))
+
+    assert (0, 1, 0, 2) == (
+        again.models.new, again.models.same, again.versions.new, again.versions.same,
+    )  # fmt: skip

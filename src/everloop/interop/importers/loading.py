@@ -14,17 +14,13 @@ from contextlib import suppress
 
 import msgspec
 import numpy as np
-from blake3 import blake3
 
-from everloop.core.clock import Instant
 from everloop.core.errors import (
-    Conflict,
-    InvalidInput,
-    LimitExceeded,
     NotFound,
 )
 from everloop.core.ids import Id
 from everloop.interop.importers.cleaning import Cleaner
+from everloop.interop.importers.naming import FROM_TAG, REFUSED, imported_id
 from everloop.interop.importers.report import Report
 from everloop.interop.importers.source import (
     Contents,
@@ -67,11 +63,7 @@ POINTS_A_BATCH = 100_000
 SERIES_A_BATCH = 1_000
 FILES_A_BATCH = 500
 FEW_PARTS = 50
-FROM_TAG = "imported.from"
 PARENT_TAG = "mlflow.parentRunId"
-REFUSED = (InvalidInput, NotFound, Conflict, LimitExceeded)
-"""Errors that concern one thing; any other ends the import."""
-
 Tell = Callable[[str, int, int], None]
 
 
@@ -89,18 +81,6 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     with_deleted: bool = False
     with_files: bool = True
     with_models: bool = True
-
-
-def imported_id(project: str, system: str, key: str, at: Instant) -> Id:
-    """Return the id that a run of another system has here: a UUIDv7 of its start and its name.
-
-    The time part is the run's own start, so that imported runs sort among ours.
-    """
-    stamp = max(int(at.timestamp() * 1000), 0) & ((1 << 48) - 1)
-    mixed = int.from_bytes(blake3(f"{project}\0{system}\0{key}".encode()).digest(10), "big")
-    a, b = (mixed >> 62) & 0xFFF, mixed & ((1 << 62) - 1)
-    text = f"{stamp << 80 | 7 << 76 | a << 64 | 2 << 62 | b:032x}"
-    return Id("-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:])))
 
 
 class Importer:

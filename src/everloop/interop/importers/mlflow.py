@@ -13,12 +13,22 @@ def open_mlflow(uri: str, artifacts: Path | None = None) -> Source:
 
     Raises:
         InvalidInput: ``import.source_invalid``.
+        NotAuthenticated: ``import.source_denied``.
         Unavailable: ``import.source_unavailable``.
     """
     if uri.startswith(("sqlite:", "postgresql:", "postgresql+", "postgres:")):
         from everloop.interop.importers.mlflow_sql import MlflowDatabase
 
         return MlflowDatabase(uri, artifacts)
+    if uri.startswith(("http://", "https://")):
+        from everloop.interop.importers.mlflow_rest import MlflowServer
+
+        return MlflowServer(uri)
+    folder = Path(uri.removeprefix("file://")) if uri else None
+    if folder is not None and folder.is_dir():
+        from everloop.interop.importers.mlflow_folder import MlflowFolder
+
+        return MlflowFolder(folder)
     raise InvalidInput(
         "import.source_invalid",
         f"{uri[:200]!r} is no address of MLflow that can be read.",
