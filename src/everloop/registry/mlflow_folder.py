@@ -21,6 +21,8 @@ from everloop.registry.signature import Field, FieldType, Signature, Task, check
 
 MLMODEL: Final = "MLmodel"
 LARGEST_MLMODEL_BYTES: Final = 1 << 20
+DEEPEST: Final = 32
+MOST_TOKENS: Final = 20_000
 UNNAMED_OUTPUT: Final = "prediction"
 _TYPES: Final[dict[str, FieldType]] = {
     "double": "float64",
@@ -37,6 +39,14 @@ _NATIVE: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "sklearn": ("pickled_model", (".skops",)),
     "onnx": ("data", (".onnx",)),
 }
+_LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_OPENING: Final = (
+    yaml.BlockMappingStartToken,
+    yaml.BlockSequenceStartToken,
+    yaml.FlowMappingStartToken,
+    yaml.FlowSequenceStartToken,
+)
+_CLOSING: Final = (yaml.BlockEndToken, yaml.FlowMappingEndToken, yaml.FlowSequenceEndToken)
 _RANGE: Final = re.compile(r"\[([^:\]]+):([^:\]]+)\]")
 Read = Callable[[str], bytes]
 
@@ -103,14 +113,29 @@ _Found = tuple[Signature | None, str | None, str]
 def _load(data: bytes) -> dict[str, Any]:
     try:
         text = data.decode("utf-8")
-        # An anchor can make a small file enormous; MLflow writes none.
-        marks = (yaml.AliasToken, yaml.AnchorToken, yaml.TagToken)
-        if any(isinstance(token, marks) for token in yaml.scan(text)):
+        if not _is_plain(text):
             return {}
-        document = yaml.safe_load(text)
+        document = yaml.load(text, Loader=_LOADER)  # noqa: S506 -- it is one of the safe loaders
     except (yaml.YAMLError, ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
+
+
+def _is_plain(text: str) -> bool:
+    """Tell whether a text has no tags, no anchors (which make small files enormous), no depth.
+
+    MLflow writes none of them.
+    """
+    depth = 0
+    for count, token in enumerate(yaml.scan(text, Loader=_LOADER)):
+        if count > MOST_TOKENS:
+            return False
+        if isinstance(token, yaml.AliasToken | yaml.AnchorToken | yaml.TagToken):
+            return False
+        depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
+        if depth > DEEPEST:
+            return False
+    return True
 
 
 def _schemas(signature: object) -> tuple[list[_Column] | None, _Output]:
