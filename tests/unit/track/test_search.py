@@ -169,6 +169,8 @@ def test_for_mlflow_parameters_sort_as_texts_and_unknown_words_find_nothing(
     runs: Population,
 ) -> None:
     assert ["a", "b", "c"] == runs.fetch("params.lr is not null", "params.lr ASC")
+    assert ["a"] == runs.fetch("attributes.status = 'FINISHED'")
+    assert [] == runs.fetch("attributes.status = 'finished' or status like 'fin%'")
     assert [] == runs.fetch("attributes.status = 'NEVER'")
     assert ["e", "d", "c", "b", "a"] == runs.fetch("status != 'NEVER'")
     assert [] == runs.fetch("status = 'SCHEDULED'")

@@ -224,25 +224,27 @@ class ChoiceField:
         if test.how is How.NULL:
             return Test(self.column, Compare.NE if test.negated else Compare.EQ, None)
         given = scene.texts(test, label_of(test))
-        if test.how in ALIKE:
-            folded = test.how is How.ILIKE
-            met = {
-                word
-                for word in self.choices
-                for form in (word, word.upper())
-                if is_like(form, given[0], folded=folded)
-            }
-        else:
+        if not scene.lenient and test.how not in ALIKE:
             for value, text in zip(test.values, given, strict=True):
                 self._check(text, value.at, scene)
-            met = {word for word in self.choices if word in {text.lower() for text in given}}
+        met = {word for word in self.choices if self._meets(word, test, given, scene)}
         if test.negated or test.how is How.NE:
             met = set(self.choices) - met
         return Test(self.column, Compare.IN, tuple(sorted(met)))
 
+    def _meets(self, word: str, test: Comparison, given: tuple[str, ...], scene: Scene) -> bool:
+        """Return whether a word is one of, or like, what is given; other systems use capitals."""
+        forms = (word.upper(),) if scene.lenient else (word, word.upper())
+        if test.how in ALIKE:
+            folded = test.how is How.ILIKE
+            return any(is_like(form, given[0], folded=folded) for form in forms)
+        if scene.lenient:
+            return word.upper() in given
+        return word in {text.lower() for text in given}
+
     def _check(self, text: str, at: int, scene: Scene) -> None:
         known = {*self.choices, *self.also}
-        if text.lower() not in known and not scene.lenient:
+        if text.lower() not in known:
             close = nearest(text, self.choices)
             advice = f"Did you mean '{close}'? " if close else ""
             raise scene.fault(

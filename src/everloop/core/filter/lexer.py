@@ -7,6 +7,7 @@ patterns never try a character twice, so a hostile text costs no more than a sou
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -73,23 +74,21 @@ _ADVICE = {
 }
 
 
-def tokens_of(text: str, *, what: str = "filter") -> list[Token]:
-    """Return the tokens of a text, the last of kind END.
+def tokens_of(text: str, *, what: str = "filter") -> Iterator[Token]:
+    """Yield the tokens of a text as they are asked for, the last of kind END.
 
     Raises:
         InvalidInput: ``filter.invalid`` (or ``order.invalid``) for what begins no token.
     """
-    found: list[Token] = []
     at = 0
     while at < len(text):
         match = _TOKENS.match(text, at)
         if match is None:
             raise _unknown(text, at, what)
         if match.lastgroup != "space":
-            found.append(_token(match, text, what))
+            yield _token(match, text, what)
         at = match.end()
-    found.append(Token(Kind.END, "", len(text.rstrip())))
-    return found
+    yield Token(Kind.END, "", len(text.rstrip()))
 
 
 def is_bare(part: str, *, first: bool) -> bool:

@@ -122,12 +122,12 @@ class _Parser:
         self._text = text
         self._what = what
         self._tokens = tokens_of(text, what=what)
-        self._index = 0
+        self.now: Token = next(self._tokens)
         self._tests = 0
 
-    @property
-    def now(self) -> Token:
-        return self._tokens[self._index]
+    def _step(self) -> None:
+        if self.now.kind is not Kind.END:
+            self.now = next(self._tokens)
 
     @property
     def kind(self) -> Kind:
@@ -140,7 +140,7 @@ class _Parser:
     def accept(self, kind: Kind, raw: str) -> bool:
         """Step over a token if it is this one."""
         if self.now.kind is kind and self.now.raw == raw:
-            self._index += 1
+            self._step()
             return True
         return False
 
@@ -148,7 +148,7 @@ class _Parser:
         """Step over a keyword if it is one of these; return it, or an empty text."""
         word = self.now.word
         if word in words:
-            self._index += 1
+            self._step()
             return word
         return ""
 
@@ -248,7 +248,7 @@ class _Parser:
                 f"{shown(self.now.raw)} is no comparison",
                 "Use LIKE for patterns." if pattern else "Use =, !=, <, <=, > or >=.",
             )
-        self._index += 1
+        self._step()
         return found
 
     def _name(self, expected: str) -> Name:
@@ -261,7 +261,7 @@ class _Parser:
             elif is_keyword:
                 hint = f"Put {shown(token.raw)} in backticks where it is the name of a field."
             raise self.unexpected(expected, hint)
-        self._index += 1
+        self._step()
         return Name(token.parts, token.at)
 
     def _list(self) -> tuple[Literal, ...]:
@@ -288,15 +288,15 @@ class _Parser:
     def _value(self) -> Literal:
         token = self.now
         if token.kind in {Kind.TEXT, Kind.QUOTED}:
-            self._index += 1
+            self._step()
             return Text(token.parts[0], token.at)
         if token.word == "NOW":
             return self._moment()
         sign = -1 if token.raw == "-" else 1
         if token.kind is Kind.SIGN:
-            self._index += 1
+            self._step()
         if self.now.word in {"INF", "INFINITY"}:
-            self._index += 1
+            self._step()
             return Number(sign * math.inf, token.at)
         if self.kind is not Kind.NUMBER:
             raise self.unexpected(_VALUE, self._advice_for_value())
@@ -320,16 +320,16 @@ class _Parser:
         raw = self.now.raw
         if len(raw) > _MOST_DIGITS:
             raise self.wrong("A number has too many digits", f"{_MOST_DIGITS} are enough.")
-        self._index += 1
+        self._step()
         return int(raw) if raw.isdigit() else float(raw)
 
     def _moment(self) -> Moment:
         at = self.now.at
-        self._index += 1
+        self._step()
         if self.kind is not Kind.SIGN:
             return Moment(0, at)
         sign = -1 if self.now.raw == "-" else 1
-        self._index += 1
+        self._step()
         token = self.now
         if token.kind is not Kind.SPAN:
             raise self.unexpected(
@@ -338,12 +338,12 @@ class _Parser:
         seconds = _SECONDS[token.raw[-1]] * int(token.raw[:-1][:20])
         if seconds > _MOST_SECONDS:
             raise self.wrong("A span of time is too long", "A hundred years are the most.")
-        self._index += 1
+        self._step()
         return Moment(sign * seconds, at)
 
     def sort_key(self) -> SortKey:
         if self.kind not in {Kind.NAME, Kind.QUOTED} or self.now.parts == ("",):
             raise self.unexpected("a field", "Write it like metrics.auc DESC, started_at.")
         name = Name(self.now.parts, self.now.at)
-        self._index += 1
+        self._step()
         return SortKey(name, descending=self.accept_word("ASC", "DESC") == "DESC")
