@@ -87,13 +87,15 @@ class TokenKind(StrEnum):
     LOGIN_LINK = "login_link"
 
 
-@record("token", unique=(("secret_hash",),), index=(("actor",),))
+@record("token", unique=(("secret_hash",),), index=(("actor",), ("parent",)))
 class Token(Record, frozen=True, kw_only=True):
     """A hashed secret that lets its bearer act within a scope until it expires.
 
     Attributes:
         scope: Permission patterns such as ``*``, ``run:*`` or ``*:read``.
         project: The one project it works in, or ``*``.
+        parent: The token by which it was made, which it never outlives; None when it was made on
+            the server's own machine.
     """
 
     actor: ActorId
@@ -105,6 +107,7 @@ class Token(Record, frozen=True, kw_only=True):
     created_at: Instant
     expires_at: Instant
     revoked_at: Instant | None = None
+    parent: Id | None = None
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):

@@ -68,7 +68,9 @@ class NewToken(msgspec.Struct, frozen=True, kw_only=True):
 def create_token(ask: CreateToken, work: Work) -> NewToken:
     """Make a token of 256 random bits; only its SHA-256 is stored.
 
-    A caller whose own token is narrower can't make a wider one.
+    A caller whose own token is narrower can't make a wider one, and what is made by a token ends
+    with it: it expires no later, and is revoked together with it. Make tokens that are to live
+    longer on the server's own machine.
 
     Raises:
         NotFound: ``actor.not_found`` or ``project.not_found``.
@@ -90,6 +92,7 @@ def create_token(ask: CreateToken, work: Work) -> NewToken:
         lifetime=timedelta(days=ask.days),
         scope=ask.scope,
         project=get_project_id(work, ask.project),
+        parent=_own_token(work),
     )
 
 
@@ -114,9 +117,11 @@ def issue_token(
     lifetime: timedelta,
     scope: tuple[str, ...] = ("*",),
     project: ProjectId = EVERYWHERE,
+    parent: Token | None = None,
 ) -> NewToken:
-    """Store a new token and return its secret."""
+    """Store a new token, which ends with its parent, and return its secret."""
     secret = new_secret(work.services.random_bytes(SECRET_BYTES))
+    latest = work.now + lifetime
     token = work.insert(
         Token(
             id=work.new_id(),
@@ -127,11 +132,17 @@ def issue_token(
             scope=scope,
             project=project,
             created_at=work.now,
-            expires_at=work.now + lifetime,
+            expires_at=latest if parent is None else min(latest, parent.expires_at),
+            parent=None if parent is None else parent.id,
         )
     )
     work.touch(f"token:{token.id}", f"actor:{actor}")
     return NewToken(id=token.id, secret=secret, expires_at=token.expires_at)
+
+
+def _own_token(work: Work) -> Token | None:
+    """Return the token that the call came with; None for the owner on the machine itself."""
+    return work.tx.find(Token, work.caller.token) if work.caller.token else None
 
 
 class RevokeToken(_Ask, frozen=True, kw_only=True):
@@ -155,7 +166,7 @@ class TokenView(msgspec.Struct, frozen=True, kw_only=True):
 
 @verb("token.revoke", permission="token:admin", scope=Scope.INSTANCE)
 def revoke_token(ask: RevokeToken, work: Work) -> TokenView:
-    """End a token or a session at once; repeating changes nothing.
+    """End a token or a session at once, with all that was made by it; repeating changes nothing.
 
     Raises:
         NotFound: ``token.not_found``.
@@ -163,10 +174,17 @@ def revoke_token(ask: RevokeToken, work: Work) -> TokenView:
     token = work.tx.find(Token, Id(ask.id))
     if token is None:
         raise missing("token", ask.id)
-    if token.revoked_at is None:
-        token = work.replace(msgspec.structs.replace(token, revoked_at=work.now))
-        work.touch(f"token:{token.id}")
-    return _token_view(work, token)
+    return _token_view(work, _revoke(work, token))
+
+
+def _revoke(work: Work, token: Token) -> Token:
+    """End a token and all below it, also below those that had ended before."""
+    for child in work.tx.select(Token, *where(parent=token.id)):
+        _revoke(work, child)
+    if token.revoked_at is not None:
+        return token
+    work.touch(f"token:{token.id}")
+    return work.replace(msgspec.structs.replace(token, revoked_at=work.now))
 
 
 class ListTokens(_Ask, frozen=True, kw_only=True):
@@ -200,7 +218,17 @@ class CreateLoginLink(_Ask, frozen=True, kw_only=True):
 
 @verb("login.create", permission="login:read", payload=Payload.SECRET)
 def create_login_link(ask: CreateLoginLink, work: Work) -> NewToken:
-    """Make a secret that opens one browser session for the caller, within 15 minutes."""
+    """Make a secret that opens one browser session for the caller, within 15 minutes.
+
+    It ends the link that the same token made before, if nobody has used that. The session ends
+    with the token that made its link, so that none renews itself.
+    """
+    parent = _own_token(work)
+    if parent is not None:
+        links = work.tx.select(Token, *where(parent=parent.id, kind=TokenKind.LOGIN_LINK))
+        for link in links:
+            if link.revoked_at is None:
+                _revoke(work, link)
     return issue_token(
         work,
         work.caller.actor,
@@ -209,6 +237,7 @@ def create_login_link(ask: CreateLoginLink, work: Work) -> NewToken:
         lifetime=timedelta(minutes=LOGIN_LINK_MINUTES),
         scope=work.caller.scope,
         project=work.caller.project,
+        parent=parent,
     )
 
 
@@ -254,6 +283,7 @@ def open_session(ask: OpenSession, work: Work) -> NewToken:
         lifetime=timedelta(hours=SESSION_HOURS),
         scope=link.scope,
         project=link.project,
+        parent=None if link.parent is None else work.tx.find(Token, link.parent),
     )
 
 
@@ -311,8 +341,8 @@ def close_session(ask: CloseSession, work: Work) -> ClosedSession:
     if token is None or token.kind is not TokenKind.SESSION:
         raise _nobody()
     if token.revoked_at is None:
-        work.replace(msgspec.structs.replace(token, revoked_at=work.now))
-        work.touch(f"token:{token.id}", f"actor:{token.actor}")
+        _revoke(work, token)
+        work.touch(f"actor:{token.actor}")
     return ClosedSession(id=token.id)
 
 

@@ -130,17 +130,25 @@ class PredictClient:
     def _once(self, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
         if self._connection is None:
             self._connection = http.client.HTTPConnection(self._host, timeout=self._timeout_s)
-        self._connection.request(
-            method,
-            path,
-            body,
-            {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"},
-        )
-        response = self._connection.getresponse()
+        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
+        try:
+            self._connection.request(method, path, body, headers)
+        except (BrokenPipeError, ConnectionResetError) as cut:
+            # A server that refuses a body hangs up before it has come whole: it has said why.
+            response = self._early_answer(cut)
+        else:
+            response = self._connection.getresponse()
         answer = response.read()
         if response.will_close:
             self._drop()
         return response.status, answer
+
+    def _early_answer(self, cut: OSError) -> http.client.HTTPResponse:
+        assert self._connection is not None
+        try:
+            return self._connection.getresponse()
+        except (OSError, http.client.HTTPException):
+            raise cut from None
 
     def _drop(self) -> None:
         if self._connection is not None:

@@ -161,8 +161,10 @@ def upgrade() -> None:
         sa.Column("created_at", TEXT, nullable=False),
         sa.Column("expires_at", TEXT, nullable=False),
         sa.Column("revoked_at", TEXT, nullable=True),
+        sa.Column("parent", TEXT, nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_token"),
         sa.UniqueConstraint("secret_hash", name="uq_token_secret_hash"),
     )
     with op.batch_alter_table("token", schema=None) as batch_op:
         batch_op.create_index("ix_token_actor", ["actor"], unique=False)
+        batch_op.create_index("ix_token_parent", ["parent"], unique=False)
