@@ -158,6 +158,8 @@ class Query:
     def __init__(self, table: Table, dialect: Dialect) -> None:
         self.table = table
         self._dialect = dialect
+        groups = (*table.kind.unique, *table.kind.index)
+        self._pins = {"id", *(group[0] for group in groups)} - {"project"}
 
     def filters(self, conditions: Sequence[Condition]) -> list[Fragment]:
         """Return one fragment per condition.
@@ -166,7 +168,24 @@ class Query:
             TypeError: a field does not exist, is not a scalar or has another type.
             LimitExceeded: ``query.too_many_values``.
         """
-        return [self._filter(condition) for condition in conditions]
+        is_pinned = any(self._is_pin(condition) for condition in conditions)
+        return [
+            Fragment(f"{self._dialect.unled}{fragment.text}", fragment.values)
+            if is_pinned and condition.field == "project" and condition.compare is Compare.EQ
+            else fragment
+            for condition in conditions
+            for fragment in [self._filter(condition)]
+        ]
+
+    def _is_pin(self, condition: Condition) -> bool:
+        """Tell whether a condition leaves few rows by an index that does not begin by project.
+
+        Without statistics SQLite takes an index that begins by the project for as good, and walks
+        all that a project has to find what belongs to one run.
+        """
+        if condition.compare not in {Compare.EQ, Compare.IN} or condition.value is None:
+            return False
+        return condition.field in self._pins
 
     def after(self, last: Record, order: str, *, descending: bool) -> Fragment:
         """Return the condition that leaves what comes after the last row of a page."""
