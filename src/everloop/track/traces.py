@@ -14,7 +14,7 @@ import msgspec
 from everloop.core.clock import Instant
 from everloop.core.digest import Digest, parse_digest
 from everloop.core.errors import InvalidInput, NotFound
-from everloop.core.filter.fields import InstantField, TextField
+from everloop.core.filter.fields import InstantField, NumberField, TextField
 from everloop.core.filter.joins import one_of
 from everloop.core.filter.keyed import LookedTexts
 from everloop.core.filter.scene import Scene
@@ -23,7 +23,7 @@ from everloop.core.ids import Id, ProjectId
 from everloop.core.ports import Compare, Condition, where
 from everloop.core.records import Record, record
 from everloop.core.search import Order
-from everloop.kernel.searching import Search, scene_of, search_text
+from everloop.kernel.searching import LENIENT_LONGEST, Search, scene_of, search_text
 from everloop.kernel.unit_of_work import View, Work
 from everloop.kernel.verbs import query, verb
 from everloop.track import limits
@@ -87,6 +87,10 @@ TRACES = declare(
             "status": TextField("state", "how it ended"),
             "started_at": InstantField("started_at", "when it began"),
             "run_id": TextField("run", "the run that it belongs to", nullable=True),
+            "duration_ms": NumberField("duration_ms", "how long it took", nullable=True),
+            "client_request_id": TextField(
+                "client_request", "the id that its asker gave it", nullable=True
+            ),
         },
         synonyms={
             "trace_id": "id",
@@ -96,6 +100,8 @@ TRACES = declare(
             "timestamp_ms": "started_at",
             "request_time": "started_at",
             "start_time": "started_at",
+            "execution_time": "duration_ms",
+            "execution_time_ms": "duration_ms",
             "tag": "tags",
             "request_metadata": "metadata",
         },
@@ -216,7 +222,7 @@ def search_traces(ask: FindTraces, view: View) -> TraceList:
         (one_of("experiment", ask.experiments),),
         page=Search(limit=ask.limit, after=ask.after),
         scene=scene_of(view, lenient=True),
-        longest=MAX_PAGE,
+        longest=LENIENT_LONGEST,
     )
     return TraceList(items=tuple(page.rows), next=page.next)
 
