@@ -34,7 +34,7 @@ def main() -> None:
     note = f"the client is {peer.name}'s for both; its server has one worker and SQLite"
     report = Report("tracking-client", options, peer=f"{peer.name} server", notes=note)
     with workplace() as folder:
-        for subject, serve in (("everloop", _our_server), ("peer", _their_server)):
+        for subject, serve in (("everloop", our_server), ("peer", their_server)):
             place = folder / subject
             place.mkdir()
             with serve(place, peer) as (variables, server):
@@ -83,7 +83,7 @@ def _row(report: Report, name: str, unit: str, *, better: str = "less"):  # type
 
 
 @contextmanager
-def _our_server(folder: Path, peer: Mlflow) -> Iterator[tuple[dict[str, str], Started]]:
+def our_server(folder: Path, peer: Mlflow) -> Iterator[tuple[dict[str, str], Started]]:
     run_once(everloop("init", "--name", "bench"), folder=folder)
     _, told = run_once(everloop("token", "create", "bench", "--json"), folder=folder)
     port = free_port()
@@ -94,7 +94,7 @@ def _our_server(folder: Path, peer: Mlflow) -> Iterator[tuple[dict[str, str], St
 
 
 @contextmanager
-def _their_server(folder: Path, peer: Mlflow) -> Iterator[tuple[dict[str, str], Started]]:
+def their_server(folder: Path, peer: Mlflow) -> Iterator[tuple[dict[str, str], Started]]:
     port = free_port()
     command = peer.server(folder, port)
     with running(command, folder=folder, variables=peer.variables) as server:

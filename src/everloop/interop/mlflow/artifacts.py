@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import mimetypes
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from itertools import chain
-from pathlib import Path
 
 import msgspec
-from blake3 import blake3
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from everloop.core.digest import Digest
 from everloop.core.errors import LimitExceeded
+from everloop.core.ports import Incoming
 from everloop.interop.mlflow.logged_models import model_place
 from everloop.interop.mlflow.model_versions import version_place
 from everloop.interop.mlflow.places import Place, run_place
@@ -24,6 +23,7 @@ from everloop.interop.mlflow.words import artifact_uri
 from everloop.track.queries import RunDetails, ShowRun
 
 MAX_FILE_BYTES = 64 * 1024**3
+WRITE_BYTES = 1 << 20
 PIECES_BEFORE_ANSWER = 4
 _ROOT = "2.0/mlflow-artifacts/artifacts"
 
@@ -151,11 +151,12 @@ async def receive(context: Context, pieces: AsyncIterator[bytes]) -> tuple[Diges
     Raises:
         LimitExceeded: ``artifact.too_large``.
     """
-    hasher = blake3()
     size = 0
-    with tempfile.TemporaryDirectory(prefix="everloop-") as folder:
-        target = Path(folder) / "body"
-        with target.open("wb") as file:
+    with context.performer.blobs.incoming() as incoming:
+        writing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        writing.set_result(None)
+        waiting = bytearray()
+        try:
             async for piece in pieces:
                 size += len(piece)
                 if size > MAX_FILE_BYTES:
@@ -164,10 +165,20 @@ async def receive(context: Context, pieces: AsyncIterator[bytes]) -> tuple[Diges
                         f"More than {MAX_FILE_BYTES:,} bytes.",
                         hint="Split the file.",
                     )
-                hasher.update(piece)
-                file.write(piece)
-        digest = await run_in_threadpool(context.performer.blobs.put_file, target)
-    return digest, size
+                waiting += piece
+                if len(waiting) >= WRITE_BYTES:
+                    # A thread writes one piece while the next one comes.
+                    await writing
+                    writing = _write_aside(incoming, waiting)
+                    waiting = bytearray()
+        finally:
+            await writing  # the thread must not write into a file that is closed
+        incoming.write(waiting)
+        return await run_in_threadpool(incoming.keep), size
+
+
+def _write_aside(incoming: Incoming, data: bytearray) -> asyncio.Future[None]:
+    return asyncio.get_running_loop().run_in_executor(None, incoming.write, data)
 
 
 def delete_file(context: Context, ask: Nothing) -> Json:
