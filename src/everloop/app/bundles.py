@@ -10,7 +10,7 @@ from everloop.core.ids import Id
 from everloop.gate.golden import GoldenRow
 from everloop.kernel.unit_of_work import View
 from everloop.registry.evidence import EVALUATOR, newest_report, verify_report
-from everloop.registry.formats import native_files, signature_unknown
+from everloop.registry.formats import native_files
 from everloop.registry.model import ModelVersion
 from everloop.release.model import Deployment
 from everloop.serve.bundle import Bundle, GoldenAnswer, write_bundle
@@ -33,8 +33,6 @@ def seal_bundle(view: View, deployment: Deployment, version_id: Id, folder: Path
         return
     version = view.get(ModelVersion, version_id)
     blobs = view.services.blobs
-    if not version.signature.inputs:
-        raise signature_unknown(version)
     kept = {entry.path: entry.digest for entry in version.files}
     format_name, digests = native_files(version, kept)
     files = {path: blobs.get(digest) for path, digest in digests.items()}

@@ -102,8 +102,6 @@ def open_version(blobs: BlobStore, version: ModelVersion, policy: LoadPolicy) ->
         InvalidInput: it cannot be read, does not take the signature's inputs, or
             ``signature.unknown`` when nobody said which they are.
     """
-    if not version.signature.inputs:
-        raise signature_unknown(version)
     format_name, files = native_files(version, read_model_files(blobs, version))
     predictor = load_predictor(format_name, files, policy)
     try:
@@ -114,17 +112,23 @@ def open_version(blobs: BlobStore, version: ModelVersion, policy: LoadPolicy) ->
     return predictor
 
 
-def native_files(version: ModelVersion, files: Mapping[str, F]) -> tuple[str, dict[str, F]]:
-    """Return the format in which a version is loaded, and its files by the names of that format.
+def require_servable(version: ModelVersion) -> None:
+    """Let pass only a version that can be loaded and asked here, as far as it says itself.
 
     Raises:
+        InvalidInput: ``signature.unknown``.
         UnsafeArtifact: ``model.not_servable`` for a ``mlflow`` folder without a file of a safe
             format.
     """
-    if version.format != MLFLOW:
-        return version.format, dict(files)
-    native, path = version.servable_as, version.servable_file
-    if native is None or path not in files:
+    if not version.signature.inputs:
+        raise InvalidInput(
+            "signature.unknown",
+            f"Nobody said which inputs {version.name}@{version.version} takes.",
+            hint="Log it with a signature of named columns "
+            "(mlflow.models.infer_signature on a data frame), then register it again.",
+            context={"version": version.id},
+        )
+    if version.format == MLFLOW and version.servable_as is None:
         raise UnsafeArtifact(
             "model.not_servable",
             f"{version.name}@{version.version} is an MLflow folder without a file that can be "
@@ -133,7 +137,20 @@ def native_files(version: ModelVersion, files: Mapping[str, F]) -> tuple[str, di
             "safe format: LightGBM text, XGBoost JSON or UBJ, ONNX or skops.",
             context={"version": version.id},
         )
-    return native, {native_name(native, path): files[path]}
+
+
+def native_files(version: ModelVersion, files: Mapping[str, F]) -> tuple[str, dict[str, F]]:
+    """Return the format in which a version is loaded, and its files by the names of that format.
+
+    Raises:
+        InvalidInput: ``signature.unknown``.
+        UnsafeArtifact: ``model.not_servable``.
+    """
+    require_servable(version)
+    if version.servable_as is None:
+        return version.format, dict(files)
+    native = version.servable_as
+    return native, {native_name(native, version.servable_file): files[version.servable_file]}
 
 
 def native_name(format_name: str, path: str) -> str:
@@ -141,17 +158,6 @@ def native_name(format_name: str, path: str) -> str:
     row = FORMATS[format_name]
     names = sorted(name for layout in row.layouts for name in layout)
     return next((name for name in names if name[-5:] == path[-5:]), names[-1])
-
-
-def signature_unknown(version: ModelVersion) -> InvalidInput:
-    """Return the refusal of a version whose inputs nobody told."""
-    return InvalidInput(
-        "signature.unknown",
-        f"Nobody said which inputs {version.name}@{version.version} takes.",
-        hint="Log it with a signature of named columns "
-        "(mlflow.models.infer_signature on a data frame), then register it again.",
-        context={"version": version.id},
-    )
 
 
 def require_waiver(format_name: str, reason: str) -> None:
@@ -226,11 +232,13 @@ def require_one_answer(version: ModelVersion, where: str) -> None:
 
 
 def require_served(version: ModelVersion) -> None:
-    """Let pass only a format with which a deployment may answer.
+    """Let pass only a version with which a deployment may answer.
 
     Raises:
-        UnsafeArtifact: ``artifact.not_served``.
+        UnsafeArtifact: ``artifact.not_served``, or ``model.not_servable``.
+        InvalidInput: ``signature.unknown``.
     """
+    require_servable(version)
     row = FORMATS.get(version.format)
     if row is not None and not row.is_served:
         raise UnsafeArtifact(

@@ -150,6 +150,27 @@ def change_notes(work: Work, notes: VersionNotes, **changed: object) -> VersionN
     return work.replace(msgspec.structs.replace(notes, **changed))
 
 
+def retire_name(work: Work, model: Model) -> None:
+    """Remember how far a name counted that its model gives up."""
+    if model.last_number == 0:
+        return
+    known = work.first(RetiredName, *where(name=model.name))
+    told = RetiredName(
+        id=known.id if known else work.new_id(),
+        revision=known.revision if known else 0,
+        project=work.project,
+        name=model.name,
+        model=model.id,
+        last_number=model.last_number,
+        last_version=model.last_version,
+        at=work.now,
+    )
+    if known is None:
+        work.insert(told)
+    else:
+        work.replace(told)
+
+
 def touch_model(work: Work, model: Model) -> Model:
     """Write down a model, changed or not, and that something of it changed just now."""
     work.touch(f"model:{model.id}")

@@ -17,7 +17,7 @@ from everloop.kernel.unit_of_work import Work
 from everloop.kernel.verbs import verb
 from everloop.registry.aliases import move_alias
 from everloop.registry.holding import require_free
-from everloop.registry.keeping import change_notes, open_model, touch_model
+from everloop.registry.keeping import change_notes, open_model, retire_name, touch_model
 from everloop.registry.model import Model, ModelVersion, RetiredName, VersionNotes
 from everloop.registry.queries import (
     RefText,
@@ -195,26 +195,10 @@ def rename_model(ask: RenameModel, work: Work) -> Model:
                 hint="Choose a name that no model ever had.",
             )
         work.delete(known)
-    _retire(work, model)
+    retire_name(work, model)
     for version in work.select(ModelVersion, *where(model=model.id)):
         work.replace(structs.replace(version, name=ask.to))
     return touch_model(work, structs.replace(model, name=ask.to))
-
-
-def _retire(work: Work, model: Model) -> None:
-    if model.last_number == 0:
-        return
-    work.insert(
-        RetiredName(
-            id=work.new_id(),
-            project=work.project,
-            name=model.name,
-            model=model.id,
-            last_number=model.last_number,
-            last_version=model.last_version,
-            at=work.now,
-        )
-    )
 
 
 @verb("model.delete", permission="model:release")

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from everloop.core.errors import Conflict, Denied, InvalidInput, NotFound
+from everloop.govern.trash import Purged, PurgeTrash
 from everloop.kernel.authz import Role
 from everloop.registry.client import register
 from everloop.registry.lifecycle import (
@@ -316,6 +317,36 @@ def test_no_other_model_gets_a_given_up_name_and_its_own_gets_it_back() -> None:
 
     assert "model.name_retired" == refused.value.code
     assert 1 == resolve(here, "bike@1").number
+
+
+def test_a_name_that_two_models_had_goes_on_counting_from_the_second() -> None:
+    here = world()
+    add(here, 1)
+    here.owner.perform("model.rename", RenameModel(name="bike", to="cycle"), Model)
+    add(here, 2)
+    here.owner.perform("model.rename", RenameModel(name="bike", to="velo"), Model)
+
+    third = add(here, 3)
+
+    assert (3, "bike") == (third.number, third.name)
+
+
+def test_a_purged_model_does_not_give_its_numbers_to_the_next_of_its_name() -> None:
+    here = world()
+    add(here, 1)
+    add(here, 2)
+    for ref in ("bike@1", "bike@2"):
+        delete_version(here, ref)
+    delete_model(here)
+    here.clock.push(days=400)
+    purged = here.owner.perform("trash.purge", PurgeTrash(), Purged)
+
+    fresh = add(here, 3)
+
+    assert purged.rows
+    assert [] == list(purged.refused)
+    assert 3 == fresh.number
+    assert "1.0.0" != fresh.version
 
 
 def test_a_stage_archives_the_others_of_that_stage_when_asked() -> None:
