@@ -8,6 +8,7 @@ A note is written by one system call after the promise, so it survives a kill of
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import random
 import sys
@@ -31,11 +32,17 @@ def main() -> None:
     resume = sys.argv[4] if len(sys.argv) > 4 else None
     run = start_run("kills", resume=resume, client=connect(), system_metrics=False)
     key = f"count {os.getpid()} {time.monotonic_ns()}"
-    note(run=run.id, key=key, count=0, files=[])
-    count, files = 0, []
+    # A mapped file survives a kill without a system call: it holds when the last point was logged.
+    seen = Path(f"{sys.argv[1]}.{os.getpid()}")
+    seen.write_bytes(bytes(8))
+    with seen.open("r+b") as file:
+        clock = mmap.mmap(file.fileno(), 8)
+    count, files = 0, list[str]()
+    note(run=run.id, key=key, count=count, files=files, seen=str(seen))
     while not stop.exists():
         for _ in range(rng.randrange(1, 400)):
             run.log_metric(key, count, count)
+            clock[:] = time.time_ns().to_bytes(8, "little")
             count += 1
         if rng.random() < 0.02:
             name = f"{key}/{count}.bin"
@@ -43,10 +50,10 @@ def main() -> None:
             files.append(name)
         if rng.random() < 0.2:
             run.flush()
-            note(run=run.id, key=key, count=count, files=files)
+            note(run=run.id, key=key, count=count, files=files, seen=str(seen))
         time.sleep(PATIENCE_S)
     arrived = run.finish()
-    note(run=run.id, key=key, count=count, files=files, arrived=arrived)
+    note(run=run.id, key=key, count=count, files=files, seen=str(seen), arrived=arrived)
 
 
 if __name__ == "__main__":

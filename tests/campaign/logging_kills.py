@@ -171,7 +171,7 @@ class Kills:
 
 def check(kills: Kills) -> dict[str, object]:
     """Everything promised is there, each point once and in order; return figures."""
-    kept, promised = 0, 0
+    kept, promised, lost_ms = 0, 0, [0.0]
     with connect_home(Home(kills.folder / ".everloop"), project="demo") as near:
         kernel = near.kernel
         assert kernel is not None
@@ -192,6 +192,9 @@ def check(kills: Kills) -> dict[str, object]:
                 data = near.blobs.get(parse_digest(files[name].digest))
                 assert data.endswith(name.encode())
             kept, promised = kept + count, promised + told["count"]
+            if count:
+                seen_us = int.from_bytes(Path(told["seen"]).read_bytes(), "little") / 1e3
+                lost_ms.append(max((seen_us - points.times_us[-1]) / 1e3, 0.0))
         with kernel.store.read() as tx:
             assert [] == [run for run in tx.select(Run) if run.status is RunStatus.RUNNING]
     assert [] == [path.name for path in kills.spool.iterdir()]
@@ -201,6 +204,7 @@ def check(kills: Kills) -> dict[str, object]:
         "trainings": len(kills.promises()),
         "points_promised": promised,
         "points_kept": kept,
+        "most_lost_ms": round(float(max(lost_ms)), 1),
     }
 
 
