@@ -70,6 +70,14 @@ class Transaction(Protocol):
         """
         ...
 
+    def insert_many(self, records: Sequence[Record]) -> None:
+        """Add rows of one kind; raises as ``insert``."""
+        ...
+
+    def replace_many(self, records: Sequence[R]) -> list[R]:
+        """Overwrite rows of one kind; returns and raises as ``replace`` for each."""
+        ...
+
     def delete(self, record: Record) -> None:
         """Remove the row of the same id and revision.
 

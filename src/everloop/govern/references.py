@@ -44,6 +44,7 @@ REFERENCES: Final = (
         "artifact_entry.run",
         "logged_metric.run",
         "logged_model.run",
+        "metric_batch.run",
         "metric_chunk.run",
         "metric_summary.run",
         "run_cursor.run",

@@ -268,6 +268,27 @@ class Work(View):
         self._note(fresh, "replace")
         return fresh
 
+    def insert_many(self, rows: Sequence[Record]) -> None:
+        """Add rows of one kind.
+
+        Raises:
+            Conflict: ``record.exists``.
+        """
+        self.tx.insert_many(rows)
+        for row in rows:
+            self._note(row, "insert")
+
+    def replace_many(self, rows: Sequence[R]) -> list[R]:
+        """Overwrite rows of one kind that were read before and return their new states.
+
+        Raises:
+            StaleVersion: somebody else was first.
+        """
+        fresh = self.tx.replace_many(rows)
+        for row in fresh:
+            self._note(row, "replace")
+        return fresh
+
     def delete(self, row: Record) -> None:
         """Remove a row that was read before.
 

@@ -125,6 +125,15 @@ class MemoryTransaction:
         rows[record.id] = fresh
         return fresh
 
+    def insert_many(self, records: Sequence[Record]) -> None:
+        """Add rows of one kind; raises as ``insert``."""
+        for record in records:
+            self.insert(record)
+
+    def replace_many(self, records: Sequence[R]) -> list[R]:
+        """Overwrite rows of one kind; raises as ``replace``."""
+        return [self.replace(record) for record in records]
+
     def delete(self, record: Record) -> None:
         """Remove the row of the same id and revision.
 

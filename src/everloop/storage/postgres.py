@@ -133,7 +133,7 @@ class PostgresMetadataStore:
     @contextmanager
     def _transaction(self, begin: str, *, is_read_only: bool) -> Iterator[SqlTransaction]:
         connection = self._begin(begin)
-        work = SqlTransaction(self._schema, _runner(connection), is_read_only=is_read_only)
+        work = SqlTransaction(self._schema, _Runner(connection), is_read_only=is_read_only)
         try:
             yield work
             work.require_sound()
@@ -176,16 +176,28 @@ class PostgresMetadataStore:
         )
 
 
-def _runner(connection: Connection) -> Callable[[str, Sequence[SqlValue]], Cursor]:
-    def run(text: str, values: Sequence[SqlValue]) -> Cursor:
-        try:
-            return connection.execute(text.encode(), values)
-        except psycopg.errors.UniqueViolation as error:
-            raise DuplicateRow from error
-        except psycopg.Error as error:
-            raise _explain(error) from error
+class _Runner:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
-    return run
+    def run(self, text: str, values: Sequence[SqlValue]) -> Cursor:
+        with _in_our_words():
+            return self._connection.execute(text.encode(), values)
+
+    def run_many(self, text: str, rows: Sequence[Row]) -> int:
+        with _in_our_words(), self._connection.cursor() as cursor:
+            cursor.executemany(text.encode(), rows)
+            return cursor.rowcount
+
+
+@contextmanager
+def _in_our_words() -> Iterator[None]:
+    try:
+        yield
+    except psycopg.errors.UniqueViolation as error:
+        raise DuplicateRow from error
+    except psycopg.Error as error:
+        raise _explain(error) from error
 
 
 @contextmanager

@@ -6,7 +6,7 @@ not on this path: importing it takes half a second, more than most commands of t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -38,7 +38,20 @@ class Cursor(Protocol):
         ...
 
 
-Execute = Callable[[str, Sequence[SqlValue]], Cursor]
+class Runner(Protocol):
+    """Runs statements on a driver's connection, with its errors in our words."""
+
+    def run(self, text: str, values: Sequence[SqlValue]) -> Cursor:
+        """Run one statement.
+
+        Raises:
+            DuplicateRow: an id or a unique group is taken.
+        """
+        ...
+
+    def run_many(self, text: str, rows: Sequence[Row]) -> int:
+        """Run a change once for each row; return how many rows it met in all; raises as ``run``."""
+        ...
 
 
 class Schema:
@@ -69,9 +82,9 @@ class Schema:
 class SqlTransaction:
     """One transaction on a connection that its store has begun and will end."""
 
-    def __init__(self, schema: Schema, execute: Execute, *, is_read_only: bool) -> None:
+    def __init__(self, schema: Schema, runner: Runner, *, is_read_only: bool) -> None:
         self._schema = schema
-        self._execute: Execute | None = execute
+        self._runner: Runner | None = runner
         self._is_read_only = is_read_only
         self._refusal: Conflict | None = None
 
@@ -86,7 +99,7 @@ class SqlTransaction:
 
     def end(self) -> None:
         """Refuse all further use."""
-        self._execute = None
+        self._runner = None
 
     def insert(self, record: Record) -> None:
         """Add a row.
@@ -108,6 +121,27 @@ class SqlTransaction:
         fresh = msgspec.structs.replace(record, revision=record.revision + 1)
         values = (*table.to_row(fresh), record.id, record.revision)
         if self._change(table, fixed.replace, values) != 1:
+            raise stale(table.name)
+        return fresh
+
+    def insert_many(self, records: Sequence[Record]) -> None:
+        """Add rows of one kind; raises as ``insert``."""
+        if not records:
+            return
+        table, fixed, _ = self._writable(records[0])
+        self._change_many(table, fixed.insert, [table.to_row(record) for record in records])
+
+    def replace_many(self, records: Sequence[R]) -> list[R]:
+        """Overwrite rows of one kind; raises as ``replace``."""
+        if not records:
+            return []
+        table, fixed, _ = self._writable(records[0])
+        fresh = [msgspec.structs.replace(row, revision=row.revision + 1) for row in records]
+        rows = [
+            (*table.to_row(after), before.id, before.revision)
+            for before, after in zip(records, fresh, strict=True)
+        ]
+        if self._change_many(table, fixed.replace, rows) != len(records):
             raise stale(table.name)
         return fresh
 
@@ -231,11 +265,21 @@ class SqlTransaction:
             self._refusal = exists(table.name)
             raise self._refusal from error
 
+    def _change_many(self, table: Table, text: str, rows: Sequence[Row]) -> int:
+        try:
+            return self._live().run_many(text, rows)
+        except DuplicateRow as error:
+            self._refusal = exists(table.name)
+            raise self._refusal from error
+
     def _run(self, text: str, values: Sequence[SqlValue]) -> Cursor:
-        if self._execute is None:
+        return self._live().run(text, values)
+
+    def _live(self) -> Runner:
+        if self._runner is None:
             message = "this transaction has ended"
             raise RuntimeError(message)
-        return self._execute(text, values)
+        return self._runner
 
 
 class DuplicateRow(Exception):

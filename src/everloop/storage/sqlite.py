@@ -22,7 +22,7 @@ from everloop.storage.migrate import upgrade_sqlite
 from everloop.storage.pool import Pool
 from everloop.storage.sql import DuplicateRow, Schema, SqlTransaction
 from everloop.storage.statements import SQLITE
-from everloop.storage.tables import SqlValue
+from everloop.storage.tables import Row, SqlValue
 
 BUSY_SECONDS = 30.0
 SCRUB_MILLISECONDS = 2_000
@@ -133,7 +133,7 @@ class SqliteMetadataStore:
             except BaseException:
                 connection.close()
                 raise
-        work = SqlTransaction(self._schema, _runner(connection), is_read_only=is_read_only)
+        work = SqlTransaction(self._schema, _Runner(connection), is_read_only=is_read_only)
         try:
             yield work
             work.require_sound()
@@ -183,20 +183,36 @@ def _create_private(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, PRIVATE_FILE))
 
 
-def _runner(
-    connection: sqlite3.Connection,
-) -> Callable[[str, Sequence[SqlValue]], sqlite3.Cursor]:
-    def run(text: str, values: Sequence[SqlValue]) -> sqlite3.Cursor:
-        try:
-            return connection.execute(text, values)
-        except sqlite3.IntegrityError as error:
-            if error.sqlite_errorcode in _DUPLICATE:
-                raise DuplicateRow from error
-            raise
-        except sqlite3.Error as error:
+class _Runner:
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def run(self, text: str, values: Sequence[SqlValue]) -> sqlite3.Cursor:
+        with _IN_OUR_WORDS:
+            return self._connection.execute(text, values)
+
+    def run_many(self, text: str, rows: Sequence[Row]) -> int:
+        with _IN_OUR_WORDS:
+            return self._connection.executemany(text, rows).rowcount
+
+
+class _InOurWords:
+    # A class and not a generator: it stands around every statement.
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        if isinstance(error, sqlite3.IntegrityError) and error.sqlite_errorcode in _DUPLICATE:
+            raise DuplicateRow from error
+        if isinstance(error, sqlite3.IntegrityError):
+            return
+        if isinstance(error, sqlite3.Error):
             raise _explain(error, Path("the database")) from error
 
-    return run
+
+_IN_OUR_WORDS = _InOurWords()
 
 
 def _explain(error: sqlite3.Error, path: Path) -> EverloopError:

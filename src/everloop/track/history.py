@@ -19,7 +19,7 @@ from everloop.kernel.verbs import query
 from everloop.track import columns
 from everloop.track.columns import Columns
 from everloop.track.model import MetricChunk, MetricSummary, Run
-from everloop.track.series import chunk_bytes
+from everloop.track.series import chunk_bytes, read_waiting
 
 MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024
 CHUNKS_A_QUERY: Final = 256
@@ -83,6 +83,9 @@ def read_chunks(ask: ReadChunks, view: View) -> RunChunks:
             size, seq = size + len(found[-1]), row.seq + 1
             if size >= MAX_ANSWER_BYTES:
                 break
+    if seq >= summary.chunks:
+        waiting = read_waiting(view, run.id, ask.key)
+        found += [columns.encode(waiting, columns.RAW)] if len(waiting.steps) else []
     return RunChunks(
         run=run.id,
         key=ask.key,

@@ -147,13 +147,33 @@ class MetricChunk(Record, frozen=True, kw_only=True):
     outline: bytes | None = None
 
 
+@record("metric_batch", unique=(("run", "seq"),))
+class MetricBatch(Record, frozen=True, kw_only=True):
+    """Points of several metrics that wait to be sorted into chunks.
+
+    Attributes:
+        seq: Counts the waiting batches of the run from 0.
+        waiting: Points of the run that wait, those of this batch included.
+        places, data: As in ``everloop.track.mixed.MixedPoints``.
+    """
+
+    project: ProjectId
+    run: Id
+    seq: int
+    waiting: int
+    keys: tuple[str, ...]
+    places: bytes
+    data: bytes
+
+
 @record(
     "metric_summary",
     unique=(("run", "key"),),
     index=(("project", "key", "last", "run"),),
+    covered=False,
 )
 class MetricSummary(Record, frozen=True, kw_only=True):
-    """What lists show of a metric without reading its points.
+    """What lists show of a metric without reading its points; made from them, never more.
 
     Attributes:
         last: Value at the greatest step for search and sorting: None for NaN, and the outermost
@@ -163,7 +183,7 @@ class MetricSummary(Record, frozen=True, kw_only=True):
         minimum: Least finite value.
         maximum: Greatest finite value.
         not_finite: How many values are NaN or infinite.
-        chunks: How many chunks there are.
+        chunks: How many chunks there are, beside what waits in batches.
         growing: How many points the last chunk holds if it still grows, else 0.
     """
 

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, TypedDict
 
 import msgspec
 
@@ -27,6 +27,7 @@ from everloop.core.errors import (
 from everloop.core.ids import Id, is_id
 from everloop.kernel.performer import Performer
 from everloop.track import columns
+from everloop.track.columns import Columns
 from everloop.track.frames import (
     Described,
     Ended,
@@ -39,7 +40,9 @@ from everloop.track.frames import (
     Surroundings,
 )
 from everloop.track.lifecycle import RunShown, UpdateRun
+from everloop.track.mixed import MixedPoints, encode_mixed, mix
 from everloop.track.model import RunStatus
+from everloop.track.series import FEW_POINTS
 from everloop.track.spool import SEPARATOR, SUFFIX, Spool
 from everloop.track.verbs import (
     ArtifactFile,
@@ -221,7 +224,7 @@ class Shipment:
         self._send_files(batch.files)
         ask = LogRun(
             run=self._run,
-            metrics=tuple(_to_series(key, parts) for key, parts in batch.metrics.items()),
+            **_to_points(batch),
             params=batch.params,
             tags=batch.tags,
             artifacts=tuple(
@@ -272,11 +275,28 @@ def _to_ending(ended: Ended | None) -> Ending | None:
     return Ending(status=ended.status, error=ended.error, ended_at=ended.ended_at)
 
 
-def _to_series(key: str, parts: Sequence[Measured]) -> MetricSeries:
-    points = columns.join(
+class _Points(TypedDict, total=False):
+    metrics: tuple[MetricSeries, ...]
+    mixed: MixedPoints
+
+
+def _to_points(batch: Batch) -> _Points:
+    """Return the points by metric, or in one piece where there are few of each."""
+    series = [(key, _join(parts)) for key, parts in batch.metrics.items()]
+    if batch.points < FEW_POINTS * len(series):
+        return {"mixed": encode_mixed(mix(series), columns.ZLIB)}
+    return {
+        "metrics": tuple(
+            MetricSeries(key=key, data=columns.encode(points, columns.ZLIB))
+            for key, points in series
+        )
+    }
+
+
+def _join(parts: Sequence[Measured]) -> Columns:
+    return columns.join(
         [columns.to_columns(part.steps, part.times_us, part.values) for part in parts]
     )
-    return MetricSeries(key=key, data=columns.encode(points, columns.ZLIB))
 
 
 class Courier:
@@ -291,22 +311,27 @@ class Courier:
         self._every_s = every_s
         self._wake = threading.Event()
         self._stop = threading.Event()
+        self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self.refusal: EverloopError | None = None
 
     def notify(self) -> None:
         """Say that there is something to ship; starts the thread the first time."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="everloop-ship", daemon=True)
-            self._thread.start()
+        with self._lock:  # stop() may come from another thread, and joins only what has started
+            if self._thread is None:
+                thread = threading.Thread(target=self._work, name="everloop-ship", daemon=True)
+                thread.start()
+                self._thread = thread
         self._wake.set()
 
     def stop(self) -> bool:
         """Stop the thread and try once more here; return whether everything has arrived."""
         self._stop.set()
         self._wake.set()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
+        with self._lock:
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
         return self.refusal is None and self._try()
 
     def _work(self) -> None:

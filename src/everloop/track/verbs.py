@@ -21,8 +21,9 @@ from everloop.kernel.unit_of_work import Desk, View, Work
 from everloop.kernel.verbs import Payload, verb
 from everloop.track import columns, limits
 from everloop.track.fields import insert_run, replace_run
+from everloop.track.mixed import MixedPoints, decode_mixed
 from everloop.track.model import ArtifactEntry, Experiment, Run, RunCursor, RunStatus
-from everloop.track.series import PreparedSeries, add_series, prepare_series
+from everloop.track.series import PreparedPoints, add_points, prepare_points, settle_points
 
 ROWS_AT_ONCE = 500
 Texts = dict[str, str]
@@ -102,6 +103,8 @@ class LogRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """What ``run.log`` takes: one batch.
 
     Attributes:
+        metrics: Points by metric.
+        mixed: Points of several metrics in one piece.
         reads: Ids of dataset versions that the run read.
         spool: The part of the spool it comes from; None for a batch without a spool.
         amend: Whether it may still add to a run that has ended.
@@ -113,6 +116,7 @@ class LogRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     run: str
     metrics: tuple[MetricSeries, ...] = ()
+    mixed: MixedPoints | None = None
     params: Texts = msgspec.field(default_factory=dict)
     tags: Texts = msgspec.field(default_factory=dict)
     artifacts: tuple[ArtifactFile, ...] = ()
@@ -254,7 +258,7 @@ def _experiment(work: Work, ask: StartRun) -> Experiment:
     )
 
 
-def prepare_log(ask: LogRun, desk: Desk) -> tuple[PreparedSeries, ...]:
+def prepare_log(ask: LogRun, desk: Desk) -> PreparedPoints:
     """Decode and check the points, and store large ones as blobs, before the transaction.
 
     Raises:
@@ -282,11 +286,13 @@ def prepare_log(ask: LogRun, desk: Desk) -> tuple[PreparedSeries, ...]:
         (limits.check_key(series.key, "Metric"), columns.decode(series.data))
         for series in ask.metrics
     ]
-    return tuple(prepare_series(decoded, desk.services.blobs))
+    mixed = decode_mixed(ask.mixed) if ask.mixed is not None else None
+    limits.check_count(len(mixed.keys) if mixed else 0, limits.MAX_KEYS_A_RUN, "metrics in a batch")
+    return prepare_points(decoded, mixed, desk.services.blobs)
 
 
 @verb("run.log", permission="run:write", prepare=prepare_log, payload=Payload.DIGEST)
-def log_run(ask: LogRun, work: Work, prepared: tuple[PreparedSeries, ...]) -> RunLogged:
+def log_run(ask: LogRun, work: Work, prepared: PreparedPoints) -> RunLogged:
     """Store one batch of metrics, parameters, tags, artifacts and inputs of a run, or its end.
 
     A spool batch that does not begin at the run's cursor stores nothing; the answer then says
@@ -314,13 +320,15 @@ def log_run(ask: LogRun, work: Work, prepared: tuple[PreparedSeries, ...]) -> Ru
             f"Run {run.id} is {run.status}; it takes no more.",
             hint="Start another run, with this one as its parent if they belong together.",
         )
-    points = add_series(work, run, prepared)
+    add_points(work, run, prepared)
+    if ask.ending is not None:
+        settle_points(work, run)
     _change_run(work, run, ask)
     if ask.artifacts:
         _add_artifacts(work, run, ask.artifacts)
     for version in ask.reads:
         work.link(f"run:{run.id}", "read", require_node(work, "dataset_version", version))
-    return RunLogged(run=run.id, points=points, offset=offset)
+    return RunLogged(run=run.id, points=prepared.count, offset=offset)
 
 
 def _require_active(run: Run) -> None:
@@ -418,6 +426,7 @@ def finish_run(ask: FinishRun, work: Work) -> RunFinished:
     changed = _ended(run, ending, work.now)
     if changed != run:
         work.touch(f"run:{run.id}")
+        settle_points(work, run)
         work.replace(changed)
     return RunFinished(run=run.id, status=ask.status)
 

@@ -295,7 +295,7 @@ def test_a_full_disk_holds_points_in_memory_until_there_is_room(w: World, ports:
             run.log_metric("loss", value)
             run.flush()
         with pytest.raises(Unavailable):
-            run.log_artifact(b"x" * 4_096, "weights.bin")
+            run.log_artifact(b"x" * 100_000, "weights.bin")
         assert size == spools(ports)[0].stat().st_size, "nothing half written"
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

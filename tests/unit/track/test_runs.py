@@ -20,7 +20,7 @@ from everloop.core.ids import Id
 from everloop.core.ports import where
 from everloop.kernel.authz import Role
 from everloop.track import columns, limits
-from everloop.track.model import MetricChunk, RunStatus
+from everloop.track.model import MetricBatch, MetricChunk, RunStatus
 from everloop.track.queries import (
     ArtifactList,
     ExperimentList,
@@ -33,7 +33,7 @@ from everloop.track.queries import (
     RunList,
     ShowRun,
 )
-from everloop.track.series import FULL_CHUNK, MOST_IN_A_ROW
+from everloop.track.series import FEW_POINTS, FULL_CHUNK, MOST_BATCHES, MOST_IN_A_ROW
 from everloop.track.verbs import (
     ArtifactFile,
     FinishRun,
@@ -257,3 +257,42 @@ def test_a_run_that_does_not_fit_does_not_start(more: dict[str, object]) -> None
         start(w, **more)
 
     assert () == w.owner.perform("run.list", ListRuns(), RunList).items
+
+
+def waiting(w: World, run: Id) -> int:
+    with w.kernel.store.read() as tx:
+        return len(tx.select(MetricBatch, *where(run=run)))
+
+
+def test_few_points_wait_together_and_are_sorted_when_many_wait_or_the_run_ends() -> None:
+    w = world()
+    run = start(w)
+    wanted: list[float] = []
+    for at in range(MOST_BATCHES + 3):
+        wanted += [at / 2, math.nan]
+        log(w, run, series("a", at / 2, math.nan, first=2 * at), series("b", float(at), first=at))
+        assert tuple(range(2 * at + 2)) == history(w, run, "a").steps
+    assert 3 == waiting(w, run)
+
+    log(w, run, series("a", *([7.0] * FEW_POINTS), first=10_000))
+    assert 0 == waiting(w, run), "what came before stands before"
+    log(w, run, series("b", 1.5, first=10_000))
+    w.owner.perform("run.finish", FinishRun(run=run), RunFinished)
+
+    assert 0 == waiting(w, run)
+    expected = [*("NaN" if math.isnan(v) else v for v in wanted), *([7.0] * FEW_POINTS)]
+    assert tuple(expected) == history(w, run, "a").values
+    assert (*map(float, range(MOST_BATCHES + 3)), 1.5) == history(w, run, "b").values
+    found = {metric.key: (metric.count, metric.chunks) for metric in show(w, run).metrics}
+    assert {"a": (len(expected), 1), "b": (MOST_BATCHES + 4, 1)} == found
+
+
+def test_a_run_takes_few_points_after_its_end_too_when_amended() -> None:
+    w = world()
+    run = start(w)
+    log(w, run, series("a", 1.0))
+    w.owner.perform("run.finish", FinishRun(run=run), RunFinished)
+
+    log(w, run, series("a", 2.0, first=1), amend=True)
+
+    assert (1.0, 2.0) == history(w, run, "a").values

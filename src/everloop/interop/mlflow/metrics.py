@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+import numpy as np
 
 from everloop.core.errors import InvalidInput, LimitExceeded
 from everloop.interop.mlflow.logged_models import from_model_id
@@ -13,8 +14,9 @@ from everloop.interop.mlflow.words import RUN_NAME, Pair
 from everloop.registry.folders import Measured, MeasuredCount, MeasureLoggedModels
 from everloop.track import columns
 from everloop.track.lifecycle import RunShown, UpdateRun
+from everloop.track.mixed import PLACE, Mixed, MixedPoints, encode_mixed
 from everloop.track.points import ReadPoints, RunPoints
-from everloop.track.verbs import LogRun, MetricSeries, RunLogged
+from everloop.track.verbs import LogRun, RunLogged
 
 MAX_METRICS = 1_000
 MAX_TEXTS = 100
@@ -73,7 +75,7 @@ class History(ById, frozen=True, kw_only=True):
 def log_metric(context: Context, ask: LogMetric) -> Json:
     """Log one point."""
     metrics = (ask.metric,)
-    log = LogRun(run=ask.run, metrics=to_series(metrics), amend=True)
+    log = LogRun(run=ask.run, mixed=to_points(metrics), amend=True)
     context.perform("run.log", log, RunLogged)
     measure(context, ask.run, metrics)
     return {}
@@ -92,7 +94,7 @@ def log_batch(context: Context, ask: LogBatch) -> Json:
             )
     tags = {pair.key: pair.value for pair in ask.tags}
     name = tags.get(RUN_NAME)
-    log = LogRun(run=ask.run, metrics=to_series(ask.metrics), params=params, tags=tags, amend=True)
+    log = LogRun(run=ask.run, mixed=to_points(ask.metrics), params=params, tags=tags, amend=True)
     context.perform("run.log", log, RunLogged)
     measure(context, ask.run, ask.metrics)
     if name:
@@ -138,13 +140,14 @@ def _check_batch(ask: LogBatch) -> None:
         )
 
 
-def to_series(metrics: tuple[Metric, ...]) -> tuple[MetricSeries, ...]:
-    """Return points as one chunk a metric.
+def to_points(metrics: tuple[Metric, ...]) -> MixedPoints | None:
+    """Return points in one piece; None without any.
 
     Raises:
         InvalidInput: a time or a value is not usable.
     """
-    by_key: dict[str, tuple[list[int], list[int], list[float]]] = {}
+    keys: dict[str, int] = {}
+    places, steps, times, values = [], [], [], []
     for metric in metrics:
         if not 0 <= metric.timestamp <= MAX_TIME_MS:
             raise InvalidInput(
@@ -152,14 +155,14 @@ def to_series(metrics: tuple[Metric, ...]) -> tuple[MetricSeries, ...]:
                 f"Metric {metric.key[:60]!r} has the timestamp {metric.timestamp}.",
                 hint="Send milliseconds since 1970, not negative.",
             )
-        steps, times, values = by_key.setdefault(metric.key, ([], [], []))
+        places.append(keys.setdefault(metric.key, len(keys)))
         steps.append(metric.step)
         times.append(metric.timestamp * 1_000)
         values.append(to_float(metric.value))
-    return tuple(
-        MetricSeries(key=key, data=columns.encode(columns.to_columns(*found), columns.RAW))
-        for key, found in by_key.items()
-    )
+    if not keys:
+        return None
+    points = columns.to_columns(steps, times, values)
+    return encode_mixed(Mixed(tuple(keys), np.array(places, dtype=PLACE), points), columns.RAW)
 
 
 def get_history(context: Context, ask: History) -> Json:

@@ -418,6 +418,20 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
         )
 
     op.create_table(
+        "metric_batch",
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("project", TEXT, nullable=False),
+        sa.Column("run", TEXT, nullable=False),
+        sa.Column("seq", sa.BigInteger(), nullable=False),
+        sa.Column("waiting", sa.BigInteger(), nullable=False),
+        sa.Column("keys", TEXT, nullable=False),
+        sa.Column("places", sa.LargeBinary(), nullable=False),
+        sa.Column("data", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_metric_batch"),
+        sa.UniqueConstraint("run", "seq", name="uq_metric_batch_run_seq"),
+    )
+    op.create_table(
         "metric_chunk",
         sa.Column("id", TEXT, nullable=False),
         sa.Column("revision", sa.BigInteger(), nullable=False),
