@@ -13,7 +13,9 @@ from everloop.core.filter.scene import Scene, kind_named
 from everloop.core.filter.vocabulary import Vocabulary, lower_filter, lower_order
 from everloop.core.records import R
 from everloop.core.search import All, Filter, Page
+from everloop.kernel.authz import authorise
 from everloop.kernel.unit_of_work import View
+from everloop.kernel.verbs import find_verb
 
 LONGEST_CURSOR = 4_000
 LENIENT_LONGEST = 200_000
@@ -41,8 +43,18 @@ class Search(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 def scene_of(view: View, *, lenient: bool = False) -> Scene:
-    """Return what lowering a filter of this project needs."""
-    return Scene(text="", now=view.services.clock.now(), reader=view, lenient=lenient)
+    """Return what lowering a filter of this project needs.
+
+    Names that go along a link need the permission of a search over there.
+    """
+
+    def allow(noun: str) -> None:
+        verb = find_verb(f"{noun}.search")
+        assert verb is not None, noun
+        authorise(view.tx, view.caller, verb.permission, view.project)
+
+    now = view.services.clock.now()
+    return Scene(text="", now=now, reader=view, allow=allow, lenient=lenient)
 
 
 def search_rows(
@@ -53,6 +65,7 @@ def search_rows(
     Raises:
         InvalidInput: ``filter.invalid``, ``order.invalid`` or ``query.cursor_invalid``.
         LimitExceeded: ``query.too_complex``.
+        Denied: ``access.denied`` for names of things that the caller may not read.
     """
     return search_text(view, kind, vocabulary, (ask.filter, ask.order), also, page=ask)
 

@@ -6,6 +6,7 @@ is asked for, the last sealed first, and stops after so many rows; the answer sa
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import msgspec
@@ -143,9 +144,8 @@ def find_predictions(ask: SearchPredictions, view: View) -> FoundPredictions:
         InvalidInput: ``filter.invalid`` with the position, or ``query.cursor_invalid``.
         IntegrityError: ``blob.corrupt``.
     """
-    scene = scene_of(view)
     node = parse_filter(ask.filter)
-    here = Scene(ask.filter, scene.now, scene.reader)
+    here = replace(scene_of(view), text=ask.filter)
     judge, wanted = _judge(node, here), _segments(node, here)
     also = [] if ask.deployment is None else [Test("deployment", Compare.EQ, ask.deployment)]
     mark = _from_cursor(ask.after)

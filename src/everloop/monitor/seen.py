@@ -246,7 +246,9 @@ class SeenThing(_Unsorted):
 
         Raises:
             LimitExceeded: ``query.too_many_values``.
+            Denied: ``access.denied``.
         """
+        scene.allow(self.noun)
         vocabulary = vocabulary_of(self.noun)
         over_there = ref_target(self.noun)
         if self.rest:

@@ -13,6 +13,7 @@ from everloop.cli import failures
 from everloop.cli.main import main
 from everloop.core import errors
 from everloop.core.errors import EverloopError
+from everloop.core.filter.faults import fault
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,19 @@ def test_a_refusal_prints_its_message_and_its_hint(capsys: pytest.CaptureFixture
     told = capsys.readouterr()
     assert "error: There is no \\x1b[31mmodel.\nhint: List them.\n" == told.err
     assert "" == told.out
+
+
+def test_a_mistake_in_a_filter_is_pointed_at(capsys: pytest.CaptureFixture[str]) -> None:
+    error = fault("name = 'x' or statsu = 'y'", 14, "What", "How.")
+
+    assert 2 == failures.report(error)
+
+    assert (
+        "error: What at position 15 of the filter.\n"
+        "  name = 'x' or statsu = 'y'\n"
+        "                ^\n"
+        "hint: How.\n"
+    ) == capsys.readouterr().err
 
 
 def test_an_unexpected_error_is_one_line_and_its_trace_is_in_a_file(

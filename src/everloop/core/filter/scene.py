@@ -6,7 +6,7 @@ many moves), its target looks rows up through the ``Reader`` and lowers to their
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -52,6 +52,8 @@ class Scene:
 
     Attributes:
         text: The filter or order as written, for errors.
+        allow: Refuses a noun whose things the caller may not read: names that go there would tell
+            of them.
         what: ``filter`` or ``order``.
         lenient: Whether a word that no row can have meets nothing instead of being an error, as
             clients of other systems expect.
@@ -60,6 +62,7 @@ class Scene:
     text: str
     now: Instant
     reader: Reader
+    allow: Callable[[str], None]
     what: str = "filter"
     lenient: bool = False
 

@@ -171,6 +171,7 @@ def _linked(link: Linked, rest: Name, scene: Scene, depth: int) -> Target:
             rest.at, "The name goes through too many links", f"Go through {MOST_LINKS} at most."
         )
     over_there = _DECLARED[link.noun]
+    scene.allow(link.noun)
     if not rest.parts:
         return Through(link.routes, _Ref(over_there))
     replaced = link.fields.get(".".join(rest.parts))
