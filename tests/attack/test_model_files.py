@@ -55,7 +55,7 @@ JUNK = {
 @pytest.mark.parametrize("junk", JUNK.values(), ids=JUNK)
 def test_junk_is_an_input_error_in_every_format(kind: str, junk: bytes) -> None:
     if kind == "torch":
-        pytest.importorskip("torch", reason="PyTorch is not installed; see test_torch_parts")
+        pytest.importorskip("torch", reason="PyTorch is not installed; see EVERLOOP_TEST_TORCH")
 
     with pytest.raises((InvalidInput, LimitExceeded)) as refused:
         load_predictor(kind, dict.fromkeys(FILES[kind], junk), EVERYTHING)

@@ -40,6 +40,6 @@ def _invalid(path: Path, why: str) -> InvalidInput:
     return InvalidInput(
         "policy.invalid",
         f"The policy of loading in {path.name} is unusable: {why[:300]}.",
-        hint="Write formats, trusted_types and weak_isolation as docs/reference/model-formats.md "
+        hint="Write formats, trusted_types and weak_isolation as docs/explanation/model-formats.md "
         "shows, or remove the file.",
     )

@@ -13,6 +13,7 @@ from everloop.cli.binding import Bound, BoundGroup, VerbGroup, confirm
 from everloop.cli.session import Session
 from everloop.core.errors import InvalidInput
 
+MOST_CATEGORIES = 5
 FORMATS = {
     ".txt": ("lightgbm", "model.txt"),
     ".skops": ("sklearn", "model.skops"),
@@ -39,12 +40,15 @@ def _show_model(answer: Any) -> None:
             "artifact": version.artifact,
             "task": version.signature.task,
             "target": version.target,
-            "inputs": [field.name for field in version.signature.inputs],
+            "inputs": [_describe(field) for field in version.signature.inputs],
+            "answers": [_describe(field) for field in _answers(version.signature)],
             "run": version.run,
             "dataset_version": version.dataset_version,
             "holdout": version.holdout,
             "bump": version.bump,
             "bump_reason": version.bump_reason,
+            "waiver": version.waiver or None,
+            "environment": version.environment,
             "created_at": version.created_at,
             "params": version.params,
             "description": answer.model.description,
@@ -55,6 +59,22 @@ def _show_model(answer: Any) -> None:
             "source": version.source or None,
         }
     )
+
+
+def _answers(signature: Any) -> tuple[Any, ...]:
+    return tuple(signature.outputs) or (signature.output,)
+
+
+def _describe(field: Any) -> str:
+    """Return a field of a signature in a line: name, type, and what was seen in training."""
+    told = f"{field.name} ({field.dtype}{', nullable' if field.nullable else ''}"
+    if field.categories is not None:
+        shown = ", ".join(field.categories[:MOST_CATEGORIES])
+        more = len(field.categories) - MOST_CATEGORIES
+        told += f": {shown}" + (f" and {more} more" if more > 0 else "")
+    elif field.minimum is not None and field.maximum is not None:
+        told += f", {field.minimum:.6g} to {field.maximum:.6g}"
+    return told + ")"
 
 
 @click.command("register")
