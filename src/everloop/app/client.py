@@ -14,6 +14,8 @@ from everloop.core.errors import InvalidInput, NotFound
 from everloop.kernel.bootstrap import OWNER
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from everloop.core.ports import BlobStore
     from everloop.kernel.perform import Kernel
     from everloop.kernel.performer import Performer
@@ -83,6 +85,44 @@ class Client:
             EverloopError: what the verb raises.
         """
         return self._performer.perform(verb, ask, answer, request=request, reason=reason)
+
+    def search(
+        self,
+        what: str,
+        filter: str = "",
+        *,
+        order: str = "",
+        limit: int | None = None,
+        **also: object,
+    ) -> pa.Table:
+        """Return what a search finds as a flat Arrow table (``.to_pandas()`` makes a frame of it).
+
+        Args:
+            what: ``runs``, ``experiments``, ``models``, ``versions``, ``datasets``,
+                ``deployments``, ``releases`` or ``predictions``.
+            filter: Which rows, such as ``metrics.auc > 0.9 and params.model = 'xgb'``.
+            order: How they are sorted, such as ``metrics.auc DESC``.
+            limit: Rows at most; all when None.
+            also: Further fields of the search, such as ``experiment=("credit",)``.
+
+        Raises:
+            InvalidInput: ``export.unknown``, or what is wrong with filter or order.
+        """
+        from everloop.app.verbs import load_verbs
+        from everloop.interop.exporting import found_rows, to_arrow
+
+        load_verbs()
+        return to_arrow(found_rows(self, what, filter=filter, order=order, limit=limit, also=also))
+
+    def search_runs(
+        self, filter: str = "", *, order: str = "", limit: int | None = None, **also: object
+    ) -> pa.Table:
+        """Return runs as a flat Arrow table: ``params.x``, ``metrics.x``, ``tags.x``.
+
+        Raises:
+            InvalidInput: what is wrong with filter or order.
+        """
+        return self.search("runs", filter, order=order, limit=limit, **also)
 
     def close(self) -> None:
         """Release the store or the connections; idempotent."""

@@ -1,0 +1,97 @@
+"""``everloop export``: what a search finds, or a run's metrics, as a Parquet or CSV file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from everloop.cli import output
+from everloop.cli.session import Session
+from everloop.core.errors import Conflict, InvalidInput, Unavailable
+
+WHAT = (
+    "runs", "experiments", "models", "versions", "datasets", "deployments", "releases",
+    "predictions", "metrics",
+)  # fmt: skip
+
+
+@click.command("export")
+@click.argument("what", type=click.Choice(WHAT))
+@click.argument("names", nargs=-1)
+@click.option("--filter", "filter_text", default="", help="Which rows; see the filter reference.")
+@click.option("--order", default="", help="How they are sorted, such as 'metrics.auc DESC'.")
+@click.option("--limit", type=click.IntRange(1), help="Rows at most; all when left out.")
+@click.option(
+    "-o",
+    "--output",
+    "file",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A file that ends in .parquet or .csv.",
+)
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.pass_obj
+def export(session: Session, /, what: str, names: tuple[str, ...], file: Path, **given: Any) -> int:
+    """Write WHAT a search finds to a file: params.x, metrics.x and tags.x become columns.
+
+    NAMES are for metrics: a run, and the metrics to write; all of them when left out.
+    """
+    from everloop.app.verbs import load_verbs
+    from everloop.interop import exporting
+
+    form = _form(file, force=given["force"])
+    load_verbs()
+    try:
+        if what == "metrics":
+            points = exporting.metric_rows(session.client, *_metrics(session, names))
+            count = exporting.export_points(points, file, form)
+        else:
+            if names:
+                raise click.UsageError(f"{what} take no names; use --filter.")
+            rows = exporting.found_rows(
+                session.client,
+                what,
+                filter=given["filter_text"],
+                order=given["order"],
+                limit=given["limit"],
+            )
+            count = exporting.export_rows(rows, file, form)
+    except OSError as error:
+        raise Unavailable(
+            "file.unwritable",
+            f"{str(file)[:200]} could not be written: {error.strerror or error}.",
+            hint="Choose another place, or make room.",
+        ) from error
+    output.write_clean(f"{file}: {count:,} rows")
+    return 0
+
+
+def _form(file: Path, *, force: bool) -> Literal["parquet", "csv"]:
+    ending = file.suffix.lower()
+    if ending not in {".parquet", ".csv"}:
+        raise InvalidInput(
+            "export.format_unknown",
+            f"{file.name[:80]!r} ends neither in .parquet nor in .csv.",
+            hint="The ending says how the file is written.",
+        )
+    if file.exists() and not force:
+        raise Conflict(
+            "file.exists", f"{file.name} is there already.", hint="Use --force, or another name."
+        )
+    return "csv" if ending == ".csv" else "parquet"
+
+
+def _metrics(session: Session, names: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    if not names:
+        raise click.UsageError("Name the run: everloop export metrics RUN -o FILE.")
+    if len(names) > 1:
+        return names[0], names[1:]
+    from everloop.track.queries import RunDetails, ShowRun
+
+    found = session.perform("run.show", ShowRun(run=names[0]), RunDetails)
+    return found.run.id, tuple(metric.key for metric in found.metrics)
+
+
+COMMANDS = {"export": export}
