@@ -32,6 +32,7 @@ WHAT = (
     help="A file that ends in .parquet or .csv.",
 )
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: the file and its rows.")
 @click.pass_obj
 def export(session: Session, /, what: str, names: tuple[str, ...], file: Path, **given: Any) -> int:
     """Write WHAT a search finds to a file: params.x, metrics.x and tags.x become columns.
@@ -64,7 +65,10 @@ def export(session: Session, /, what: str, names: tuple[str, ...], file: Path, *
             f"{str(file)[:200]} could not be written: {error.strerror or error}.",
             hint="Choose another place, or make room.",
         ) from error
-    output.write_clean(f"{file}: {count:,} rows")
+    if given["as_json"]:
+        output.write_json({"file": str(file), "rows": count})
+    else:
+        output.write_clean(f"{file}: {count:,} rows")
     return 0
 
 
