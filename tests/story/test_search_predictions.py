@@ -10,7 +10,11 @@ import pytest
 from everloop.core.errors import InvalidInput
 from everloop.core.ids import Id
 from everloop.monitor import search
+from everloop.monitor.alerts import SearchAlerts
+from everloop.monitor.model import Alert, AlertKind, AlertState
+from everloop.monitor.queries import AlertList
 from everloop.monitor.search import FoundPredictions, SearchPredictions
+from everloop.release.model import Deployment
 from tests.story.governed import Tale, tell
 
 
@@ -122,6 +126,34 @@ def test_a_mistake_is_told_with_its_position(tale: Tale, filter: str, position: 
         find(tale, filter)
 
     assert ("filter.invalid", position) == (refused.value.code, refused.value.context["position"])
+
+
+def test_alerts_are_found_by_what_they_are_about(tale: Tale) -> None:
+    def found(filter: str) -> list[str]:
+        answer = tale.owner.perform("alert.search", SearchAlerts(filter=filter), AlertList)
+        return [alert.summary for alert in answer.items]
+
+    with tale.world.kernel.store.write() as tx:
+        for summary, kind, state in (("drifted", "drift", "open"), ("lost", "loss", "resolved")):
+            tx.insert(
+                Alert(
+                    id=tale.world.kernel.services.ids.new(),
+                    project=tx.select(Deployment)[0].project,
+                    deployment=tale.deployment,
+                    version=tale.version.id,
+                    kind=AlertKind(kind),
+                    at=tale.world.clock.now(),
+                    raised_at=tale.world.clock.now(),
+                    subject="window:x",
+                    summary=summary,
+                    columns=(),
+                    state=AlertState(state),
+                )
+            )
+
+    assert ["drifted"] == found("kind = 'drift' AND deployment = 'm'")
+    assert ["lost"] == found("state != 'open' AND version.alias = 'production'")
+    assert [] == found("raised_at > now")
 
 
 @pytest.mark.parametrize("after", ["x", "", ".", str(Id("0")) + "."])

@@ -21,6 +21,7 @@ VERB_MODULES = (
     "everloop.kernel.bootstrap",
     "everloop.kernel.tokens",
     *(f"everloop.{domain}.{part}" for domain in DOMAINS for part in ("verbs", "queries")),
+    "everloop.monitor.alerts",
     "everloop.registry.about",
     "everloop.track.files",
     "everloop.track.names",

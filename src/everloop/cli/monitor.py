@@ -45,7 +45,7 @@ MONITOR = VerbGroup(
                 columns=("number", "at", "mean_loss", "bad_share", "evidence", "alarmed"),
             ),
             "alerts": Bound(
-                "alert.list",
+                "alert.search",
                 deployments=ONE,
                 columns=("raised_at", "kind", "state", "summary", "id"),
             ),
