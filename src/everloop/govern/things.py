@@ -24,6 +24,7 @@ from everloop.monitor.model import (
 )
 from everloop.pipeline.model import StepRun
 from everloop.registry.evidence import Approval, GateReport, Waiver
+from everloop.registry.logged import LoggedModel
 from everloop.registry.model import Model, ModelVersion
 from everloop.release.model import Deployment, Release
 from everloop.track.model import Run
@@ -107,6 +108,20 @@ def _(row: ModelVersion, view: View) -> Thing:
 def _(row: Model, view: View) -> Thing:
     del view
     return Thing(title=row.name, facts=facts_of(description=row.description))
+
+
+@describe.register
+def _(row: LoggedModel, view: View) -> Thing:
+    return Thing(
+        title=f"logged model {row.name}",
+        digest=row.root,
+        facts=facts_of(
+            status=row.status.value,
+            files=len(row.files),
+            created_by=actor_name(view, row.created_by),
+            created_at=row.created_at,
+        ),
+    )
 
 
 @describe.register
