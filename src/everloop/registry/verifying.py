@@ -58,6 +58,10 @@ def verify_version(blobs: BlobStore, version: ModelVersion, policy: LoadPolicy) 
     )
 
 
+# Folders of other systems that nothing here may load: their bytes hold, and more can't be told.
+_UNTOLD = frozenset({"model.not_servable", "signature.unknown"})
+
+
 class _WrongError(Exception):
     """It is not as it was registered."""
 
@@ -68,7 +72,8 @@ def _check(what: str, look: Callable[[], str]) -> Finding:
     except MissingExtra as error:
         return Finding(what=what, held=None, told=f"{error.message} {error.hint}")
     except EverloopError as error:
-        return Finding(what=what, held=False, told=error.message)
+        held = None if error.code in _UNTOLD else False
+        return Finding(what=what, held=held, told=error.message)
     except _WrongError as error:
         return Finding(what=what, held=False, told=str(error))
 

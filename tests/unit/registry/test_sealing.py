@@ -9,6 +9,7 @@ import lightgbm as lgb
 import numpy as np
 import numpy.typing as npt
 import pytest
+import xgboost as xgb
 from sklearn.linear_model import LinearRegression
 
 from everloop.core.errors import Conflict, EverloopError, InvalidInput, NotFound, UnsafeArtifact
@@ -27,11 +28,13 @@ from everloop.registry.folders import (
 )
 from everloop.registry.formats import open_version, save_model
 from everloop.registry.lifecycle import NameVersion
+from everloop.registry.loaded import load_version
 from everloop.registry.logged import LoggedModel, LoggedStatus
 from everloop.registry.logged_queries import LoggedModelView, ShowLoggedModel
 from everloop.registry.model import ModelVersion, VersionNotes
 from everloop.registry.queries import ModelView, ShowModel
 from everloop.registry.sealing import SealModel
+from everloop.registry.verifying import verify_version
 from everloop.track.verbs import RunStarted, StartRun
 from tests.kit import World, world
 
@@ -172,6 +175,22 @@ def test_a_skops_folder_is_servable_and_a_pickle_is_not() -> None:
     assert "model.not_servable" == refused.value.code
 
 
+@pytest.mark.parametrize("name", ["model.ubj", "model.xgb"])
+def test_an_xgboost_folder_is_servable_under_the_names_that_clients_gave_its_file(
+    name: str,
+) -> None:
+    here = world()
+    settings = {"objective": "binary:logistic", "nthread": 1}
+    booster = xgb.train(settings, xgb.DMatrix(X, (TRUTH > 1).astype(int)), 3)
+    told = mlmodel(f"  xgboost:\n    data: {name}\n", COLUMNS, "float32").encode()
+
+    version = seal(here, {"MLmodel": told, name: bytes(booster.save_raw("ubj"))})
+
+    assert ("xgboost", "classification") == (version.servable_as, version.signature.task)
+    opened = open_version(here.blobs, version, here.kernel.services.policy)
+    np.testing.assert_allclose(booster.predict(xgb.DMatrix(X)), opened.predict(X), rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -196,6 +215,30 @@ def test_an_mlmodel_that_is_not_understood_makes_a_version_without_a_signature(
     with pytest.raises(InvalidInput) as refused:
         open_version(here.blobs, version, here.kernel.services.policy)
     assert "signature.unknown" == refused.value.code
+
+
+def test_of_a_folder_that_nothing_here_may_load_the_bytes_are_verified_all_the_same() -> None:
+    here = world()
+    version = seal(here, {"MLmodel": b"flavors: {}", "model.pkl": b"\x80"})
+
+    found = verify_version(here.blobs, version, here.kernel.services.policy)
+
+    assert found.held
+    assert [("MLmodel", True), ("artifact", True), ("model", None), ("model.pkl", True)] == sorted(
+        (finding.what, finding.held) for finding in found.findings
+    )
+
+
+def test_a_servable_folder_is_loaded_and_asked_by_names() -> None:
+    here = world()
+    version = seal(here, folder())
+
+    with load_version(here.blobs, version, here.kernel.services.policy) as model:
+        answers = model.predict({"b": X[:5, 1], "a": X[:5, 0]})
+
+    np.testing.assert_array_equal(
+        lgb.Booster(model_str=booster_text().decode()).predict(X[:5]), answers
+    )
 
 
 def test_a_broken_native_file_is_kept_and_not_served() -> None:
