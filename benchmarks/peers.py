@@ -46,7 +46,7 @@ class Peer:
         """Environment in which its programs find each other."""
         return {"PATH": f"{self._bin}{os.pathsep}{os.environ['PATH']}"}
 
-    def ask(self, script: Path, name: str, folder: Path, **given: str | int) -> Samples:
+    def ask(self, script: Path, name: str, folder: Path, **given: object) -> Samples:
         """Run one task of a script in this environment; return the samples that it printed."""
         _, told = run_once(
             [self.python, str(script), name, json.dumps(given)],

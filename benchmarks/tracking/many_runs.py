@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import psycopg
 
@@ -112,7 +113,7 @@ def our_rows(runs: Iterable[MadeRun], project: str) -> Iterator[tuple[str, dict[
                 "metric_summary",
                 {"id": _plain_id(2, next(numbers)), **common, "key": name, "count": 1,
                  "last_step": 0, "last": measured, "last_text": repr(measured),
-                 "minimum": measured, "maximum": measured, "not_finite": 0,
+                 "minimum": measured, "maximum": measured, "not_finite": 0, "chunks": 1,
                      "last_time_us": int(run.started_at.timestamp() * 1e6)},
             )  # fmt: skip
         yield (
@@ -130,12 +131,24 @@ def _grouped(count: int, project: str) -> Iterator[tuple[str, list[tuple[object,
     """Yield batches of rows in the order of the tables' columns."""
     kinds = declared_kinds()
     names = {table: [c.name for c in table_of(kinds[table]).columns] for table in TABLES}
+    defaults = {table: _defaults(table) for table in TABLES}
     for some in _batched(made_runs(count), 2_000):
         batches: dict[str, list[tuple[object, ...]]] = {table: [] for table in TABLES}
         for table, row in our_rows(some, project):
-            full = {"revision": 0} | row
+            full = defaults[table] | row
             batches[table].append(tuple(full.get(name) for name in names[table]))
         yield from ((table, rows) for table, rows in batches.items() if rows)
+
+
+def _defaults(table: str) -> dict[str, object]:
+    """Return what fields hold that are not given, as columns."""
+    kind = declared_kinds()[table]
+    columns = table_of(kind).by_name
+    return {
+        item.name: columns[item.name].to_sql(item.default)
+        for item in msgspec.structs.fields(kind.type)
+        if item.default is not msgspec.NODEFAULT
+    }
 
 
 def _names(table: str) -> str:

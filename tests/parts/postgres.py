@@ -12,7 +12,8 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -24,6 +25,8 @@ from tests.parts.found import find_postgres_folder
 
 # A test cluster is thrown away, so it need not survive a power cut; all else is PostgreSQL's own.
 FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
+# A cluster for benchmarks keeps what it has committed, as a shared instance would.
+DURABLE = ("shared_buffers=512MB", "listen_addresses=127.0.0.1")
 LEAN = ("shared_buffers=32MB", "max_connections=100", "listen_addresses=127.0.0.1")
 
 
@@ -58,6 +61,13 @@ class PostgresServer:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """Start a PostgreSQL cluster for this worker; stop and remove it at the end."""
+    with running_cluster((*FAST, *LEAN)) as server:
+        yield server
+
+
+@contextmanager
+def running_cluster(settings: Sequence[str]) -> Iterator[PostgresServer]:
+    """Run a cluster of its own with these settings for the length of the block."""
     folder = find_postgres_folder()
     assert folder is not None, "a test that uses this fixture carries the marker needs_postgres"
     home = Path(tempfile.mkdtemp(prefix="everloop-postgres-"))
@@ -68,7 +78,7 @@ def postgres_server() -> Iterator[PostgresServer]:
     try:
         initdb = [*as_user, str(folder / "initdb"), "-D", str(cluster)]
         _run([*initdb, "-U", "tester", "-A", "trust", "-E", "UTF8", "--no-locale", "-N"], log)
-        port = _start(pg_ctl, home, log)
+        port = _start(pg_ctl, home, log, settings)
         try:
             yield PostgresServer(port, log, count(1))
         finally:
@@ -85,12 +95,12 @@ def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
     postgres_server.drop_database(url)
 
 
-def _start(pg_ctl: list[str], home: Path, log: Path) -> int:
+def _start(pg_ctl: list[str], home: Path, log: Path, settings: Sequence[str]) -> int:
     # Between choosing a free port and binding it another process may take it: choose again.
     for attempt in range(3):
         port = _free_port()
-        settings = [*FAST, *LEAN, f"port={port}", f"unix_socket_directories={home}"]
-        options = " ".join(f"-c {setting}" for setting in settings)
+        own = (f"port={port}", f"unix_socket_directories={home}")
+        options = " ".join(f"-c {setting}" for setting in (*settings, *own))
         try:
             _run([*pg_ctl, "-l", str(home / "server.log"), "-o", options, "start"], log)
         except RuntimeError:

@@ -21,7 +21,7 @@ from everloop.storage.sorting import Sorting
 from everloop.storage.statements import Dialect, Fragment, quoted
 from everloop.storage.tables import Row, SqlValue
 
-FEW = 500
+FEW = 1_000
 STRETCH = 1_000
 GROWTH = 4
 MANY = 50_000

@@ -30,12 +30,17 @@ Text = Annotated[str, msgspec.Meta(max_length=300)]
 
 
 class ListRuns(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What ``run.list`` takes; newest runs come first."""
+    """What ``run.list`` takes; newest runs come first, without those in the trash.
+
+    Attributes:
+        metrics: Whether the answer holds the last values of all metrics; it is faster without.
+    """
 
     experiment: Text | None = None
     status: RunStatus | None = None
     pipeline: Text | None = None
     parent: Text | None = None
+    metrics: bool = False
     limit: Limit = 100
     after: Text | None = None
 
@@ -163,7 +168,7 @@ def list_runs(ask: ListRuns, view: View) -> RunList:
     Raises:
         NotFound: ``experiment.not_found``.
     """
-    conditions: list[Condition] = []
+    conditions: list[Condition] = [*where(deleted_at=None)]
     if ask.experiment is not None:
         conditions += where(experiment=_find_experiment(view, ask.experiment).id)
     if ask.status is not None:
@@ -181,7 +186,7 @@ def list_runs(ask: ListRuns, view: View) -> RunList:
     for run in page:
         if run.experiment not in names:
             names[run.experiment] = view.get(Experiment, run.experiment).name
-    latest = _latest_metrics(view, [run.id for run in page])
+    latest = _latest_metrics(view, [run.id for run in page] if ask.metrics else [])
     return RunList(
         items=tuple(_to_row(run, names[run.experiment], latest.get(run.id, {})) for run in page),
         next=page[-1].id if len(found) > size else None,
