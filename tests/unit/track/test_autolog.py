@@ -63,7 +63,7 @@ def logged(w: World, ports: RunPorts) -> Iterator[None]:
 
 
 def runs(w: World) -> tuple[RunRow, ...]:
-    return w.owner.perform("run.list", ListRuns(), RunList).items
+    return w.owner.perform("run.list", ListRuns(metrics=True), RunList).items
 
 
 def only(w: World) -> RunDetails:
@@ -111,7 +111,7 @@ def test_what_a_pipeline_and_a_search_fit_within_themselves_belongs_to_them(w: W
     names = [row.name for row in runs(w)]
     assert sorted(["Pipeline", "GridSearchCV", "candidate 0", "candidate 1"]) == sorted(names)
     search = next(row for row in runs(w) if row.name == "GridSearchCV")
-    children = w.owner.perform("run.list", ListRuns(parent=search.id), RunList).items
+    children = w.owner.perform("run.list", ListRuns(parent=search.id, metrics=True), RunList).items
     assert 2 == len(children)
     assert search.params["best_C"] in {child.params["C"] for child in children}
     assert "best_cv_score" in search.metrics

@@ -206,12 +206,13 @@ def test_runs_are_listed_newest_first_page_by_page_with_their_latest_metrics() -
 
     first = w.owner.perform("run.list", ListRuns(limit=3), RunList)
     second = w.owner.perform("run.list", ListRuns(limit=3, after=first.next), RunList)
-    odd = w.owner.perform("run.list", ListRuns(experiment="odd"), RunList)
+    odd = w.owner.perform("run.list", ListRuns(experiment="odd", metrics=True), RunList)
     experiments = w.owner.perform("experiment.list", ListExperiments(), ExperimentList)
 
     assert runs[::-1] == [row.id for row in first.items + second.items]
     assert second.next is None
     assert ["3.0", "1.0"] == [row.metrics["a"] for row in odd.items]
+    assert {} == first.items[0].metrics
     assert {"even": 3, "odd": 2} == {row.name: row.runs for row in experiments.items}
 
 
