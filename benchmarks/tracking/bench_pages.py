@@ -1,5 +1,6 @@
 """How long a reader waits for the pages of tracking, in Chromium, with very many runs.
 
+The limit is an answer of fifty bytes by the same server in the same browser, taken in turns.
 Each sample is the time from the click to the end of the load event (the table is there and can be
 used), and for charts to the first line drawn. The browser and the server run on this machine.
 """
@@ -109,6 +110,7 @@ def _measure(driver: Chrome, at: str, report: Report, options: Options) -> None:
     onward = driver.find_element(By.CSS_SELECTOR, ".pager [rel=next]").get_attribute("href")
     assert onward is not None
     _pages(driver, onward, report, "next page", options)
+    driver.get(onward)
     run = driver.find_element(By.CSS_SELECTOR, ".rows tbody th a").get_attribute("href")
     assert run is not None
     _pages(driver, run, report, "page of a run", options)
@@ -138,6 +140,7 @@ def _pages(driver: Chrome, url: str, report: Report, name: str, options: Options
         driver.get("about:blank")
         driver.get(url)
         row.add("everloop", _until(lambda: driver.execute_script(DONE)))
+        row.add("limit", _fetched(driver, f"{url.partition('/p/')[0]}/healthz"))
     tell(f"{name}: {row.median('everloop'):.0f} ms")
 
 
