@@ -30,6 +30,7 @@ from everloop.kernel.perform import Kernel
 from everloop.kernel.tokens import CreateLoginLink, NewToken
 
 if TYPE_CHECKING:
+    from starlette.requests import Request
     from starlette.routing import BaseRoute
 
     from everloop.http.guard import App
@@ -130,9 +131,15 @@ def _known_address(client: Client) -> str:
 
 
 def _pages(kernel: Kernel) -> Sequence[BaseRoute]:
+    from everloop.http.auth import caller_of
+    from everloop.interop.export_routes import export_routes
+    from everloop.kernel.performer import LocalPerformer
     from everloop.ui.pages import page_routes
 
-    return page_routes(kernel)
+    def performer_for(request: Request) -> LocalPerformer:
+        return LocalPerformer(kernel, caller_of(request, kernel), request.path_params["project"])
+
+    return [*export_routes(performer_for), *page_routes(kernel)]
 
 
 @contextmanager
