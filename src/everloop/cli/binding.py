@@ -113,7 +113,8 @@ def _perform(session: Session, bound: Bound, given: dict[str, Any]) -> int:
     if as_json:
         output.write_json(answer)
     elif bound.columns:
-        show_items(answer, bound)
+        nothing = "Nothing meets the filter." if given.get("filter") else "Nothing there yet."
+        show_items(answer, bound, nothing)
     else:
         (bound.show or output.write_fields)(answer)
     return bound.exit_code(answer) if bound.exit_code else 0
@@ -166,14 +167,14 @@ def deployment_id(session: Session, name: str) -> str:
     return session.perform("deployment.show", ask, DeploymentView).deployment.id
 
 
-def show_items(answer: msgspec.Struct, bound: Bound) -> None:
+def show_items(answer: msgspec.Struct, bound: Bound, nothing: str = "Nothing there yet.") -> None:
     """Print the items of a listing as a table."""
     pairs = [column.partition("=") for column in bound.columns]
     headers = [header.replace("_", " ") for header, _, _ in pairs]
     paths = [path or header for header, _, path in pairs]
     items = list(getattr(answer, bound.rows))
     if not items:
-        output.write("Nothing there yet.")
+        output.write(nothing)
         return
     output.write_table(headers, ([output.pick(item, path) for path in paths] for item in items))
     following = getattr(answer, "next", None)

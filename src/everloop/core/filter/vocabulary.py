@@ -227,6 +227,9 @@ def _unknown(vocabulary: Vocabulary, name: Name, wanted: str, scene: Scene) -> E
     close = nearest(wanted, [*plain, *vocabulary.synonyms])
     if close is None:
         hint = f"A {vocabulary.noun} has: {', '.join(vocabulary.names())}"
+        if len(name.parts) == 1 and vocabulary.spaces:
+            keyed = " or ".join(f"{space}.{wanted[:40]}" for space in vocabulary.spaces)
+            hint = f"Did you mean {keyed}? {hint}"
     else:
         close = vocabulary.synonyms.get(close, close) if len(name.parts) == 1 else close
         is_family = f"{vocabulary.synonyms.get(close, close)}." in vocabulary.names()
