@@ -17,7 +17,10 @@ from everloop.track.masking import mask_text
 
 MAX_PATCH_BYTES: Final = 1_000_000
 _GIT_TIMEOUT_S: Final = 5.0
-_MAX_UNTRACKED_BYTES: Final = 10 * 1024 * 1024
+# Beyond this much, new files count by name and size only: a folder of data is no code.
+_MAX_UNTRACKED_BYTES: Final = 32 * 1024 * 1024
+_MAX_UNTRACKED_FILES: Final = 500
+_MAX_NEW_FILES: Final = 100
 _MAX_NEW_FILE_BYTES: Final = 100_000
 # Files of these names exist to hold secrets; not even masked do they belong into a record.
 _PRIVATE: Final = (
@@ -62,13 +65,15 @@ def read_patch(root: Path) -> bytes:
     tracked = _git(root, "diff", "HEAD", "--no-ext-diff", "--no-textconv", "--no-color") or b""
     changes = _cut_private(tracked.decode(errors="replace"))
     parts = [mask_text(changes[:MAX_PATCH_BYTES])]
-    size = len(changes)
-    for name in _untracked(root):
+    size, top, new = len(changes), _top(root), _untracked(root)
+    for name in new[:_MAX_NEW_FILES]:
         if size > MAX_PATCH_BYTES:
             break
-        part = _new_file(_top(root), name)
+        part = _new_file(top, name)
         size += len(part)
         parts.append(mask_text(part))
+    if len(new) > _MAX_NEW_FILES:
+        parts.append(f"# everloop: {len(new) - _MAX_NEW_FILES} more new files are left out\n")
     text = "".join(parts)
     if size <= MAX_PATCH_BYTES:
         return text.encode()
@@ -114,13 +119,17 @@ def _patch_digest(root: Path) -> Digest | None:
     listed = _untracked(root)
     if not changes and not listed:
         return None
-    top = _top(root)
+    top, left = _top(root), _MAX_UNTRACKED_BYTES
     hasher = hashlib.blake2b(changes)
-    for name in listed:
+    for number, name in enumerate(listed):
         hasher.update(b"\0" + os.fsencode(name) + b"\0")
         path = top / name
-        if path.is_file() and path.stat().st_size <= _MAX_UNTRACKED_BYTES:
-            hasher.update(path.read_bytes())
+        if not path.is_file():
+            continue
+        size = path.stat().st_size
+        left -= size
+        is_read = left >= 0 and number < _MAX_UNTRACKED_FILES
+        hasher.update(path.read_bytes() if is_read else str(size).encode())
     return content_digest(hasher.digest())
 
 

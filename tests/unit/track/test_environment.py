@@ -150,6 +150,21 @@ def test_a_patch_is_bounded_and_says_so(tmp_path: Path) -> None:
     assert patch.endswith(b"left out\n")
 
 
+def test_a_folder_of_many_new_files_is_told_and_not_read(tmp_path: Path) -> None:
+    root = make_repository(tmp_path / "project")
+    for number in range(600):
+        (root / f"row-{number:03}.csv").write_text("1\n")
+    before = read_code(root)
+    (root / "row-599.csv").write_text("2\n")
+    same = read_code(root)
+    (root / "row-599.csv").write_text("longer\n")
+    grown = read_code(root)
+
+    assert b"# everloop: 500 more new files are left out\n" in read_patch(root)
+    assert before == same, "beyond the first files only names and sizes count"
+    assert same != grown
+
+
 def test_seeds_are_read_from_generators_without_drawing_from_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
