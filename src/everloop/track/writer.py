@@ -1,8 +1,8 @@
 """Brings what a run logs from memory into its spool, off the training's path.
 
 A thread writes what has gathered every 20 ms. Writing takes its time too, in a tight loop as much
-again, so that a killed process loses less than the last 50 ms. While the disk refuses, points wait in memory; only beyond two million is any lost, and
-then it is counted and said.
+again, so that a killed process loses less than the last 50 ms. While the disk refuses, points
+wait in memory; only beyond two million is any lost, and then it is counted and said.
 """
 
 from __future__ import annotations
