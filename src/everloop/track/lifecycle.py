@@ -257,6 +257,17 @@ def restore_experiment(ask: ExperimentNamed, work: Work) -> ExperimentShown:
     return _change(work, found, deleted_at=None)
 
 
+@query("run.may_log", permission="run:write")
+def may_log(ask: RunNamed, view: View) -> RunShown:
+    """Tell a caller who may log to a run that it takes more, before large bytes are sent.
+
+    Raises:
+        NotFound: ``run.not_found``.
+        Conflict: ``run.deleted``.
+    """
+    return RunShown(run=_active_run(view, ask.run))
+
+
 @verb("run.update", permission="run:write")
 def update_run(ask: UpdateRun, work: Work) -> RunShown:
     """Change a run's name, tags or status; ``running`` opens an ended run again.
@@ -364,8 +375,8 @@ def _set_deleted(work: Work, run_id: str, at: Instant | None) -> RunShown:
     return RunShown(run=work.replace(msgspec.structs.replace(run, deleted_at=at)))
 
 
-def _active_run(work: Work, run_id: str) -> Run:
-    run = work.get(Run, Id(run_id))
+def _active_run(view: View, run_id: str) -> Run:
+    run = view.get(Run, Id(run_id))
     if run.deleted_at is not None:
         raise Conflict(
             "run.deleted",

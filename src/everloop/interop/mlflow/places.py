@@ -12,7 +12,7 @@ from everloop.core.digest import Digest
 from everloop.core.errors import InvalidInput
 from everloop.interop.mlflow.routing import Context, Json
 from everloop.track.files import FindFile, Folder, ListFolder
-from everloop.track.lifecycle import DropFiles, FilesDropped
+from everloop.track.lifecycle import DropFiles, FilesDropped, RunNamed, RunShown
 from everloop.track.limits import check_artifact_path
 from everloop.track.model import ArtifactEntry
 from everloop.track.verbs import ArtifactFile, LogRun, RunLogged
@@ -91,7 +91,7 @@ class RunPlace:
     def admit(self, path: str) -> None:
         """Check the path, and that the caller may log to the run."""
         check_artifact_path(path)
-        self.context.perform("run.log", LogRun(run=self.run, amend=True), RunLogged)
+        self.context.perform("run.may_log", RunNamed(run=self.run), RunShown)
 
     def add(self, path: str, digest: Digest, size: int) -> None:
         """Keep a file; another one of the same path gives way."""
