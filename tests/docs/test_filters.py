@@ -34,7 +34,8 @@ def _examples() -> list[tuple[str, str]]:
             found += [("run", line) for line in block.splitlines()]
         for group, command, filter in COMMAND.findall(text):
             if filter != MISSPELT:
-                found.append((NOUNS[group, command], filter))
+                noun = command.removesuffix("s") if group == "export" else NOUNS[group, command]
+                found.append((noun, filter))
     return found
 
 
