@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 EXTRAS = {
     "lightgbm": ("lightgbm", "training and serving LightGBM models"),
     "skops": ("sklearn", "scikit-learn models"),
+    "xgboost": ("xgboost", "training and serving XGBoost models"),
+    "onnxruntime": ("onnx", "serving ONNX models"),
+    "torch": ("torch", "training and serving PyTorch models"),
     "scipy": ("stats", "the gate's and the monitor's statistics"),
     "psycopg": ("postgres", "PostgreSQL"),
     "obstore": ("s3", "S3 and other object stores"),

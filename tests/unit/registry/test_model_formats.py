@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -154,3 +157,28 @@ def test_a_signature_must_name_all_numbers_that_a_model_answers(sample: Sample) 
 
     with pytest.raises(InvalidInput, match="answers 3 numbers a row, its signature names 1"):
         add(here, sample.make(0), signature=zoo.signature_of())
+
+
+@by_kind
+def test_the_serving_process_answers_with_it(sample: Sample) -> None:
+    """Without the training library's package where there is a C library or a runtime instead."""
+    program = """
+import sys
+import numpy as np
+from everloop.serve.runtime import open_model
+kind, name, rows = sys.argv[1], sys.argv[2], np.arange(6.0).reshape(2, 3)
+model = open_model(kind, {name: sys.stdin.buffer.read()}, 3)
+print(model(rows).tolist())
+heavy = {"lightgbm", "xgboost", "sqlalchemy", "starlette", "everloop.kernel.perform"}
+sys.exit(str(sorted(heavy & set(sys.modules))) if heavy & set(sys.modules) else 0)
+"""
+    kind, files = save_model(sample.make(0))
+    name, data = next(iter(files.items()))
+
+    done = subprocess.run(
+        [sys.executable, "-c", program, kind, name], input=data, capture_output=True, check=False
+    )
+
+    assert 0 == done.returncode, done.stderr.decode()
+    rows = np.arange(6.0).reshape(2, 3)
+    assert load_predictor(kind, files, POLICY).predict(rows).tolist() == json.loads(done.stdout)
