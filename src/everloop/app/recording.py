@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import msgspec
@@ -45,6 +46,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         inputs: Columns that it takes, in its order; as the model names them, else all columns of
             the examples but the target, when empty.
         run: Id of the run that trained it.
+        here: Folder of the project, where the run is one of this process.
         waiver: Why a Python function may be registered.
     """
 
@@ -54,6 +56,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     task: Task | None = None
     inputs: tuple[str, ...] = ()
     run: Id | None = None
+    here: Path | None = None
     params: dict[str, str] = {}
     description: str = ""
     waiver: str = ""
@@ -96,7 +99,7 @@ def record_model(
         run=told.run,
         examples=None if table is None else store_examples(performer.blobs, signature, table),
         params=told.params,
-        environment=run_environment(performer, told.run),
+        environment=run_environment(performer, told.run, told.here),
         waiver=told.waiver,
         bump=told.bump,
         bump_reason=told.bump_reason,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import msgspec
 
+from everloop.core.canonical import canonical_json
 from everloop.core.digest import Digest
 from everloop.core.errors import Denied, InvalidInput, MissingExtra, NotFound, UnsafeArtifact
 from everloop.core.ids import Id
@@ -23,6 +26,7 @@ from everloop.registry.loaders import PYFUNC, load_predictor
 from everloop.registry.model import ModelVersion
 from everloop.registry.signature import Task, infer_signature, name_outputs
 from everloop.registry.verbs import RegisterModel
+from everloop.track.environment import capture_environment
 from everloop.track.queries import RunDetails, ShowRun
 
 if TYPE_CHECKING:
@@ -190,12 +194,19 @@ def find_inputs(seen: Seen, table: pa.Table, told: Registration) -> list[str]:
     return inputs
 
 
-def run_environment(performer: Performer, run: Id | None) -> Digest | None:
-    """Return the environment that a run captured; None where there is none, or it can't be read."""
+def run_environment(
+    performer: Performer, run: Id | None, here: Path | None = None
+) -> Digest | None:
+    """Return the environment that a run captured; None where there is none, or it can't be read.
+
+    A run of this process tells its environment a while after it began; with ``here``, the folder
+    of its project, it is captured now if it did not yet.
+    """
     if run is None:
         return None
-    try:
-        found = performer.perform("run.show", ShowRun(run=run), RunDetails)
-    except (Denied, NotFound):  # a narrow token may register and not read runs
-        return None
-    return found.run.environment
+    found = None
+    with suppress(Denied, NotFound):  # a narrow token may register and not read runs
+        found = performer.perform("run.show", ShowRun(run=run), RunDetails).run.environment
+    if found is None and here is not None:
+        return performer.blobs.put(canonical_json(capture_environment(here)))
+    return found

@@ -370,19 +370,22 @@ def log_model(  # noqa: PLR0913 -- the parts of a registration, all but two keyw
     from everloop.app.recording import Record, record_model
     from everloop.track.active import active_run
 
-    active = active_run()
+    active, at = active_run(), client or current_client()
+    trained_by = run or (active.id if active is not None else None)
+    is_live = active is not None and active.id == trained_by
     told = Record(
         name=name,
         target=target,
         signature=signature,
         task=None if task is None else _task(task),
         inputs=tuple(inputs),
-        run=run or (active.id if active is not None else None),
+        run=trained_by,
+        here=_project_folder(at) if is_live else None,
         params=dict(params or {}),
         description=description,
         waiver=waiver,
     )
-    return record_model(client or current_client(), told, model, examples)
+    return record_model(at, told, model, examples)
 
 
 def load_model(ref: str, *, as_of: str | None = None, client: Client | None = None) -> LoadedModel:
