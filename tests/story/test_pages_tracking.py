@@ -367,6 +367,19 @@ def test_every_page_of_tracking_fits_and_reads_well(
     assert all("400" in text for text in complaints(browser))
 
 
+def test_uncommitted_changes_are_shown_of_one_run_and_of_several(
+    browser: Chrome, tracked: Tracked, site: str
+) -> None:
+    browser.get(f"{site}/p/demo/runs/{tracked.runs[0]}/environment")
+    assert "+rate = '<b>2</b>'" == one(browser, ".diff .plus").text
+    assert "numpy" in one(browser, ".packages").text
+
+    browser.get(f"{site}/p/demo/compare?run={tracked.runs[0]}&run={tracked.runs[3]}")
+    browser.find_element(By.CSS_SELECTOR, "#code + details summary").click()
+    assert "-rate = 1" == one(browser, ".diff .minus").text
+    assert "none kept" in one(browser, "main").text
+
+
 def test_the_names_of_a_project_come_for_the_columns(browser: Chrome, site: str) -> None:
     browser.get(f"{site}/p/demo/runs/names")
 

@@ -17,7 +17,12 @@ from everloop.track.model import MetricSummary
 from everloop.track.queries import RunDetails
 from everloop.track.search import Deleted, FoundRuns
 from everloop.ui.charts import send_json
-from everloop.ui.environment import RunEnvironment, environment_rows, read_environment
+from everloop.ui.environment import (
+    RunEnvironment,
+    environment_rows,
+    read_environment,
+    read_patch,
+)
 from everloop.ui.render import address
 from everloop.ui.runs import NONE
 from everloop.ui.visit import Visit
@@ -74,6 +79,7 @@ def show(visit: Visit) -> Response:
             ("Code and environment", *_counted(_environments(environments), only=only)),
         ],
         packages=package_rows(environments),
+        patches=[(item.run, read_patch(visit, item.run)) for item in details],
         axes=axes_of(given, measured),
         points=address("p", visit.project, "compare", "points")
         + "?"

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from everloop.core.digest import Digest
 from everloop.core.errors import EverloopError
 from everloop.kernel.blobs import BlobState
-from everloop.track.model import Run
+from everloop.track.model import ArtifactEntry, Run
 from everloop.ui.visit import Visit
 
 MAX_ENVIRONMENT_BYTES: Final = 4 * 1024 * 1024
-_ALSO: Final = ("python", "implementation", "platform", "machine", "cpus", "memory_bytes")
+PATCH: Final = "environment/uncommitted.patch"
+MAX_PATCH_BYTES: Final = 256 * 1024
+_ALSO: Final = (
+    "python", "implementation", "platform", "machine", "processor", "cpus", "memory_bytes",
+)  # fmt: skip
 
 
 class Code(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +49,16 @@ class RunEnvironment(msgspec.Struct, frozen=True, kw_only=True):
     command: tuple[str, ...] = ()
     variables: dict[str, str] = {}
     packages: tuple[str, ...] = ()
+    processor: str | None = None
+    gpus: tuple[str, ...] = ()
+    seeds: dict[str, str] = {}
+
+
+class DiffLine(NamedTuple):
+    """A line of a patch and what it does: ``plus``, ``minus``, ``head`` or ``same``."""
+
+    kind: str
+    text: str
 
 
 def read_environment(visit: Visit, run: Run) -> RunEnvironment | None:
@@ -88,4 +102,19 @@ def environment_rows(found: RunEnvironment | None) -> dict[str, str]:
             rows[name.replace("_", " ")] = str(value)
     if found.command:
         rows["command"] = " ".join(found.command)
+    rows |= {f"GPU {number}": name for number, name in enumerate(found.gpus, 1)}
+    rows |= {f"seed of {name}": value for name, value in sorted(found.seeds.items())}
     return rows | {f"${name}": value for name, value in sorted(found.variables.items())}
+
+
+def read_patch(visit: Visit, run: Run) -> tuple[DiffLine, ...]:
+    """Return what was changed since the commit, line by line; empty when nothing is known of it."""
+    entry = visit.find("run.file", ArtifactEntry, run=run.id, path=PATCH)
+    data = read_blob(visit, entry.digest, MAX_PATCH_BYTES) if entry is not None else None
+    return tuple(_diff_line(line) for line in (data or b"").decode("utf-8", "replace").splitlines())
+
+
+def _diff_line(text: str) -> DiffLine:
+    if text.startswith(("+++", "---", "diff ", "@@")):
+        return DiffLine("head", text)
+    return DiffLine({"+": "plus", "-": "minus"}.get(text[:1], "same"), text)

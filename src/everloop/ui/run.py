@@ -15,7 +15,7 @@ from everloop.registry.model import ModelVersion
 from everloop.registry.search import FoundVersions
 from everloop.track.model import MetricSummary
 from everloop.track.queries import RunDetails, RunList
-from everloop.ui.environment import environment_rows, read_environment
+from everloop.ui.environment import environment_rows, read_environment, read_patch
 from everloop.ui.visit import Visit
 
 NOTE: Final = "mlflow.note.content"
@@ -69,6 +69,7 @@ def show_environment(visit: Visit) -> Response:
         **frame,
         environment=found,
         rows=environment_rows(found),
+        patch=read_patch(visit, details.run),
         packages=[package.partition("==")[::2] for package in found.packages] if found else [],
     )
 

@@ -209,6 +209,8 @@ def parquet(rows: int = 250) -> bytes:
 
 
 FILES: dict[str, bytes] = {
+    "environment/uncommitted.patch": b"diff --git a/train.py b/train.py\n@@ -1 +1 @@\n"
+    b"-rate = 1\n+rate = '<b>2</b>'\n same\n",
     "model/MLmodel": b"flavors:\n  python_function:\n    loader_module: mlflow.sklearn\n",
     "model/model.bin": bytes(range(256)) * 8,
     "plots/demand.png": png(),
