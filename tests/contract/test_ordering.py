@@ -148,7 +148,9 @@ def test_comparisons_agree_with_python(
 ) -> None:
     batch, rows = fill(store, found)
     field = data.draw(st.sampled_from(ORDERS[1:]))
-    compare = data.draw(st.sampled_from([c for c in Compare if c not in {"in", "prefix", "like", "ilike"}]))
+    compare = data.draw(
+        st.sampled_from([c for c in Compare if c not in {"in", "prefix", "like", "ilike"}])
+    )
     value = getattr(data.draw(st.sampled_from(rows)), field)
 
     with store.read() as tx:

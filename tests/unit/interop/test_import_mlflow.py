@@ -231,3 +231,55 @@ def test_a_second_import_leaves_models_as_they_are(
     assert (0, 1, 0, 2) == (
         again.models.new, again.models.same, again.versions.new, again.versions.same,
     )  # fmt: skip
+
+
+def make_folder(root: Path) -> None:
+    """Make an mlruns folder as MLflow 2's file store lays it out."""
+    texts = {
+        "7/meta.yaml": "experiment_id: '7'\nname: credit\nlifecycle_stage: active\n",
+        "7/tags/owner": "ann",
+        "7/abc/meta.yaml": "run_id: abc\nrun_name: first\nstatus: 3\nstart_time: 1700000000123\n"
+        "end_time: 1700000001000\nlifecycle_stage: active\n"
+        "artifact_uri: file:///somewhere/else/7/abc/artifacts\n",
+        "7/abc/params/lr": "0.1",
+        "7/abc/params/net/depth": "3",
+        "7/abc/tags/mlflow.source.git.commit": "c0ffee",
+        "7/abc/metrics/loss": "1700000000200 1.0 0\n1700000000300 nan 1\n1700000000400 0.25 2\n",
+        "7/abc/metrics/val/auc": "1700000000400 inf 2\n",
+        "7/abc/artifacts/notes/a.txt": "hello",
+        "7/abc/artifacts/model/MLmodel": "flavors: {}\n",
+        "7/damaged/meta.yaml": "run_id: damaged\nrun_name: x\nstatus: 4\nstart_time: 17\n",
+        "7/damaged/metrics/loss": "no number\n",
+        "models/credit/meta.yaml": "name: credit\ndescription: All credit\n",
+        "models/credit/aliases/champion": "2",
+        "models/credit/version-2/meta.yaml": "name: credit\nversion: 2\nrun_id: abc\n"
+        "source: runs:/abc/model\ncurrent_stage: Staging\ncreation_timestamp: 1700000002000\n",
+    }
+    for name, text in texts.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+def test_an_mlruns_folder_comes_over_also_when_it_was_moved(place: World, tmp_path: Path) -> None:
+    make_folder(tmp_path / "mlruns")
+
+    report = bring_in(place, open_mlflow(str(tmp_path / "mlruns")))
+
+    (found,) = [run for key, run in runs_by_origin(place).items() if key == "abc"]
+    said = as_mlflow_says(place, found)
+    assert ("first", "FINISHED", 1_700_000_000_123, 1_700_000_001_000) == (
+        said["name"], said["status"], said["start_time"], said["end_time"],
+    )  # fmt: skip
+    assert {"lr": "0.1", "net/depth": "3"} == said["params"]
+    assert [
+        [0, 1_700_000_000_200, "1.0"], [1, 1_700_000_000_300, "nan"],
+        [2, 1_700_000_000_400, "0.25"],
+    ] == said["history"]["loss"]  # fmt: skip
+    assert [[2, 1_700_000_000_400, "inf"]] == said["history"]["val/auc"]
+    assert "c0ffee" == found.run.code_commit
+    assert b"hello" == files_of(place, found.run.id)["notes/a.txt"]
+    shown = place.owner.perform("model.show", ShowModel(ref="credit@champion"), ModelView)
+    assert ("All credit", found.run.id) == (shown.model.description, shown.version.run)
+    assert any("metric loss is damaged" in skip.why for skip in report.skipped)
+    assert any("it has number 1 here" in skip.why for skip in report.skipped)
