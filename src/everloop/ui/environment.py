@@ -10,13 +10,14 @@ from everloop.core.digest import Digest
 from everloop.core.errors import EverloopError
 from everloop.kernel.blobs import BlobState
 from everloop.track.model import ArtifactEntry, Run
+from everloop.ui.render import size
 from everloop.ui.visit import Visit
 
 MAX_ENVIRONMENT_BYTES: Final = 4 * 1024 * 1024
 PATCH: Final = "environment/uncommitted.patch"
 MAX_PATCH_BYTES: Final = 256 * 1024
 _ALSO: Final = (
-    "python", "implementation", "platform", "machine", "processor", "cpus", "memory_bytes",
+    "python", "implementation", "platform", "machine", "processor", "cpus",
 )  # fmt: skip
 
 
@@ -100,6 +101,8 @@ def environment_rows(found: RunEnvironment | None) -> dict[str, str]:
         value = getattr(found, name)
         if value is not None:
             rows[name.replace("_", " ")] = str(value)
+    if found.memory_bytes is not None:
+        rows["memory"] = size(found.memory_bytes)
     if found.command:
         rows["command"] = " ".join(found.command)
     rows |= {f"GPU {number}": name for number, name in enumerate(found.gpus, 1)}
