@@ -55,7 +55,7 @@ REFERENCES: Final = (
     ),
     *_references("run", Role.NEEDS, "model_version.run", "run.parent"),
     *_references("experiment", Role.NEEDS, "run.experiment"),
-    *_references("experiment", Role.PART, "logged_model.experiment"),
+    *_references("experiment", Role.PART, "logged_model.experiment", "trace.experiment"),
     *_references("logged_model", Role.PART, "logged_file.model", "logged_metric.model"),
     *_references("logged_model", Role.NEEDS, "model_version.logged_model"),
     *_references("model", Role.NEEDS, "model_version.model"),
@@ -126,9 +126,13 @@ REFERENCES: Final = (
     ),
 )
 NO_RECORDS: Final = frozenset(
-    {("prediction_segment", "first_id"), ("prediction_segment", "last_id")}
+    {
+        ("prediction_segment", "first_id"),
+        ("prediction_segment", "last_id"),
+        ("token", "parent"),
+    }
 )
-"""Ids of things that have no record of their own."""
+"""Ids of things without a record of their own, and of tokens, which are never purged."""
 
 EVIDENCE: Final = {"gate_report": "at", "waiver": "when", "approval": "at"}
 """Kinds that are evidence about a version, and the field that says since when."""
