@@ -119,7 +119,7 @@ def test_after_the_grace_period_everything_of_a_run_goes(place: World) -> None:
     assert (f"run:{run}",) == done.things
     assert [] == rows_about(place, run)
     assert before == rows_about(place, other)
-    assert {"run", "artifact_entry", "metric_chunk", "metric_summary", "edge"} <= set(before)
+    assert {"run", "artifact_entry", "metric_batch", "metric_summary", "edge"} <= set(before)
 
 
 def test_the_ledger_still_tells_of_a_purged_run(place: World) -> None:
