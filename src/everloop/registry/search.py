@@ -337,8 +337,9 @@ def _state(deleted: Which) -> tuple[Filter, ...]:
 
 
 def _versions_in(deleted: Which) -> tuple[Filter, ...]:
-    """Return which versions count: one is in the trash with its notes."""
+    """Return which versions count: one is in the trash with its notes or with its model."""
     if deleted == "all":
         return ()
-    in_trash = _NOTES.wrap(Test("deleted_at", Compare.NE, None))
+    gone = Test("deleted_at", Compare.NE, None)
+    in_trash = Any((_NOTES.wrap(gone), _OWN_MODEL.wrap(gone)))
     return (Not(in_trash) if deleted == "active" else in_trash,)

@@ -32,6 +32,7 @@ from everloop.registry.queries import (
     ResolveModel,
     ShowModel,
 )
+from everloop.registry.search import FoundVersions, SearchVersions
 from everloop.registry.signature import infer_signature
 from everloop.registry.verbs import MoveAlias
 from tests.kit import World, world
@@ -161,6 +162,22 @@ def test_a_model_that_is_deleted_and_made_again_goes_on_counting() -> None:
     for gone in ("bike@1", "bike@2", "bike@1.0.0", "bike@best"):
         with pytest.raises(NotFound):
             resolve(here, gone)
+
+
+def test_no_search_shows_versions_of_a_model_in_the_trash_unless_asked() -> None:
+    here = world()
+    add(here, 1)
+    add(here, 2, name="other")
+
+    def found(deleted: str = "active") -> list[str]:
+        ask = SearchVersions(deleted=deleted)  # type: ignore[arg-type]
+        page = here.owner.perform("version.search", ask, FoundVersions)
+        return sorted(item.version.name for item in page.items)
+
+    before = found()
+    delete_model(here)
+
+    assert (["bike", "other"], ["other"], ["bike"]) == (before, found(), found("deleted"))
 
 
 def test_the_same_bytes_come_back_from_the_trash_under_their_old_number() -> None:
