@@ -396,6 +396,29 @@ def test_a_body_over_the_limit_is_refused(mlflow: Mlflow) -> None:
     assert 413 == mlflow.post(f"{API}/runs/set-tag", body).status_code
 
 
+@pytest.mark.parametrize(
+    "span",
+    [
+        {"traceId": "zz"}, {"traceId": ""}, {"name": "no id"},
+        {"traceId": "00" * 16, "startTimeUnixNano": "soon"},
+        {"traceId": "00" * 16, "startTimeUnixNano": 10**40},
+        {"traceId": "00" * 16, "status": 5}, {"traceId": "00" * 16, "attributes": [1]},
+    ],
+)  # fmt: skip
+def test_spans_that_make_no_sense_are_refused_politely(
+    mlflow: Mlflow, span: dict[str, object]
+) -> None:
+    headers = {
+        "authorization": f"Bearer {mlflow.client.token}",
+        "x-mlflow-experiment-id": "0",
+    }
+    body = {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}
+
+    answer = mlflow.client.request("POST", "/v1/traces", json=body, headers=headers)
+
+    assert (400, "INVALID_PARAMETER_VALUE") == refused(answer)
+
+
 # --- 13: who calls --------------------------------------------------------------------------------
 
 

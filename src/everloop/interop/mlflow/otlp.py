@@ -18,6 +18,7 @@ from everloop.core.errors import InvalidInput, LimitExceeded
 Json = dict[str, Any]
 MAX_BYTES: Final = 64 * 1024 * 1024
 MAX_DEPTH: Final = 40
+MALFORMED: Final = (ValueError, KeyError, TypeError, IndexError, AttributeError)
 _HEX_FIELDS: Final = ("traceId", "spanId", "parentSpanId")
 # Message -> field number -> (name, how it is read); "*" marks a repeated field.
 _MESSAGES: Final[dict[str, dict[int, tuple[str, str]]]] = {
@@ -92,9 +93,9 @@ def read_spans(body: bytes, content_type: str, encoding: str) -> list[Json]:
             spans = list(_spans_of(_message("Request", body, 0)))
         else:
             raise _invalid(f"its content type is {content_type[:60]!r}")
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, struct.error) as error:
-        if isinstance(error, InvalidInput):
-            raise
+    except InvalidInput:
+        raise
+    except (*MALFORMED, struct.error, RecursionError) as error:
         raise _invalid("it is cut off or of another format") from error
     if not spans:
         raise _invalid("it holds no spans")

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from everloop.core.clock import from_text, to_text
 from everloop.core.digest import Digest
 from everloop.core.errors import InvalidInput, NotFound
-from everloop.interop.mlflow.otlp import attribute, read_spans
+from everloop.interop.mlflow.otlp import MALFORMED, attribute, read_spans
 from everloop.interop.mlflow.places import ARTIFACTS, Place, address_invalid
 from everloop.interop.mlflow.routing import Context, Json, Nothing, Route
 from everloop.interop.mlflow.words import Pair, experiment_id, from_ms, pairs_of, to_ms, to_texts
@@ -32,6 +32,8 @@ from everloop.track.traces import (
     UntagTrace,
 )
 
+MAX_NAME_CHARS = 500
+TRACE_ID_BYTES = 16
 SPANS_LOCATION = "mlflow.trace.spansLocation"
 ARTIFACT_LOCATION = "mlflow.artifactLocation"
 EXPERIMENT_HEADER = "x-mlflow-experiment-id"
@@ -275,38 +277,48 @@ async def export(context: Context, ask: Nothing) -> Response:
 
 
 def _add_spans(context: Context, place: str, run: str | None, spans: list[Json]) -> None:
-    by_trace: dict[str, list[Json]] = {}
-    for span in spans:
-        by_trace.setdefault(_trace_key(span), []).append(span)
-    where = experiment_id(context, place)
-    for key, own in by_trace.items():
-        digest = context.performer.blobs.put(msgspec.json.encode(own))
-        root = next((span for span in own if not span.get("parentSpanId")), None)
-        begun = min(int(span.get("startTimeUnixNano", 0)) for span in own)
-        log = LogTrace(
-            trace=key,
-            experiment=where,
-            started_at=_from_ns(begun) if root else None,
-            ended_at=_from_ns(int(root.get("endTimeUnixNano", 0))) if root else None,
-            state=_STATES.get(root.get("status", {}).get("code", 0)) if root else None,
-            request=attribute(root, "mlflow.spanInputs") if root else None,
-            response=attribute(root, "mlflow.spanOutputs") if root else None,
-            metadata={"mlflow.sourceRun": run} if run else {},
-            tags={"mlflow.traceName": str(root.get("name", ""))} if root else {},
-            spans=digest,
-        )
-        _log(context, log)
-
-
-def _trace_key(span: Json) -> str:
     try:
-        return "tr-" + base64.b64decode(span["traceId"], validate=True).hex()
-    except (KeyError, TypeError, ValueError) as error:
+        drafts = _drafts(run, spans)
+    except MALFORMED as error:
+        if isinstance(error, InvalidInput):
+            raise
         raise InvalidInput(
             "trace.export_invalid",
-            "A span has no usable trace id.",
+            "The trace export cannot be read: a span has no usable id, time or attributes.",
             hint="Send OTLP over HTTP as application/x-protobuf or application/json.",
         ) from error
+    where = experiment_id(context, place)
+    for draft, own in drafts:
+        digest = context.performer.blobs.put(own)
+        _log(context, msgspec.structs.replace(draft, experiment=where, spans=digest))
+
+
+def _drafts(run: str | None, spans: list[Json]) -> list[tuple[LogTrace, bytes]]:
+    """Return what is to be written down of each trace, and its spans as JSON."""
+    by_trace: dict[str, list[Json]] = {}
+    for span in spans:
+        trace_id = base64.b64decode(span["traceId"], validate=True)
+        if len(trace_id) != TRACE_ID_BYTES:
+            message = "a trace id has 16 bytes"
+            raise ValueError(message)
+        by_trace.setdefault(f"tr-{trace_id.hex()}", []).append(span)
+    drafts = []
+    for key, own in by_trace.items():
+        draft = LogTrace(trace=key, metadata={"mlflow.sourceRun": run} if run else {})
+        times = [int(span.get("startTimeUnixNano", 0)) for span in own]
+        root = next((span for span in own if not span.get("parentSpanId")), None)
+        if root is not None:
+            draft = msgspec.structs.replace(
+                draft,
+                started_at=_from_ns(min(times)),
+                ended_at=_from_ns(int(root.get("endTimeUnixNano", 0))),
+                state=_STATES.get(root.get("status", {}).get("code", 0)),
+                request=attribute(root, "mlflow.spanInputs"),
+                response=attribute(root, "mlflow.spanOutputs"),
+                tags={"mlflow.traceName": str(root.get("name", ""))[:MAX_NAME_CHARS]},
+            )
+        drafts.append((draft, msgspec.json.encode(own)))
+    return drafts
 
 
 def _log(context: Context, log: LogTrace) -> Trace:
