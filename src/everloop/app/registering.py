@@ -24,7 +24,7 @@ from everloop.registry.examples import store_examples
 from everloop.registry.formats import ModelFormat, save_model
 from everloop.registry.loaders import PYFUNC, load_predictor
 from everloop.registry.model import ModelVersion
-from everloop.registry.signature import Task, infer_signature, name_outputs
+from everloop.registry.signature import Task, count_numbers, infer_signature, name_outputs
 from everloop.registry.verbs import RegisterModel
 from everloop.track.environment import capture_environment
 from everloop.track.queries import RunDetails, ShowRun
@@ -184,7 +184,7 @@ def find_inputs(seen: Seen, table: pa.Table, told: Registration) -> list[str]:
             hint="Train on the columns of the dataset by their names, so that callers can be told.",
         )
     taken = seen.inputs
-    if taken is not None and taken != len(inputs):
+    if taken is not None and taken != sum(count_numbers(table, name) for name in inputs):
         raise InvalidInput(
             "model.inputs_unknown",
             f"The model takes {taken} inputs without naming them, and there are {len(inputs)}: "

@@ -67,7 +67,9 @@ def _answers(signature: Any) -> tuple[Any, ...]:
 
 def _describe(field: Any) -> str:
     """Return a field of a signature in a line: name, type, and what was seen in training."""
-    told = f"{field.name} ({field.dtype}{', nullable' if field.nullable else ''}"
+    cells = "x".join(map(str, field.shape))
+    told = f"{field.name} ({field.dtype}{f' of {cells}' if cells else ''}"
+    told += ", nullable" if field.nullable else ""
     if field.categories is not None:
         shown = ", ".join(field.categories[:MOST_CATEGORIES])
         more = len(field.categories) - MOST_CATEGORIES

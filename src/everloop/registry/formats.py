@@ -187,11 +187,10 @@ def require_inputs(predictor: Predictor, signature: Signature) -> None:
         InvalidInput: ``model.signature_mismatch``, or ``model.inputs_reordered`` for the model's
             own names in another order: it would answer every call, from the wrong columns.
     """
-    if predictor.inputs != len(signature.inputs):
+    if predictor.inputs != signature.width:
         raise InvalidInput(
             "model.signature_mismatch",
-            f"The model takes {predictor.inputs} inputs, its signature names "
-            f"{len(signature.inputs)}.",
+            f"The model takes {predictor.inputs} inputs, its signature names {signature.width}.",
             hint="Infer the signature from the columns that the model was trained on, in order.",
         )
     if len(predictor.outputs) != len(signature.outputs):
@@ -215,11 +214,19 @@ def require_inputs(predictor: Predictor, signature: Signature) -> None:
 
 
 def require_one_answer(version: ModelVersion, where: str) -> None:
-    """Let pass only a version that answers one number a row.
+    """Let pass only a version that answers one number a row, from one value for each input.
 
     Raises:
-        InvalidInput: ``model.outputs_unsupported``.
+        InvalidInput: ``model.outputs_unsupported`` or ``model.inputs_unsupported``.
     """
+    arrays = [field.name for field in version.signature.inputs if field.shape]
+    if arrays:
+        raise InvalidInput(
+            "model.inputs_unsupported",
+            f"{version.name}@{version.version} takes an array in {arrays[0][:60]!r}, and {where} "
+            "takes one value for each input.",
+            hint="Ask it by everloop.load_model, or register a model of plain columns.",
+        )
     outputs = version.signature.outputs
     if outputs:
         raise InvalidInput(

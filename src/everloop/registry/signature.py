@@ -6,6 +6,7 @@ booleans are 0 and 1, names are their position in the field's categories, null i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 
@@ -45,6 +46,7 @@ class Field(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         minimum: The smallest number seen in training; information, not a limit.
         maximum: The largest number seen in training.
         categories: All names that it may be, in the order that gives them their numbers.
+        shape: Sizes of the array of numbers in each cell; empty where a cell is one value.
     """
 
     name: Annotated[str, Meta(min_length=1, max_length=200)]
@@ -53,6 +55,12 @@ class Field(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     minimum: float | None = None
     maximum: float | None = None
     categories: Annotated[tuple[Category, ...], Meta(max_length=MOST_CATEGORIES)] | None = None
+    shape: Annotated[tuple[int, ...], Meta(max_length=8)] = ()
+
+    @property
+    def width(self) -> int:
+        """How many columns of the matrix it takes."""
+        return math.prod(self.shape)
 
 
 class Signature(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -69,6 +77,11 @@ class Signature(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     output: Field
     task: Task
     outputs: Annotated[tuple[Field, ...], Meta(max_length=MOST_OUTPUTS)] = ()
+
+    @property
+    def width(self) -> int:
+        """How many columns the matrix of rows has."""
+        return sum(field.width for field in self.inputs)
 
 
 def infer_signature(
@@ -98,6 +111,11 @@ def infer_signature(
     signature = Signature(inputs=fields, output=output, task=task)
     check_signature(signature)
     return signature
+
+
+def count_numbers(table: pa.Table, name: str) -> int:
+    """Return how many numbers stand in each cell of a column; 1 where a cell is one value."""
+    return math.prod(_unfold(table[name])[1])
 
 
 def name_outputs(signature: Signature, names: Sequence[str]) -> Signature:
@@ -140,6 +158,8 @@ def check_signature(signature: Signature) -> None:
         problem = "Two outputs have one name."
     else:
         problem = _input_problem(signature.inputs)
+    if problem is None and signature.width > MOST_INPUTS * 100:
+        problem = f"A row has {signature.width} numbers."
     if problem:
         raise InvalidInput(
             "signature.invalid", problem, hint="Infer the signature from the training table."
@@ -162,7 +182,10 @@ def find_row_problems(signature: Signature, table: pa.Table) -> tuple[str, ...]:
         if field.name not in table.column_names:
             problems.append(f"there is no column {field.name!r}")
             continue
-        column = _plain(table[field.name])
+        column, shape = _unfold(table[field.name])
+        if shape != field.shape:
+            problems.append(f"{field.name!r} is of shape {shape}, not {field.shape}")
+            continue
         if not _fits(column, field):
             problems.append(f"{field.name!r} is {column.type}, not {field.dtype}")
             continue
@@ -181,14 +204,18 @@ def to_matrix(signature: Signature, table: pa.Table) -> FloatArray:
     Raises:
         InvalidInput: ``signature.rows_refused`` for a missing column or a wrong type.
     """
-    matrix = np.empty((table.num_rows, len(signature.inputs)), dtype=np.float64)
-    for position, field in enumerate(signature.inputs):
+    matrix = np.empty((table.num_rows, signature.width), dtype=np.float64)
+    position = 0
+    for field in signature.inputs:
         if field.name not in table.column_names:
             raise _rows_refused(f"There is no column {field.name[:80]!r}.")
-        column = _plain(table[field.name])
-        if not _fits(column, field):
-            raise _rows_refused(f"{field.name[:80]!r} is {column.type}, not {field.dtype}.")
-        matrix[:, position] = _to_numbers(column, field)
+        column, shape = _unfold(table[field.name])
+        if shape != field.shape or not _fits(column, field):
+            told = f"{column.type}{list(shape) if shape else ''}"
+            raise _rows_refused(f"{field.name[:80]!r} is {told}, not {field.dtype}.")
+        values = _to_numbers(column, field).reshape(table.num_rows, field.width)
+        matrix[:, position : position + field.width] = values
+        position += field.width
     return matrix
 
 
@@ -243,6 +270,8 @@ def _shape(signature: Signature) -> tuple[str, ...]:
 def _field_breaks(before: Field, after: Field) -> list[str]:
     if before.dtype not in _ACCEPTS[after.dtype]:
         return [f"input {before.name!r} was {before.dtype} and now takes {after.dtype}"]
+    if before.shape != after.shape:
+        return [f"input {before.name!r} was of shape {before.shape} and now is {after.shape}"]
     breaks = []
     if before.nullable and not after.nullable:
         breaks.append(f"input {before.name!r} takes no null any more")
@@ -261,15 +290,15 @@ def _infer_field(table: pa.Table, name: str) -> Field:
             f"The training table has no column {name[:80]!r}.",
             hint=f"Its columns are: {', '.join(table.column_names[:30])}.",
         )
-    column = _plain(table[name])
+    column, shape = _unfold(table[name])
     dtype = _type_of(column.type)
-    if dtype is None:
+    if dtype is None or (shape and dtype == "string"):
         raise _unsupported(
             name, str(column.type), "Turn it into numbers, booleans or text before training."
         )
     nullable = _count_missing(column) > 0
     if dtype == "bool":
-        return Field(name=name, dtype=dtype, nullable=nullable)
+        return Field(name=name, dtype=dtype, nullable=nullable, shape=shape)
     if dtype == "string":
         names = sorted(value for value in pc.unique(column).to_pylist() if value is not None)
         if len(names) > MOST_CATEGORIES:
@@ -287,6 +316,7 @@ def _infer_field(table: pa.Table, name: str) -> Field:
         nullable=nullable,
         minimum=float(finite.min()) if finite.size else None,
         maximum=float(finite.max()) if finite.size else None,
+        shape=shape,
     )
 
 
@@ -298,6 +328,32 @@ def _fits(column: pa.ChunkedArray, field: Field) -> bool:
         known = values[~np.isnan(values)]
         return bool((known == np.floor(known)).all() and np.isfinite(known).all())
     return dtype is not None and dtype in _ACCEPTS[field.dtype]
+
+
+def _unfold(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, tuple[int, ...]]:
+    """Return the values of a column, one after the other, and the shape of each of its cells.
+
+    Arrays in cells are lists of one length, at every depth; others are left as they are.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.types as pat
+
+    shape: tuple[int, ...] = ()
+    if isinstance(column.type, pa.FixedShapeTensorType):
+        shape = tuple(column.type.shape)
+        column = pa.chunked_array(
+            [part.storage for part in column.chunks], column.type.storage_type
+        )
+        return pa.chunked_array([part.flatten() for part in column.chunks]), shape
+    kinds = (pat.is_list, pat.is_large_list, pat.is_fixed_size_list)
+    while any(is_kind(column.type) for is_kind in kinds):
+        lengths = pc.unique(pc.list_value_length(column)).to_pylist()
+        if len(lengths) != 1 or not lengths[0]:
+            break
+        shape = (*shape, lengths[0])
+        column = pc.list_flatten(column)
+    return _plain(column), shape
 
 
 def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:

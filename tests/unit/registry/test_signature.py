@@ -149,3 +149,63 @@ def test_whole_numbers_stored_as_floats_are_whole_numbers(
     table = pa.table({"hour": pa.array(values, pa.float64())})
 
     assert (find_row_problems(signature, table) == ()) is fits
+
+
+def of_lists(cells: list[object], kind: pa.DataType | None = None) -> pa.Table:
+    return pa.table({"pixels": pa.array(cells, kind), "y": [1.0, 2.0]})
+
+
+SQUARES: list[object] = [[[1, 2, 3], [4, 5, 6]], [[7, 8, 9], [0, 1, 2]]]
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        of_lists(SQUARES),
+        of_lists(SQUARES, pa.large_list(pa.list_(pa.int64()))),
+        of_lists(SQUARES, pa.list_(pa.list_(pa.int64(), 3), 2)),
+    ],
+    ids=["lists", "large lists", "lists of fixed size"],
+)
+def test_arrays_in_cells_are_told_by_their_shape_and_laid_out_in_the_matrix(
+    table: pa.Table,
+) -> None:
+    signature = infer_signature(table, ["pixels"], "y", "regression")
+
+    assert (2, 3) == signature.inputs[0].shape
+    assert ("int64", 0.0, 9.0) == (
+        signature.inputs[0].dtype,
+        signature.inputs[0].minimum,
+        signature.inputs[0].maximum,
+    )
+    assert [[1, 2, 3, 4, 5, 6], [7, 8, 9, 0, 1, 2]] == to_matrix(signature, table).tolist()
+
+
+def test_a_tensor_column_has_the_shape_of_its_cells() -> None:
+    kind = pa.fixed_shape_tensor(pa.float32(), (2, 2))
+    cells = pa.array([[1.0, 2.0, 3.0, 4.0]] * 2, pa.list_(pa.float32(), 4))
+    table = pa.table({"pixels": pa.ExtensionArray.from_storage(kind, cells), "y": [1.0, 2.0]})
+
+    signature = infer_signature(table, ["pixels"], "y", "regression")
+
+    assert (2, 2) == signature.inputs[0].shape
+    assert (2, 4) == to_matrix(signature, table).shape
+
+
+def test_arrays_of_another_shape_are_named_as_a_problem_and_as_a_break() -> None:
+    table = of_lists(SQUARES)
+    signature = infer_signature(table, ["pixels"], "y", "regression")
+    other = of_lists([[[1, 2]], [[3, 4]]])
+
+    assert ("'pixels' is of shape (1, 2), not (2, 3)",) == find_row_problems(signature, other)
+    assert find_breaks(signature, infer_signature(other, ["pixels"], "y", "regression"))
+    with pytest.raises(InvalidInput):
+        to_matrix(signature, other)
+
+
+@pytest.mark.parametrize("cells", [[[1, 2], [3]], [[1], None], [[], []], [["a"], ["b"]]])
+def test_lists_that_are_no_arrays_are_refused(cells: list[object]) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        infer_signature(of_lists(cells), ["pixels"], "y", "regression")
+
+    assert "signature.type_unsupported" == refused.value.code
