@@ -31,7 +31,8 @@ def connected(w: World, tmp_path: Path) -> Iterator[None]:
 
 def run(w: World, name: str) -> dict[str, RunRow]:
     runpy.run_path(str(CODE / name))
-    return {row.name: row for row in w.owner.perform("run.list", ListRuns(), RunList).items}
+    ask = ListRuns(metrics=True)
+    return {row.name: row for row in w.owner.perform("run.list", ask, RunList).items}
 
 
 def test_the_first_program_logs_what_it_says(w: World) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,12 +31,18 @@ from tests.kit import World, world
 
 A = TypeVar("A", bound=msgspec.Struct)
 
-logging.getLogger("everloop").setLevel(logging.CRITICAL)
 NUMBERS = st.floats(allow_nan=True, allow_infinity=True, width=64)
 BATCHES = st.lists(
     st.tuples(st.sampled_from("abc"), st.lists(NUMBERS, min_size=1, max_size=5)), max_size=8
 )
 W = world()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quiet() -> Iterator[None]:
+    logging.getLogger("everloop").setLevel(logging.CRITICAL)
+    yield
+    logging.getLogger("everloop").setLevel(logging.NOTSET)
 
 
 class Flaky:
