@@ -6,7 +6,7 @@ that names aliases reads the moves of the project and asks for the versions they
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Annotated
 
 import msgspec
@@ -20,13 +20,11 @@ from everloop.core.filter.vocabulary import Linked, Vocabulary, declare
 from everloop.core.ids import Id, is_id
 from everloop.core.ports import Compare, where
 from everloop.core.refs import parse_ref
-from everloop.core.search import All, Any, Filter, Link, Not, Order, Page, Test
+from everloop.core.search import All, Any, Filter, Link, Not, Order, Test
 from everloop.kernel.searching import (
-    LENIENT_LONGEST,
     Search,
     scene_of,
     search_rows,
-    search_text,
 )
 from everloop.kernel.unit_of_work import View
 from everloop.kernel.verbs import query
@@ -286,47 +284,6 @@ def find_versions(ask: SearchVersions, view: View) -> FoundVersions:
             for row in page.rows
         ),
         next=page.next,
-    )
-
-
-def search_models(
-    view: View, filter_text: str, order: Sequence[str], *, limit: int, after: str | None = None
-) -> Page[Model]:
-    """Return models in use as MLflow's clients expect them: by name when no order is given.
-
-    Raises:
-        InvalidInput: ``filter.invalid``, ``order.invalid`` or ``query.cursor_invalid``.
-    """
-    return search_text(
-        view,
-        Model,
-        MODELS,
-        (filter_text, [*order, "name"]),
-        _state("active"),
-        page=Search(limit=limit, after=after),
-        scene=scene_of(view, lenient=True),
-        longest=LENIENT_LONGEST,
-    )
-
-
-def search_versions(
-    view: View, filter_text: str, order: Sequence[str], *, limit: int, after: str | None = None
-) -> Page[ModelVersion]:
-    """Return versions in use as MLflow's clients expect them: the last changed first.
-
-    Raises:
-        InvalidInput: ``filter.invalid``, ``order.invalid`` or ``query.cursor_invalid``.
-    """
-    ties = ["name", "number DESC"] if order else ["updated_at DESC", "name", "number DESC"]
-    return search_text(
-        view,
-        ModelVersion,
-        VERSIONS,
-        (filter_text, [*order, *ties]),
-        _versions_in("active"),
-        page=Search(limit=limit, after=after),
-        scene=scene_of(view, lenient=True),
-        longest=LENIENT_LONGEST,
     )
 
 

@@ -169,7 +169,7 @@ def search(context: Context, ask: Search) -> Json:
     told = read_filter(ask.filter)
     if told is None:
         return {"model_versions": []}
-    order = ", ".join(ask.order_by) or "updated_at DESC, name, number DESC"
+    order = ", ".join((*(ask.order_by or ("updated_at DESC",)), "name", "number DESC"))
 
     def fetch(size: int, after: str | None) -> tuple[tuple[WholeVersion, ...], str | None]:
         wanted = SearchVersions(filter=told or "", order=order, limit=size, after=after)

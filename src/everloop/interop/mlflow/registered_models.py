@@ -172,7 +172,7 @@ def search(context: Context, ask: SearchModelsAsk) -> Json:
     told = read_filter(ask.filter)
     if told is None:
         return {"registered_models": []}
-    order = ", ".join(ask.order_by) or "name"
+    order = ", ".join((*ask.order_by, "name"))
 
     def fetch(size: int, after: str | None) -> tuple[tuple[str, ...], str | None]:
         wanted = SearchModels(filter=told or "", order=order, limit=size, after=after)
