@@ -17,7 +17,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from many_runs import MadeRun, dataset_id, fill_mlflow, fill_postgres, fill_sqlite, made_runs
+from many_runs import MadeRun, fill_mlflow, fill_postgres, fill_sqlite, made_runs
 from measure import Options, Report, parse_options, tell, workplace
 from peers import Mlflow, find_mlflow
 from processes import everloop, run_once
@@ -97,7 +97,7 @@ SHAPES = (
     ),
     Shape(
         "lineage: runs that read a dataset, by start",
-        f"dataset.id = '{dataset_id(3)}' AND metrics.m1 > 0.5",
+        "dataset = 'credit@3' AND metrics.m1 > 0.5",
         RECENT,
         limit="dataset = 3 AND m1 > 0.5 ORDER BY started_at DESC",
     ),

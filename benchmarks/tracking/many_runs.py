@@ -90,6 +90,14 @@ def our_rows(runs: Iterable[MadeRun], project: str) -> Iterator[tuple[str, dict[
         {"id": experiment, "project": project, "name": "many", "created_at": at,
          "created_by": "user:ann", "tags": "{}"},
     )  # fmt: skip
+    for number in range(20):
+        yield (
+            "dataset_version",
+            {"id": dataset_id(number), "project": project, "dataset": dataset_id(99),
+             "name": "credit", "number": number, "root": "-", "manifest": "-", "format": "parquet",
+             "size_bytes": 1, "source": "{}", "message": "", "created_at": at,
+             "created_by": "user:ann"},
+        )  # fmt: skip
     for run in runs:
         key, numbers = run.key, itertools.count(1_000 * run.number)
         begun = run.started_at.isoformat(timespec="microseconds")[:26] + "Z"
@@ -124,7 +132,8 @@ def our_rows(runs: Iterable[MadeRun], project: str) -> Iterator[tuple[str, dict[
         )  # fmt: skip
 
 
-TABLES = ("experiment", "run", "run_field", "metric_summary", "edge")
+ONCE = ("experiment", "dataset_version")
+TABLES = (*ONCE, "run", "run_field", "metric_summary", "edge")
 
 
 def _grouped(count: int, project: str) -> Iterator[tuple[str, list[tuple[object, ...]]]]:
@@ -132,12 +141,14 @@ def _grouped(count: int, project: str) -> Iterator[tuple[str, list[tuple[object,
     kinds = declared_kinds()
     names = {table: [c.name for c in table_of(kinds[table]).columns] for table in TABLES}
     defaults = {table: _defaults(table) for table in TABLES}
+    done: set[str] = set()
     for some in _batched(made_runs(count), 2_000):
         batches: dict[str, list[tuple[object, ...]]] = {table: [] for table in TABLES}
         for table, row in our_rows(some, project):
             full = defaults[table] | row
             batches[table].append(tuple(full.get(name) for name in names[table]))
-        yield from ((table, rows) for table, rows in batches.items() if rows)
+        yield from ((table, rows) for table, rows in batches.items() if rows and table not in done)
+        done.update(ONCE)
 
 
 def _defaults(table: str) -> dict[str, object]:
@@ -165,12 +176,7 @@ def fill_sqlite(path: Path, count: int, project: str) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA synchronous = OFF")
         connection.execute("PRAGMA cache_size = -1000000")
-        has_experiment = False
         for table, rows in _grouped(count, project):
-            if table == "experiment":
-                if has_experiment:
-                    continue
-                has_experiment = True
             marks = ", ".join("?" * len(rows[0]))
             connection.executemany(
                 f'INSERT INTO "{table}" ({_names(table)}) VALUES ({marks})',
@@ -181,13 +187,8 @@ def fill_sqlite(path: Path, count: int, project: str) -> None:
 
 def fill_postgres(url: str, count: int, project: str) -> None:
     """Put the runs into a database that our own store has made, and let it count them."""
-    has_experiment = False
     with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
         for table, rows in _grouped(count, project):
-            if table == "experiment":
-                if has_experiment:
-                    continue
-                has_experiment = True
             with connection.cursor().copy(
                 f'COPY "{table}" ({_names(table)}) FROM STDIN'.encode()
             ) as copy:

@@ -174,10 +174,14 @@ class Reaching:
                 size += 1
             if size < len(group) and group[size] in ranged:
                 size += 1
-            if size > len(best):
-                best = group[:size]
-        return frozenset(best) if set(best) - {"project"} else None
+            best = max(best, group[:size], key=_telling)
+        return frozenset(best) if _telling(best)[0] else None
 
     @staticmethod
     def _least(*found: Reach | None) -> Reach | None:
         return min((each for each in found if each is not None), key=lambda r: r.most, default=None)
+
+
+def _telling(fields: tuple[str, ...]) -> tuple[int, int]:
+    """Return how many fields tell rows of one project apart, and how many there are."""
+    return len(set(fields) - {"project"}), len(fields)
