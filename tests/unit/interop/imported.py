@@ -45,7 +45,7 @@ def bring_in(place: World, source: Any, **options: Any) -> Report:
 
 
 def runs_by_origin(place: World) -> dict[str, RunDetails]:
-    page = place.owner.perform("run.list", ListRuns(limit=1000), RunList)
+    page = place.owner.perform("run.list", ListRuns(limit=1000, metrics=True), RunList)
     details = [
         place.owner.perform("run.show", ShowRun(run=row.id), RunDetails) for row in page.items
     ]
