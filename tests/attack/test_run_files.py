@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import resource
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -168,16 +170,32 @@ def test_a_broken_file_is_told_and_breaks_nothing(
     assert "Traceback" not in answer.text
 
 
-def test_a_table_that_swells_is_not_opened(evil: Tracked, reader: Reader) -> None:
+def test_a_table_that_swells_is_opened_a_page_at_a_time(evil: Tracked, reader: Reader) -> None:
+    """Half a megabyte of file that is 100 GB of texts when it is decoded whole."""
+    texts = pa.DictionaryArray.from_arrays(
+        pa.array(np.zeros(1_000_000, np.int32)), pa.array(["y" * 100_000])
+    )
     file = io.BytesIO()
-    pq.write_table(pa.table({"x": pa.array(["y" * 1_000_000] * 300)}), file, compression="zstd")
+    pq.write_table(pa.table({"x": texts}), file, compression="zstd", store_schema=False)
     evil.keep(evil.live, {"bomb.parquet": file.getvalue()})
     assert len(file.getvalue()) < 1_000_000
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     answer = reader.get(at(evil.live, "files?path=bomb.parquet"))
 
     assert 200 == answer.status_code
+    assert "1,000,000 rows" in answer.text
     assert len(answer.text) < 200_000
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000
+
+
+def test_lists_that_swell_are_not_opened(evil: Tracked, reader: Reader) -> None:
+    lists = pa.ListArray.from_arrays([0, 6_000_000], pa.array(np.zeros(6_000_000, np.int8)))
+    file = io.BytesIO()
+    pq.write_table(pa.table({"x": lists}), file, compression="zstd")
+    evil.keep(evil.live, {"lists.parquet": file.getvalue()})
+
+    assert "too long" in reader.get(at(evil.live, "files?path=lists.parquet")).text
 
 
 def test_a_view_holds_an_address_and_never_another_place(evil: Tracked) -> None:

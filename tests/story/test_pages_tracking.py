@@ -31,7 +31,10 @@ pytestmark = pytest.mark.needs_chromium
 SCREENS = (DESKTOP, DESKTOP_DARK, PHONE, PHONE_DARK)
 PIXELS = """
 const canvas = document.querySelector(arguments[0]);
-const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+const copy = new OffscreenCanvas(canvas.width, canvas.height);
+const context = copy.getContext('2d', { willReadFrequently: true });
+context.drawImage(canvas, 0, 0);
+const data = context.getImageData(0, 0, canvas.width, canvas.height).data;
 let count = 0;
 for (let i = 3; i < data.length; i += 4) count += data[i] > 0;
 return count;

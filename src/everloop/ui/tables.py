@@ -24,6 +24,7 @@ MAX_CELL_CHARS: Final = 300
 MAX_CSV_BYTES: Final = 32 * 1024 * 1024
 MAX_PARQUET_BYTES: Final = 64 * 1024 * 1024
 MAX_DECODED_BYTES: Final = 256 * 1024 * 1024
+MAX_VALUES: Final = 5_000_000
 
 
 class Unreadable(Exception):
@@ -147,13 +148,18 @@ def _read_parquet(blobs: BlobStore, digest: Digest, size: int, first: int) -> Ta
         message = "Parquet files of that size are not opened here; download it."
         raise Unreadable(message)
     try:
-        file = pq.ParquetFile(io.BytesIO(blobs.get(digest)), thrift_container_size_limit=100_000)
-        names = [str(name) for name in file.schema_arrow.names]
+        bytes_ = blobs.get(digest)
+        metadata = pq.ParquetFile(io.BytesIO(bytes_), thrift_container_size_limit=100_000).metadata
+        fields = list(metadata.schema.to_arrow_schema())[:MAX_COLUMNS]
+        # A text that stands in a million rows stands in the file once: so it does here.
+        texts = [field.name for field in fields if _is_text(field.type)]
+        file = pq.ParquetFile(io.BytesIO(bytes_), metadata=metadata, read_dictionary=texts)
+        names = [str(name) for name in metadata.schema.to_arrow_schema().names]
         rows = _parquet_rows(file, names[:MAX_COLUMNS], first)
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         message = f"It cannot be read as Parquet: {str(error)[:200]}."
         raise Unreadable(message) from error
-    total = file.metadata.num_rows
+    total = metadata.num_rows
     return Table(
         columns=tuple(names[:MAX_COLUMNS]),
         rows=rows,
@@ -165,30 +171,41 @@ def _read_parquet(blobs: BlobStore, digest: Digest, size: int, first: int) -> Ta
 
 
 def _parquet_rows(file: object, names: list[str], first: int) -> tuple[tuple[str | None, ...], ...]:
-    """Return the rows of a page, decoding only the row groups that hold them."""
-    import pyarrow as pa
+    """Return the rows of a page, decoding a page at a time and only the row groups that hold it."""
     import pyarrow.parquet as pq
 
     assert isinstance(file, pq.ParquetFile)
-    skipped, parts, left = 0, [], PAGE
+    skipped, rows = 0, list[tuple[str | None, ...]]()
     for number in range(file.metadata.num_row_groups):
         group = file.metadata.row_group(number)
         begin = max(first - skipped, 0)
         skipped += group.num_rows
         if begin >= group.num_rows:
             continue
-        if group.total_byte_size > MAX_DECODED_BYTES:
+        values = max((group.column(at).num_values for at in range(group.num_columns)), default=0)
+        is_nested = values > group.num_rows
+        if group.total_byte_size > MAX_DECODED_BYTES or begin > MAX_VALUES:
             message = "Its row groups are too large to be opened here; download it."
             raise Unreadable(message)
-        part = file.read_row_group(number, columns=names).slice(begin, left)
-        parts.append(part)
-        left -= part.num_rows
-        if left <= 0:
-            break
-    if not parts:
-        return ()
-    columns = [column.to_pylist() for column in pa.concat_tables(parts).columns]
-    return tuple(tuple(_cell(value) for value in row) for row in zip(*columns, strict=True))
+        if is_nested and values > MAX_VALUES:
+            message = "Its lists are too long to be opened here; download it."
+            raise Unreadable(message)
+        for batch in file.iter_batches(batch_size=PAGE, row_groups=[number], columns=names):
+            part = batch.slice(min(begin, batch.num_rows), PAGE - len(rows))
+            begin = max(begin - batch.num_rows, 0)
+            rows += [
+                tuple(_cell(column[at].as_py()) for column in part.columns)
+                for at in range(part.num_rows)
+            ]
+            if len(rows) >= PAGE:
+                return tuple(rows)
+    return tuple(rows)
+
+
+def _is_text(kind: object) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_string(kind) or pa.types.is_binary(kind))
 
 
 def _cell(value: object) -> str | None:
