@@ -107,6 +107,14 @@ class Importer:
                 not answer; what was imported until then stays, and a repetition goes on.
         """
         begun = time.perf_counter()
+        try:
+            self._import_all()
+        finally:
+            self._source.close()
+        self.report.seconds = round(time.perf_counter() - begun, 3)
+        return self.report
+
+    def _import_all(self) -> None:
         for experiment in self._source.experiments():
             self._guard(f"experiment {experiment.name}", self._experiment, experiment)
         runs = _parents_first(self._source.runs())
@@ -118,8 +126,6 @@ class Importer:
             from everloop.interop.importers.models import ModelImporter
 
             ModelImporter(self._performer, self._source, self.report, self._ids).run()
-        self.report.seconds = round(time.perf_counter() - begun, 3)
-        return self.report
 
     def _guard(self, what: str, do: Callable[..., None], *given: object) -> None:
         try:

@@ -60,6 +60,9 @@ class MlflowFolder:
                 hint="Give the folder that holds one folder for each experiment.",
             )
 
+    def close(self) -> None:
+        """Do nothing; no file stays open."""
+
     def experiments(self) -> list[SourceExperiment]:
         """Return all experiments."""
         return [

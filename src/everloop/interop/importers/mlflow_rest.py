@@ -70,6 +70,10 @@ class MlflowServer:
         self._models: dict[str, str] = {}
         self._all = self._list_experiments()
 
+    def close(self) -> None:
+        """Close the connections; idempotent."""
+        self._http.close()
+
     def experiments(self) -> list[SourceExperiment]:
         """Return all experiments."""
         return [

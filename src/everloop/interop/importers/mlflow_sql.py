@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
@@ -43,6 +43,14 @@ STATUSES = {
 Rows = Sequence[Sequence[Any]]
 
 
+class Closable(Protocol):
+    """A connection of a driver."""
+
+    def close(self) -> None:
+        """Release it."""
+        ...
+
+
 class MlflowDatabase:
     """The records in an MLflow database."""
 
@@ -62,7 +70,8 @@ class MlflowDatabase:
             MissingExtra: ``extra.missing``.
         """
         self.place = without_secrets(url)
-        self._ask = _open_sqlite(url) if url.startswith("sqlite") else _open_postgres(url)
+        opened = _open_sqlite(url) if url.startswith("sqlite") else _open_postgres(url)
+        self._ask, self._connection = opened
         try:
             self._has_logged_models = bool(self._columns("logged_models"))
             if not self._columns("runs") or not self._columns("experiments"):
@@ -79,6 +88,10 @@ class MlflowDatabase:
             ) from error
         base = Path(_sqlite_path(url)).parent if url.startswith("sqlite") else Path.cwd()
         self._locate = Locator(base, artifacts)
+
+    def close(self) -> None:
+        """Close the connection; idempotent."""
+        self._connection.close()
 
     def experiments(self) -> list[SourceExperiment]:
         """Return all experiments."""
@@ -298,7 +311,7 @@ def _sqlite_path(url: str) -> str:
     return url.partition(":///")[2] if ":///" in url else url.partition(":")[2]
 
 
-def _open_sqlite(url: str) -> Callable[..., Rows]:
+def _open_sqlite(url: str) -> tuple[Callable[..., Rows], Closable]:
     path = Path(_sqlite_path(url))
     if not path.is_file():
         raise InvalidInput(
@@ -312,10 +325,10 @@ def _open_sqlite(url: str) -> Callable[..., Rows]:
     def ask_sqlite(text: str, *values: object) -> Rows:
         return connection.execute(text, values).fetchall()
 
-    return ask_sqlite
+    return ask_sqlite, connection
 
 
-def _open_postgres(url: str) -> Callable[..., Rows]:
+def _open_postgres(url: str) -> tuple[Callable[..., Rows], Closable]:
     try:
         import psycopg
     except ImportError as missing:
@@ -339,4 +352,4 @@ def _open_postgres(url: str) -> Callable[..., Rows]:
     def ask_postgres(text: str, *values: object) -> Rows:
         return connection.execute(text.replace("?", "%s").encode(), values).fetchall()
 
-    return ask_postgres
+    return ask_postgres, connection

@@ -72,6 +72,9 @@ class NeptuneFolder:
                 hint="Give the --data-path of neptune-exporter.",
             )
 
+    def close(self) -> None:
+        """Do nothing; no file stays open."""
+
     def experiments(self) -> list[SourceExperiment]:
         """Return one experiment for each Neptune project."""
         names = dict.fromkeys(project for project, _ in self._parts)

@@ -149,6 +149,10 @@ class Source(Protocol):
         """Return all registered models."""
         ...
 
+    def close(self) -> None:
+        """Release files and connections; idempotent."""
+        ...
+
 
 def either(key: str, make: Callable[[], SourceRun]) -> SourceRun:
     """Return a run's head or, where that can't be read, one that says so when it is imported."""

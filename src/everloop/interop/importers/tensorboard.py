@@ -65,6 +65,9 @@ class TensorboardFolder:
                 hint="Give the folder that `tensorboard --logdir` takes.",
             )
 
+    def close(self) -> None:
+        """Do nothing; no file stays open."""
+
     def experiments(self) -> list[SourceExperiment]:
         """Return the one experiment."""
         return [SourceExperiment(id=self._experiment, name=self._experiment)]

@@ -78,6 +78,9 @@ class WandbFolder:
             )
         self._default = folder.resolve().name or "wandb"
 
+    def close(self) -> None:
+        """Do nothing; no file stays open."""
+
     def experiments(self) -> list[SourceExperiment]:
         """Return one experiment for each W&B project."""
         names = dict.fromkeys(run.experiment for run in self.runs())
