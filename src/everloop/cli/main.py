@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -117,6 +120,29 @@ def cli(ctx: click.Context, folder: Path | None, project: str | None, url: str |
     session = Session(folder=folder, project=project, url=url)
     ctx.obj = session
     ctx.call_on_close(session.close)
+
+
+def run() -> NoReturn:
+    """Be the program: run the command line, then end the process."""
+    status = [failures.OTHER]
+    # Registered before anything else, so that it comes after everything else.
+    atexit.register(_leave, status)
+    status[0] = main()
+    sys.exit(status[0])
+
+
+def _leave(status: list[int]) -> None:
+    """End without the destructors of libraries.
+
+    A process that ends while Arrow's threads still start is aborted by them ("terminate called
+    without an active exception"), after all its work was done.
+    """
+    if "logging" in sys.modules:
+        sys.modules["logging"].shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status[0])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
