@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.expected_conditions import (
@@ -100,7 +101,8 @@ def log_in(driver: Chrome, site: str, world: World) -> Chrome:
 
 
 def wait(driver: Chrome) -> WebDriverWait[Chrome]:
-    return WebDriverWait(driver, 15)
+    # A page that is just being replaced is not there yet.
+    return WebDriverWait(driver, 15, ignored_exceptions=[StaleElementReferenceException])
 
 
 def click(driver: Chrome, text: str) -> None:

@@ -114,10 +114,10 @@ def test_a_model_is_made_renamed_deleted_and_restored(shelf: Shelf) -> None:
 
 
 def test_a_stage_is_kept_beside_a_version(shelf: Shelf) -> None:
-    shelf.project.run("models", "stage", "bike@2", "Staging")
+    shelf.project.run("models", "stage", "bike@1", "Staging")
 
-    shown = registry.show("bike@2", client=shelf.client).notes
-    described = registry.describe("bike@2", tags={"x": "y"}, client=shelf.client)
+    shown = registry.show("bike@1", client=shelf.client).notes
+    described = registry.describe("bike@1", tags={"x": "y"}, client=shelf.client)
 
     assert shown is not None
     assert ("Staging", "y") == (shown.stage, described.tags["x"])
