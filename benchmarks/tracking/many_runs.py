@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 import psycopg
 
+from everloop.app.verbs import load_verbs
 from everloop.core.canonical import canonical_json
 from everloop.core.records import declared_kinds
 from everloop.storage.tables import table_of
@@ -138,6 +139,7 @@ TABLES = (*ONCE, "run", "run_field", "metric_summary", "edge")
 
 def _grouped(count: int, project: str) -> Iterator[tuple[str, list[tuple[object, ...]]]]:
     """Yield batches of rows in the order of the tables' columns."""
+    load_verbs()
     kinds = declared_kinds()
     names = {table: [c.name for c in table_of(kinds[table]).columns] for table in TABLES}
     defaults = {table: _defaults(table) for table in TABLES}
