@@ -105,8 +105,10 @@ def start_run(
         EverloopError: the server refuses to start it.
     """
     draft, ports = draft or RunDraft(), ports or RunPorts()
-    limits.check_experiment(draft.experiment)
-    params = {key: to_text(value) for key, value in draft.params.items()}
+    experiment = limits.check_experiment(draft.experiment)
+    told = {"name": draft.name, "pipeline": draft.pipeline or ""}
+    limits.check_texts(told, "Run", limits.MAX_NAME_CHARS)
+    params = limits.plain_texts({key: to_text(value) for key, value in draft.params.items()})
     limits.check_texts(params, "Parameter", limits.MAX_PARAM_CHARS)
     limits.check_texts(draft.tags, "Tag", limits.MAX_TAG_CHARS)
     environment = draft.environment
@@ -114,12 +116,12 @@ def start_run(
     started = Started(
         project=performer.project,
         run=run_id,
-        experiment=draft.experiment,
-        name=draft.name,
+        experiment=experiment,
+        name=limits.to_plain(draft.name),
         parent=draft.parent,
         pipeline=draft.pipeline,
         params=params,
-        tags=dict(draft.tags),
+        tags=limits.plain_texts(draft.tags),
         started_at=ports.clock.now(),
         environment=canonical_json(environment) if environment else b"",
         code_commit=environment.code.commit if environment and environment.code else None,
@@ -129,6 +131,7 @@ def start_run(
         run=run_id,
         experiment=draft.experiment,
         params=params,
+        tags=draft.tags.keys(),
         begin_child=_child_of(performer, run_id, draft.experiment, ports),
     )
     handle = RunHandle(opening, spool, Shipment(spool, performer), ports.clock)
@@ -156,10 +159,11 @@ def resume_run(performer: Performer, run: str, *, ports: RunPorts | None = None)
     try:
         shipment.ship()
         known = performer.perform("run.show", ShowRun(run=run_id), RunDetails)
-        params, experiment = known.run.params, known.experiment
+        params, tags, experiment = known.run.params, known.run.tags, known.experiment
         steps = {metric.key: metric.last_step + 1 for metric in known.metrics}
     except ConnectionError:
-        params, steps, experiment = left.params, left.next_steps, left.experiment
+        params, tags, experiment = left.params, left.tags, left.experiment
+        steps = left.next_steps
     except BaseException:
         spool.remove()
         raise
@@ -168,6 +172,7 @@ def resume_run(performer: Performer, run: str, *, ports: RunPorts | None = None)
         experiment=experiment,
         session=session,
         params=params,
+        tags=tags.keys(),
         next_steps=steps,
         begin_child=_child_of(performer, run_id, experiment, ports),
     )
@@ -203,6 +208,7 @@ def _child_of(performer: Performer, run: Id, experiment: str, ports: RunPorts) -
 class _Leftovers(msgspec.Struct):
     experiment: str = "default"
     params: dict[str, str] = msgspec.field(default_factory=dict)
+    tags: dict[str, str] = msgspec.field(default_factory=dict)
     next_steps: dict[str, int] = msgspec.field(default_factory=dict)
 
 
@@ -214,8 +220,10 @@ def _read_leftovers(folder: Path | None, run: Id) -> _Leftovers:
             if isinstance(frame, Started):
                 found.experiment = frame.experiment
                 found.params |= frame.params
+                found.tags |= frame.tags
             elif isinstance(frame, Described):
                 found.params |= frame.params
+                found.tags |= frame.tags
             elif isinstance(frame, Measured):
                 found.next_steps[frame.key] = frame.steps[-1] + 1
     return found

@@ -12,7 +12,8 @@ import operator
 import os
 import sys
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, SupportsFloat, SupportsIndex, TypeAlias
@@ -43,9 +44,10 @@ _MOST: Final = limits.MAX_STEP
 
 
 class _Series:
-    __slots__ = ("next_step",)
+    __slots__ = ("key", "next_step")
 
-    def __init__(self, next_step: int) -> None:
+    def __init__(self, key: str, next_step: int) -> None:
+        self.key = key
         self.next_step = next_step
 
 
@@ -55,6 +57,7 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         session: Id of the spool by which an earlier run is taken up; empty for a new run.
         params: Those that are set already.
+        tags: Names of those that are set already.
         next_steps: The step after the last, by metric.
         begin_child: Starts a run below this one.
     """
@@ -63,6 +66,7 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
     experiment: str
     session: str = ""
     params: Mapping[str, str]
+    tags: Collection[str] = ()
     next_steps: Mapping[str, int] = msgspec.field(default_factory=dict)
     begin_child: Callable[[str, Mapping[str, ParamValue], Mapping[str, str]], RunHandle]
 
@@ -90,8 +94,9 @@ class RunHandle(MediaLog):
         self._shipment = shipment
         self._courier = Courier(shipment)
         self._now = clock.now
-        self._series = {key: _Series(step) for key, step in opening.next_steps.items()}
+        self._series = {key: _Series(key, step) for key, step in opening.next_steps.items()}
         self._params = dict(opening.params)
+        self._tags = set(opening.tags)
         self._writer = SpoolWriter(spool, self._tell_courier)
         self._append = self._writer.waiting.append
         self._watch: Watch | None = None
@@ -173,7 +178,7 @@ class RunHandle(MediaLog):
         if not _LEAST <= place < _MOST:
             raise _not_a_number(key, f"step {place} does not fit into 64 bits")
         series.next_step = place + 1
-        self._append((key, place, at or self._now(), number))
+        self._append((series.key, place, self._now() if at is None else _checked(key, at), number))
         if not self._writer.is_awake:
             self._writer.arouse()
 
@@ -196,7 +201,7 @@ class RunHandle(MediaLog):
             Conflict: ``run.param_changed``.
         """
         self._require_live()
-        texts = {key: to_text(value) for key, value in params.items()}
+        texts = limits.plain_texts({key: to_text(value) for key, value in params.items()})
         limits.check_texts(texts, "Parameter", limits.MAX_PARAM_CHARS)
         changed = [key for key, text in texts.items() if self._params.get(key, text) != text]
         if changed:
@@ -205,8 +210,10 @@ class RunHandle(MediaLog):
                 f"Parameter {changed[0]!r} is already set to another value.",
                 hint="A parameter is set once; log what changes as a metric or a tag.",
             )
+        limits.check_count(len(self._params | texts), limits.MAX_PARAMS_A_RUN, "parameters")
         self._params |= texts
-        self._push(Described(params=texts, tags={}))
+        for part in limits.in_parts(texts):
+            self._push(Described(params=part, tags={}))
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set or change tags.
@@ -216,7 +223,11 @@ class RunHandle(MediaLog):
         """
         self._require_live()
         limits.check_texts(tags, "Tag", limits.MAX_TAG_CHARS)
-        self._push(Described(params={}, tags=dict(tags)))
+        texts = limits.plain_texts(tags)
+        limits.check_count(len(self._tags | texts.keys()), limits.MAX_PARAMS_A_RUN, "tags")
+        self._tags |= texts.keys()
+        for part in limits.in_parts(texts):
+            self._push(Described(params={}, tags=part))
 
     def log_artifact(self, source: Path | str | bytes, path: str | None = None) -> None:
         """Keep a file, a folder's files, or bytes; symbolic links in a folder are left out.
@@ -274,10 +285,10 @@ class RunHandle(MediaLog):
         """State that the run read a dataset version, by its id.
 
         Raises:
-            InvalidInput: the run has ended.
+            InvalidInput: it is no id, or the run has ended.
         """
         self._require_live()
-        self._push(Read(dataset_version=dataset_version))
+        self._push(Read(dataset_version=limits.check_key(dataset_version, "Dataset version")))
 
     def surround(self, environment: Environment, patch: bytes) -> None:
         """Keep the environment and the uncommitted changes, captured after the start.
@@ -309,13 +320,15 @@ class RunHandle(MediaLog):
             self._watch.finish()
         self._is_ended = True
         self._series = {}
-        text = None if error is None else error[: limits.MAX_ERROR_CHARS]
-        self._append(Ended(status=status, error=text, ended_at=self._now()))
-        is_written = self._writer.stop()
         _LIVE.discard(self)
         if self._owner != os.getpid():
+            self._writer.stop()  # a forked child that ends is not the end of the run
             return False
-        if is_written and self._courier.stop():
+        text = None if error is None else limits.to_unicode(error[: limits.MAX_ERROR_CHARS])
+        self._append(Ended(status=status, error=text, ended_at=self._now()))
+        is_written = self._writer.stop()
+        # Without the end, something in the spool can't be read: then it stays.
+        if is_written and self._courier.stop() and self._shipment.ended is not None:
             self._spool.remove()
             return True
         if is_written:
@@ -346,9 +359,9 @@ class RunHandle(MediaLog):
 
     def _open_series(self, key: str) -> _Series:
         self._require_live()
-        limits.check_key(key, "Metric")
+        name = limits.check_key(key, "Metric")
         limits.check_count(len(self._series) + 1, limits.MAX_KEYS_A_RUN, "metrics")
-        return self._series.setdefault(key, _Series(0))
+        return self._series.setdefault(name, _Series(name, 0))
 
     def _require_live(self) -> None:
         if self._is_ended:
@@ -398,6 +411,7 @@ class RunHandle(MediaLog):
     def _after_fork(self) -> None:
         # The child has neither our threads nor a right to what the parent still has to write.
         self._writer.after_fork()
+        self._spool.after_fork()
         self._watch = None
 
 
@@ -412,7 +426,10 @@ def _forget_threads() -> None:
 def _end_all() -> None:
     failed = getattr(sys, "last_value", None) is not None
     for handle in list(_LIVE):
-        handle.finish(RunStatus.FAILED if failed else RunStatus.FINISHED)
+        try:
+            handle.finish(RunStatus.FAILED if failed else RunStatus.FINISHED)
+        except Exception:  # noqa: BLE001 -- the process ends; the other runs shall end well
+            _log.exception("everloop: run %s did not end well", handle.id)
 
 
 os.register_at_fork(after_in_child=_forget_threads)
@@ -420,8 +437,14 @@ atexit.register(_end_all)
 
 
 def to_text(value: ParamValue) -> str:
-    """Return a parameter as the text that is stored."""
-    return value if isinstance(value, str) else repr(value)
+    """Return a parameter as the text that is stored; numbers of numpy as those of Python."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, float):
+        return float.__repr__(value)
+    is_scalar = getattr(value, "shape", None) == ()
+    to_python = getattr(value, "item", None) if is_scalar else None
+    return repr(value if to_python is None else to_python())
 
 
 def _list_files(root: Path) -> list[tuple[Path, str]]:
@@ -438,6 +461,16 @@ def _list_files(root: Path) -> list[tuple[Path, str]]:
         for file in sorted(root.rglob("*"))
         if file.is_file() and not file.is_symlink()
     ]
+
+
+def _checked(key: str, at: object) -> Instant:
+    if isinstance(at, datetime) and at.tzinfo is not None:
+        return at
+    raise InvalidInput(
+        "metric.time_invalid",
+        f"Metric {str(key)[:60]!r} cannot be logged: {str(at)[:60]!r} is no time with a zone.",
+        hint="Give a datetime of a known zone, such as datetime.now(UTC).",
+    )
 
 
 def _not_a_number(key: str, reason: object) -> InvalidInput:

@@ -7,7 +7,7 @@ written can also be shipped.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from everloop.core.errors import InvalidInput, LimitExceeded
@@ -23,6 +23,7 @@ MAX_PATH_CHARS: Final = 500
 MAX_NAME_CHARS: Final = 500
 MAX_EXPERIMENT_CHARS: Final = 500
 MAX_ERROR_CHARS: Final = 8_000
+PART_CHARS: Final = 250_000
 MIN_STEP: Final = -(2**63)
 MAX_STEP: Final = 2**63 - 1
 
@@ -30,13 +31,13 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 def check_key(key: object, what: str) -> str:
-    """Return a metric, parameter or tag name unchanged if it is usable.
+    """Return a metric, parameter or tag name as plain text if it is usable.
 
     Raises:
         InvalidInput: ``run.key_invalid``.
     """
     if isinstance(key, str) and 0 < len(key) <= MAX_KEY_CHARS and _CONTROL.search(key) is None:
-        return key
+        return to_plain(key)
     raise InvalidInput(
         "run.key_invalid",
         f"{what} name {str(key)[:60]!r} is not usable.",
@@ -45,7 +46,7 @@ def check_key(key: object, what: str) -> str:
 
 
 def check_experiment(name: str) -> str:
-    """Return an experiment's name unchanged if it is usable.
+    """Return an experiment's name as plain text if it is usable.
 
     It is free text, for it stands in no address and no file name.
 
@@ -53,7 +54,7 @@ def check_experiment(name: str) -> str:
         InvalidInput: ``experiment.name_invalid``.
     """
     if len(name.strip()) > 0 and len(name) <= MAX_EXPERIMENT_CHARS and not _CONTROL.search(name):
-        return name
+        return to_plain(name)
     raise InvalidInput(
         "experiment.name_invalid",
         f"{name[:60]!r} can't name an experiment.",
@@ -69,6 +70,12 @@ def check_texts(values: Mapping[str, str], what: str, max_chars: int) -> None:
     """
     for key, value in values.items():
         check_key(key, what)
+        if not isinstance(value, str):
+            raise InvalidInput(
+                "run.value_invalid",
+                f"{what} {key[:60]!r} is a {type(value).__name__} and no text.",
+                hint="Give it as text: str(value).",
+            )
         if len(value) > max_chars:
             raise InvalidInput(
                 "run.value_too_long",
@@ -84,7 +91,7 @@ def check_texts(values: Mapping[str, str], what: str, max_chars: int) -> None:
 
 
 def check_artifact_path(path: str) -> str:
-    """Return an artifact's path unchanged if it stays inside its run.
+    """Return an artifact's path as plain text if it stays inside its run.
 
     Raises:
         InvalidInput: ``run.path_invalid``.
@@ -97,7 +104,7 @@ def check_artifact_path(path: str) -> str:
         and ":" not in parts[0]
         and not {"", ".", ".."} & set(parts)
     ):
-        return path
+        return to_plain(path)
     raise InvalidInput(
         "run.path_invalid",
         f"Artifact path {path[:60]!r} is not usable.",
@@ -117,6 +124,35 @@ def check_count(count: int, most: int, what: str) -> None:
             f"{count} {what} are more than the {most} allowed.",
             hint="Log less often, or split the work into several runs.",
         )
+
+
+def to_plain(text: str) -> str:
+    """Return the text itself for one of a class derived from ``str``, such as numpy's."""
+    return str.__str__(text)
+
+
+def plain_texts(values: Mapping[str, str]) -> dict[str, str]:
+    """Return the texts, and their names, as nothing but ``str``."""
+    return {to_plain(key): to_plain(value) for key, value in values.items()}
+
+
+def in_parts(values: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """Yield parameters or tags in parts that fit into one request each."""
+    part: dict[str, str] = {}
+    chars = 0
+    for key, value in values.items():
+        if part and chars + len(value) > PART_CHARS:
+            yield part
+            part, chars = {}, 0
+        part[key] = value
+        chars += len(key) + len(value)
+    if part:
+        yield part
+
+
+def to_unicode(text: str) -> str:
+    """Return the text with what can't be written as UTF-8 spelled out."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def is_unicode(text: str) -> bool:

@@ -60,6 +60,8 @@ from everloop.track.verbs import (
 BATCH_POINTS: Final = 50_000
 BATCH_FRAMES: Final = 5_000
 BATCH_FILE_BYTES: Final = 32 * 1024 * 1024
+# A body has 8 MiB at most, and one character takes six bytes of JSON at worst.
+BATCH_CHARS: Final = 750_000
 MOST_MISSES: Final = 3
 SHIP_EVERY_S: Final = 1.0
 MAX_BACKOFF_S: Final = 30.0
@@ -75,6 +77,7 @@ class Batch(msgspec.Struct, kw_only=True):
     frames: int = 0
     points: int = 0
     file_bytes: int = 0
+    chars: int = 0
     metrics: dict[str, list[Measured]] = msgspec.field(default_factory=dict)
     params: dict[str, str] = msgspec.field(default_factory=dict)
     tags: dict[str, str] = msgspec.field(default_factory=dict)
@@ -93,6 +96,8 @@ class Batch(msgspec.Struct, kw_only=True):
         elif isinstance(frame, Described):
             self.params |= frame.params
             self.tags |= frame.tags
+            texts = (*frame.params.items(), *frame.tags.items())
+            self.chars += sum(len(key) + len(value) for key, value in texts)
         elif isinstance(frame, Kept):
             self.files.append(frame)
             self.file_bytes += len(frame.data or b"")
@@ -107,7 +112,7 @@ class Batch(msgspec.Struct, kw_only=True):
     def is_full(self) -> bool:
         """Whether it should be sent before it grows further."""
         is_large = self.points >= BATCH_POINTS or self.frames >= BATCH_FRAMES
-        is_large |= self.file_bytes >= BATCH_FILE_BYTES
+        is_large |= self.file_bytes >= BATCH_FILE_BYTES or self.chars >= BATCH_CHARS
         return is_large or self.ended is not None
 
 

@@ -91,6 +91,10 @@ class Spool:
             self.sync()
         self.close()
 
+    def after_fork(self) -> None:
+        """Forget, in a forked child, a lock that a thread of the parent may have held."""
+        self._lock = threading.Lock()
+
     def close(self) -> None:
         """Close the file and give the lock back; idempotent."""
         with self._lock:

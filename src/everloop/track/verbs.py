@@ -216,7 +216,7 @@ def _check_start(ask: StartRun, work: Work) -> Id:
     limits.check_count(len(ask.params), limits.MAX_PARAMS_A_RUN, "parameters")
     limits.check_count(len(ask.tags), limits.MAX_PARAMS_A_RUN, "tags")
     limits.check_texts(
-        {"name": ask.name, "pipeline": ask.pipeline or ""}, "Run", limits.MAX_NAME_CHARS + 100
+        {"name": ask.name, "pipeline": ask.pipeline or ""}, "Run", limits.MAX_NAME_CHARS
     )
     if ask.parent is not None:
         work.get(Run, Id(ask.parent))
@@ -282,10 +282,11 @@ def prepare_log(ask: LogRun, desk: Desk) -> PreparedPoints:
                 f"Artifact {artifact.path} has {size} bytes, not {artifact.size_bytes}.",
                 hint="Log the file again; it changed while it was read.",
             )
-    decoded = [
+    # One after the other: a small request can name far more points than memory holds.
+    decoded = (
         (limits.check_key(series.key, "Metric"), columns.decode(series.data))
         for series in ask.metrics
-    ]
+    )
     mixed = decode_mixed(ask.mixed) if ask.mixed is not None else None
     limits.check_count(len(mixed.keys) if mixed else 0, limits.MAX_KEYS_A_RUN, "metrics in a batch")
     return prepare_points(decoded, mixed, desk.services.blobs)

@@ -14,12 +14,14 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeAlias
 
-from everloop.track.frames import Frame, Measured, encode_frame
+from everloop.track.frames import MAX_FRAME_BYTES, Frame, Measured, encode_frame
 from everloop.track.spool import Spool
 
 FLUSH_EVERY_S: Final = 0.02
 MOST_WAITING: Final = 2_000_000
 MOST_AT_ONCE: Final = 500_000
+# A batch is sent when it has grown this large; two frames of this size still fit into one.
+MOST_IN_A_FRAME: Final = 50_000
 Point: TypeAlias = tuple[str, int, datetime, float]
 Item: TypeAlias = Point | Frame
 
@@ -102,8 +104,9 @@ class SpoolWriter:
                 self._written()
 
     def _write(self, items: list[Item]) -> bool:
+        data = b"".join(self._encoded(frame) for frame in _to_frames(items))
         try:
-            self._spool.append(b"".join(encode_frame(frame) for frame in _to_frames(items)))
+            self._spool.append(data)
         except OSError as error:
             self._keep(items, error)
             return False
@@ -111,6 +114,23 @@ class SpoolWriter:
             self._is_failing = False
             _log.warning("everloop: the spool can be written again")
         return True
+
+    def _encoded(self, frame: Frame) -> bytes:
+        """Return a frame's bytes; none for one that can't be written, which costs no other one."""
+        try:
+            data = encode_frame(frame)
+        except (TypeError, ValueError, OverflowError) as error:
+            self._give_up(frame, error)
+            return b""
+        if len(data) > MAX_FRAME_BYTES:
+            self._give_up(frame, f"{len(data)} bytes are too many")
+            return b""
+        return data
+
+    def _give_up(self, frame: Frame, reason: object) -> None:
+        self.lost += len(frame.steps) if isinstance(frame, Measured) else 1
+        what = repr(frame.key) if isinstance(frame, Measured) else type(frame).__name__
+        _log.error("everloop: %s cannot be kept: %s", what, reason)
 
     def _keep(self, items: list[Item], error: OSError) -> None:
         """Hold on to what could not be written: a full disk must not end a training of days."""
@@ -135,7 +155,7 @@ def _to_frames(items: list[Item]) -> list[Frame]:
             continue
         key, step, at, value = item
         series = open_series.get(key)
-        if series is None:
+        if series is None or len(series.steps) >= MOST_IN_A_FRAME:
             series = open_series[key] = Measured(key=key, steps=[], times_us=[], values=[])
             frames.append(series)
         series.steps.append(step)

@@ -6,15 +6,17 @@ import logging
 import math
 import os
 import resource
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+import numpy as np
 import pytest
 
-from everloop.core.errors import Conflict, InvalidInput, NotFound, Unavailable
+from everloop.core.errors import Conflict, InvalidInput, LimitExceeded, NotFound, Unavailable
 from everloop.core.ports import BlobStore
 from everloop.kernel.performer import Performer
 from everloop.track import (
@@ -27,7 +29,9 @@ from everloop.track import (
     sync_spool,
 )
 from everloop.track.active import activate, active_run
+from everloop.track.frames import Read
 from everloop.track.lifecycle import RunNamed, RunShown
+from everloop.track.limits import MAX_PARAMS_A_RUN, MAX_POINTS_A_BATCH
 from everloop.track.queries import ReadHistory, RunDetails, RunHistory, ShowRun
 from everloop.track.verbs import FinishRun, RunFinished
 from tests.kit import World, world
@@ -354,3 +358,146 @@ def test_the_files_of_a_folder_are_kept_below_a_path_or_at_the_top(
         run.log_text("c", "c.txt")
 
     assert 5 == show(w, run).artifacts
+
+
+def test_texts_and_numbers_of_numpy_are_kept_as_those_of_python(w: World, ports: RunPorts) -> None:
+    name = np.str_("auc")
+
+    with start_run(w.owner, RunDraft(params={"model": np.str_("xgb")}), ports=ports) as run:
+        run.log_metric(name, np.float32(0.5))
+        run.log_metric("auc", 0.75)
+        run.log_params({"lr": np.float64(0.1), "n": np.int64(3), "on": np.bool_(True)})  # type: ignore[dict-item]
+        run.set_tags({np.str_("kind"): np.str_("first")})
+        run.log_artifact(b"x", np.str_("x.bin"))
+
+    found = show(w, run)
+    assert {"model": "xgb", "lr": "0.1", "n": "3", "on": "True"} == found.run.params
+    assert {"kind": "first"} == found.run.tags
+    assert (0.5, 0.75) == history(w, run.id, "auc").values
+    assert 1 == found.artifacts
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda run: run.log_metric("loss", 1, at=datetime(2026, 1, 1)),  # noqa: DTZ001
+        lambda run: run.log_metric("loss", 1, at=1_700_000_000),
+        lambda run: run.log_input(5),
+        lambda run: run.log_input("\udcff"),
+        lambda run: run.set_tags({"fold": 3}),
+        lambda run: run.set_tags({f"t{i}": "" for i in range(MAX_PARAMS_A_RUN + 1)}),
+        lambda run: run.log_params({f"p{i}": "" for i in range(MAX_PARAMS_A_RUN + 1)}),
+    ],
+)
+def test_what_cannot_be_kept_is_refused_at_the_call_and_costs_nothing_else(
+    w: World, ports: RunPorts, wrong: Callable[[RunHandle], None]
+) -> None:
+    with start_run(w.owner, ports=ports) as run:
+        run.log_metric("before", 1)
+        with pytest.raises((InvalidInput, LimitExceeded)):
+            wrong(run)
+        run.log_metric("after", 1)
+
+    found = show(w, run)
+    assert RunStatus.FINISHED is found.run.status
+    assert {"before", "after"} == {metric.key for metric in found.metrics}
+
+
+def test_a_frame_that_cannot_be_written_costs_no_other_one(w: World, ports: RunPorts) -> None:
+    with start_run(w.owner, ports=ports) as run:
+        run.log_metric("loss", 1)
+        run._push(Read(dataset_version=object()))  # type: ignore[arg-type]
+        run.log_metric("loss", 2)
+        run.flush()
+
+    assert (1.0, 2.0) == history(w, run.id, "loss").values
+    assert 1 == run._writer.lost
+
+
+def test_a_failure_in_words_that_are_no_unicode_ends_the_run_and_is_not_hidden(
+    w: World, ports: RunPorts
+) -> None:
+    with pytest.raises(ValueError, match="no such file"), start_run(w.owner, ports=ports) as run:
+        raise ValueError("no such file: \udcff")
+
+    found = show(w, run).run
+    assert (RunStatus.FAILED, "ValueError: no such file: \\udcff") == (found.status, found.error)
+
+
+def test_more_points_than_a_batch_holds_arrive_when_the_disk_takes_them_again(
+    w: World, ports: RunPorts
+) -> None:
+    line = Line(w.owner)
+    run = start_run(line, ports=ports)
+    line.is_cut = True
+    count = MAX_POINTS_A_BATCH + 10
+    run._writer.waiting.extend(("loss", step, w.clock.now(), 1.0) for step in range(count))
+    line.is_cut = False
+
+    assert run.finish()
+    (found,) = show(w, run).metrics
+    assert (count, count - 1) == (found.count, found.last_step)
+
+
+def test_parameters_and_tags_of_many_megabytes_go_in_several_requests(
+    w: World, ports: RunPorts
+) -> None:
+    line = Line(w.owner)
+    run = start_run(line, ports=ports)
+    line.is_cut = True
+    run.log_params({f"p{i}": "\x1f" * 5_000 for i in range(400)})
+    run.set_tags({f"t{i}": "\x1f" * 8_000 for i in range(400)})
+    line.is_cut = False
+
+    assert run.finish()
+    assert len([verb for verb in line.verbs if verb == "run.log"]) >= 4
+    found = show(w, run).run
+    assert (400, 400) == (len(found.params), len(found.tags))
+
+
+def test_a_forked_child_that_exits_does_not_end_the_run_of_its_parent(
+    w: World, ports: RunPorts
+) -> None:
+    run = start_run(w.owner, ports=ports)
+    run.log_metric("loss", 1)
+    run.flush()
+    child = os.fork()
+    if child == 0:
+        run.log_metric("loss", 2)
+        run.finish()
+        os._exit(0)
+    os.waitpid(child, 0)
+    run._shipment.ship()
+
+    assert RunStatus.RUNNING is show(w, run).run.status
+    run.log_metric("loss", 3)
+    assert run.finish()
+    assert (1.0, 2.0, 3.0) == history(w, run.id, "loss").values
+
+
+def test_a_fork_while_the_spool_is_written_does_not_stop_the_child(
+    w: World, ports: RunPorts
+) -> None:
+    run = start_run(w.owner, ports=ports)
+    with run._spool._lock:  # as a thread of the parent holds it for each write
+        child = os.fork()
+        if child == 0:
+            run.log_metric("loss", 1)
+            writing = threading.Thread(target=run.flush, daemon=True)
+            writing.start()
+            writing.join(10)
+            os._exit(writing.is_alive())
+
+    assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert run.finish()
+    assert (1.0,) == history(w, run.id, "loss").values
+
+
+def test_a_spool_that_cannot_be_read_to_its_end_stays(w: World, ports: RunPorts) -> None:
+    run = start_run(w.owner, ports=ports)
+    run.log_metric("loss", 1)
+    run.flush()
+    run._spool.append(b"\x01\x00\x00\x00 no frame")
+
+    assert not run.finish()
+    assert 1 == len(spools(ports))
