@@ -255,10 +255,12 @@ def answering(app: App, listener: socket.socket) -> Iterator[threading.Thread]:
     import uvicorn
     import uvloop
 
+    from everloop.http.lending import LendingProtocol
+
     config = uvicorn.Config(
         app,
         loop="none",
-        http="httptools",
+        http=LendingProtocol,
         ws="none",
         lifespan="off",
         log_config=None,

@@ -64,3 +64,18 @@ def parse_digest(text: str) -> Digest:
             hint="A digest is 'blake3:' or 'sha256:' and 64 lower-case hex digits.",
         )
     return Digest(text)
+
+
+def require_digest(found: Digest, expected: Digest | None) -> Digest:
+    """Return the digest of what came if it is the expected one.
+
+    Raises:
+        InvalidInput: ``blob.wrong_digest``.
+    """
+    if expected is not None and found != expected:
+        raise InvalidInput(
+            "blob.wrong_digest",
+            f"The bytes sent have the digest {found}.",
+            hint="Send the bytes that the address names.",
+        )
+    return found

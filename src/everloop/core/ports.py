@@ -18,6 +18,7 @@ from everloop.core.search import Compare, Filter, Order, Page
 
 __all__ = [
     "BlobStore",
+    "Chunk",
     "Clock",
     "Compare",
     "Condition",
@@ -29,6 +30,7 @@ __all__ = [
     "where",
 ]
 
+Chunk = bytes | bytearray | memoryview
 Scalar = None | bool | int | float | str | Instant
 
 
@@ -198,7 +200,7 @@ class MetadataStore(Protocol):
 class Incoming(Protocol):
     """A blob whose bytes are still coming; it vanishes unless it is kept."""
 
-    def write(self, data: bytes | bytearray) -> None:
+    def write(self, data: Chunk) -> None:
         """Take the next bytes.
 
         Raises:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import msgspec
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -12,18 +10,16 @@ from starlette.routing import Route
 
 from everloop.core.digest import Digest, content_digest, parse_digest
 from everloop.core.errors import EverloopError, InvalidInput, LimitExceeded, NotFound
-from everloop.core.ports import Incoming
 from everloop.http.auth import caller_of
 from everloop.http.errors import error_response, json_response
 from everloop.kernel.blobs import GetBlob, PutBlob
+from everloop.kernel.intake import loan_of, take_in
 from everloop.kernel.perform import Call, Kernel
 
 PATH = "/api/v1/projects/{project}/blobs/{digest}"
 STREAM_PATH = "/api/v1/projects/{project}/blobs:stream"
 BATCH_PATH = "/api/v1/projects/{project}/blobs:batch"
-MAX_BLOB_BYTES = 64 * 1024**3
 MAX_BATCH_BYTES = 64 * 1024**2
-WRITE_BYTES = 4 * 1024**2
 ANY_BLOB = PutBlob(digest=content_digest(b""))
 
 
@@ -98,34 +94,8 @@ def _admit(kernel: Kernel, request: Request, verb: str, ask: PutBlob | GetBlob) 
 
 
 async def _receive(kernel: Kernel, request: Request, expected: Digest | None) -> Digest:
-    """Write the body where it will lie; a thread writes one piece while the next one comes."""
-    seen = 0
-    with kernel.services.blobs.incoming() as incoming:
-        writing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        writing.set_result(None)
-        waiting = bytearray()
-        try:
-            async for piece in request.stream():
-                seen += len(piece)
-                if seen > MAX_BLOB_BYTES:
-                    raise LimitExceeded(
-                        "blob.too_large",
-                        f"More than {MAX_BLOB_BYTES:,} bytes.",
-                        hint="Split the file.",
-                    )
-                waiting += piece
-                if len(waiting) >= WRITE_BYTES:
-                    await writing
-                    writing = _write_aside(incoming, waiting)
-                    waiting = bytearray()
-        finally:
-            await writing  # the thread must not write into a file that is closed
-        incoming.write(waiting)
-        return await run_in_threadpool(incoming.keep, expected)
-
-
-def _write_aside(incoming: Incoming, data: bytearray) -> asyncio.Future[None]:
-    return asyncio.get_running_loop().run_in_executor(None, incoming.write, data)
+    blobs, loan = kernel.services.blobs, loan_of(request.scope)
+    return (await take_in(blobs, request.stream(), loan=loan, expected=expected))[0]
 
 
 async def _read_small(request: Request) -> bytes:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from everloop.core.errors import EverloopError, Unavailable
+from everloop.core.ports import Chunk
 
 PRIVATE_FILE = 0o600
 TEMPORARY_PREFIX = ".incoming-"
@@ -61,7 +62,7 @@ class Draft:
         with suppress(FileNotFoundError):
             self._path.unlink()
 
-    def write(self, data: bytes | bytearray) -> None:
+    def write(self, data: Chunk) -> None:
         """Add bytes.
 
         Of a large file the disk begins early with what is there: left to the flush at the end, a

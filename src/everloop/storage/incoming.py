@@ -10,8 +10,8 @@ from typing import BinaryIO
 
 from blake3 import blake3
 
-from everloop.core.digest import Digest
-from everloop.core.errors import InvalidInput
+from everloop.core.digest import Digest, require_digest
+from everloop.core.ports import Chunk
 from everloop.storage.files import explain
 
 PutFile = Callable[[Path], Digest]
@@ -26,7 +26,7 @@ class FileIncoming:
         self._put_file = put_file
         self._hasher = blake3()
 
-    def write(self, data: bytes | bytearray) -> None:
+    def write(self, data: Chunk) -> None:
         """Take the next bytes.
 
         Raises:
@@ -60,18 +60,3 @@ def through_a_file(put_file: PutFile) -> Iterator[FileIncoming]:
         path = Path(folder) / "incoming"
         with path.open("wb") as file:
             yield FileIncoming(path, file, put_file)
-
-
-def require_digest(found: Digest, expected: Digest | None) -> Digest:
-    """Return the digest of what came if it is the expected one.
-
-    Raises:
-        InvalidInput: ``blob.wrong_digest``.
-    """
-    if expected is not None and found != expected:
-        raise InvalidInput(
-            "blob.wrong_digest",
-            f"The bytes sent have the digest {found}.",
-            hint="Send the bytes that the address names.",
-        )
-    return found

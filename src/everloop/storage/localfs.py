@@ -20,11 +20,10 @@ from typing import BinaryIO
 
 from blake3 import blake3
 
-from everloop.core.digest import Digest, content_digest
+from everloop.core.digest import Digest, content_digest, require_digest
 from everloop.core.errors import IntegrityError, NotFound
-from everloop.core.ports import StoredBlob
+from everloop.core.ports import Chunk, StoredBlob
 from everloop.storage.files import FOLDER_FLAGS, Draft, explain, renew, sweep, sync_folder
-from everloop.storage.incoming import require_digest
 from everloop.storage.packs import MAX_PACKED_BYTES, Packs
 
 CHUNK_BYTES = 1 << 20
@@ -261,7 +260,7 @@ class LocalIncoming:
         self._draft = draft
         self._hasher = blake3()
 
-    def write(self, data: bytes | bytearray) -> None:
+    def write(self, data: Chunk) -> None:
         """Take the next bytes.
 
         Raises:

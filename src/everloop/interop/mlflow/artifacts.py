@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import mimetypes
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from itertools import chain
 
 import msgspec
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from everloop.core.digest import Digest
-from everloop.core.errors import LimitExceeded
-from everloop.core.ports import Incoming
 from everloop.interop.mlflow.logged_models import model_place
 from everloop.interop.mlflow.model_versions import version_place
 from everloop.interop.mlflow.places import Place, run_place
 from everloop.interop.mlflow.routing import Context, Json, Nothing, Route
 from everloop.interop.mlflow.traces import trace_place
 from everloop.interop.mlflow.words import artifact_uri
+from everloop.kernel.intake import loan_of, take_in
 from everloop.track.queries import RunDetails, ShowRun
 
-MAX_FILE_BYTES = 64 * 1024**3
-WRITE_BYTES = 1 << 20
 PIECES_BEFORE_ANSWER = 4
 _ROOT = "2.0/mlflow-artifacts/artifacts"
 
@@ -140,45 +135,12 @@ async def put_file(context: Context, ask: Nothing) -> Response:
         return place, path
 
     place, path = await run_in_threadpool(admit)
-    digest, size = await receive(context, context.request.stream())
+    request = context.request
+    digest, size = await take_in(
+        context.performer.blobs, request.stream(), loan=loan_of(request.scope)
+    )
     await run_in_threadpool(place.add, path, digest, size)
     return JSONResponse({})
-
-
-async def receive(context: Context, pieces: AsyncIterator[bytes]) -> tuple[Digest, int]:
-    """Store bytes as they come in; return their digest and size.
-
-    Raises:
-        LimitExceeded: ``artifact.too_large``.
-    """
-    size = 0
-    with context.performer.blobs.incoming() as incoming:
-        writing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        writing.set_result(None)
-        waiting = bytearray()
-        try:
-            async for piece in pieces:
-                size += len(piece)
-                if size > MAX_FILE_BYTES:
-                    raise LimitExceeded(
-                        "artifact.too_large",
-                        f"More than {MAX_FILE_BYTES:,} bytes.",
-                        hint="Split the file.",
-                    )
-                waiting += piece
-                if len(waiting) >= WRITE_BYTES:
-                    # A thread writes one piece while the next one comes.
-                    await writing
-                    writing = _write_aside(incoming, waiting)
-                    waiting = bytearray()
-        finally:
-            await writing  # the thread must not write into a file that is closed
-        incoming.write(waiting)
-        return await run_in_threadpool(incoming.keep), size
-
-
-def _write_aside(incoming: Incoming, data: bytearray) -> asyncio.Future[None]:
-    return asyncio.get_running_loop().run_in_executor(None, incoming.write, data)
 
 
 def delete_file(context: Context, ask: Nothing) -> Json:

@@ -16,10 +16,11 @@ from starlette.responses import JSONResponse, Response
 
 from everloop.core.digest import Digest
 from everloop.core.errors import InvalidInput
-from everloop.interop.mlflow.artifacts import find_place, receive
+from everloop.interop.mlflow.artifacts import find_place
 from everloop.interop.mlflow.places import Place
 from everloop.interop.mlflow.routing import Context, Json, Nothing, Route
 from everloop.kernel.blobs import BlobState, PutBlob
+from everloop.kernel.intake import loan_of, take_in
 
 MAX_PARTS = 10_000
 _NO_DIGEST = "blake3:" + "0" * 64
@@ -82,7 +83,10 @@ async def put_part(context: Context, ask: Nothing) -> Response:
     del ask
     may = PutBlob(digest=_NO_DIGEST)
     await run_in_threadpool(context.perform, "blob.put", may, BlobState)
-    digest, _ = await receive(context, context.request.stream())
+    request = context.request
+    digest, _ = await take_in(
+        context.performer.blobs, request.stream(), loan=loan_of(request.scope)
+    )
     return Response(headers={"ETag": f'"{digest}"'})
 
 
@@ -96,7 +100,7 @@ async def complete(context: Context, ask: Complete) -> Response:
         return place, path
 
     place, path = await run_in_threadpool(admit)
-    digest, size = await receive(context, _joined(context, parts))
+    digest, size = await take_in(context.performer.blobs, _joined(context, parts))
     await run_in_threadpool(place.add, path, digest, size)
     return JSONResponse({})
 
