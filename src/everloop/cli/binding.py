@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from inspect import getdoc
-from typing import Any
+from typing import Any, get_args
 
 import click
 import msgspec
@@ -23,6 +23,7 @@ from everloop.cli.session import Session
 from everloop.core.errors import InvalidInput
 
 Show = Callable[[msgspec.Struct], None]
+COLUMNS_HELP = "What to show, separated by commas; params.x, tags.x and metrics.x where there are."
 _ATTRIBUTE = re.compile(r"^(?P<name>\w+): (?P<text>.*)$")
 
 
@@ -85,6 +86,8 @@ def make_command(name: str, bound: Bound) -> click.Command:
     """Return the command of a bound verb."""
     verb = _find(bound.verb)
     params: list[click.Parameter] = _parameters(bound)
+    if bound.columns:
+        params.append(click.Option(["--columns"], help=COLUMNS_HELP))
     params.append(click.Option(["--json", "as_json"], is_flag=True, help="Print JSON."))
     if not verb.is_query:
         params.append(click.Option(["--reason"], help="Why, for the record."))
@@ -101,6 +104,7 @@ def make_command(name: str, bound: Bound) -> click.Command:
 
 def _perform(session: Session, bound: Bound, given: dict[str, Any]) -> int:
     as_json, reason = given.pop("as_json"), given.pop("reason", None)
+    columns = _chosen(bound, given.pop("columns", None))
     agreed = given.pop("yes", True)
     if bound.confirm and not agreed:
         confirm(bound.confirm.format(**given))
@@ -114,7 +118,7 @@ def _perform(session: Session, bound: Bound, given: dict[str, Any]) -> int:
         output.write_json(answer)
     elif bound.columns:
         nothing = "Nothing meets the filter." if given.get("filter") else "Nothing there yet."
-        show_items(answer, bound, nothing)
+        show_items(answer, replace(bound, columns=columns), nothing)
     else:
         (bound.show or output.write_fields)(answer)
     return bound.exit_code(answer) if bound.exit_code else 0
@@ -180,6 +184,33 @@ def show_items(answer: msgspec.Struct, bound: Bound, nothing: str = "Nothing the
     following = getattr(answer, "next", None)
     if following is not None:
         output.write_clean(f"More with: --after {following}")
+
+
+def _chosen(bound: Bound, wanted: str | None) -> tuple[str, ...]:
+    """Return the columns that were asked for, those of the command when none were.
+
+    Raises:
+        InvalidInput: ``columns.unknown``.
+    """
+    if wanted is None:
+        return bound.columns
+    item = _item_type(_find(bound.verb).answer, bound.rows)
+    known = item.__struct_fields__
+    chosen = tuple(name.strip() for name in wanted.split(",") if name.strip())
+    unknown = [name for name in chosen if name.partition(".")[0] not in known]
+    if unknown or not chosen:
+        raise InvalidInput(
+            "columns.unknown",
+            f"There is no column {(unknown or [wanted])[0][:60]!r}.",
+            hint=f"There are {', '.join(known)}.",
+        )
+    return chosen
+
+
+def _item_type(answer: type[msgspec.Struct], rows: str) -> type[msgspec.Struct]:
+    found = next(field.type for field in msgspec.structs.fields(answer) if field.name == rows)
+    item: type[msgspec.Struct] = get_args(found)[0]
+    return item
 
 
 def _find(name: str) -> Any:

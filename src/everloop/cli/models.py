@@ -11,6 +11,7 @@ from everloop.cli import output
 from everloop.cli.answering import load, predict, verify
 from everloop.cli.binding import Bound, BoundGroup, VerbGroup, confirm
 from everloop.cli.session import Session
+from everloop.cli.tagging import parse_tags
 from everloop.core.errors import InvalidInput
 
 MOST_CATEGORIES = 5
@@ -137,18 +138,6 @@ def register(session: Session, /, name: str, file: Path, **told: Any) -> int:
     return 0
 
 
-def _parse_tags(given: tuple[str, ...]) -> dict[str, str]:
-    tags = {}
-    for text in given:
-        key, found, value = text.partition("=")
-        if not found or not key:
-            raise InvalidInput(
-                "tag.invalid", f"{text[:60]!r} is no tag.", hint="Write it as KEY=VALUE."
-            )
-        tags[key] = value
-    return tags
-
-
 def _is_version(ref: str) -> bool:
     from everloop.core.ids import is_id
 
@@ -165,7 +154,7 @@ def _is_version(ref: str) -> bool:
 @click.pass_obj
 def tag(session: Session, /, ref: str, tags: tuple[str, ...], **told: Any) -> int:
     """Set tags of a model (bike) or of a version (bike@3), or take them away."""
-    given = {"tags": _parse_tags(tags), "untag": told["remove"]}
+    given = {"tags": parse_tags(tags), "untag": told["remove"]}
     return _update(session, ref, given, reason=told["reason"], as_json=told["as_json"])
 
 

@@ -70,9 +70,13 @@ def _flat(value: object, name: str) -> Iterable[tuple[str, str]]:
 
 
 def pick(value: object, path: str) -> object:
-    """Return what a dotted path names inside an answer; None where it leads nowhere."""
-    for step in path.split("."):
-        value = value.get(step) if isinstance(value, dict) else getattr(value, step, None)
-        if value is None:
-            return None
+    """Return what a dotted path names inside an answer; None where it leads nowhere.
+
+    Within a mapping the rest of the path is one key: names of metrics have dots in them.
+    """
+    while path and value is not None:
+        if isinstance(value, dict):
+            return value.get(path)
+        step, _, path = path.partition(".")
+        value = getattr(value, step, None)
     return value

@@ -11,6 +11,9 @@ _HARMFUL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\ud800-\udfff\U000e0000-\U000e007f]"
 )
+_NUMBER = re.compile(r"-?\d+\.?\d*(e[-+]?\d+)?")
+MOST_PAIRS = 4
+SHORT_CHARS = 8
 _BREAKS = re.compile(r"[\t\n]")
 
 
@@ -41,6 +44,13 @@ def _escape_json(match: re.Match[str]) -> str:
     )
 
 
+def to_short(value: object) -> str:
+    """Return a value as `to_cell` does, exact numbers given as texts with six digits."""
+    if isinstance(value, str) and len(value) > SHORT_CHARS and _NUMBER.fullmatch(value):
+        return f"{float(value):.6g}"
+    return to_cell(value)
+
+
 def to_cell(value: object) -> str:
     """Return a value as one short line for people."""
     if value is None:
@@ -54,7 +64,9 @@ def to_cell(value: object) -> str:
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%S")
     if isinstance(value, dict):
-        return ", ".join(f"{clean_line(str(key))}={to_cell(item)}" for key, item in value.items())
+        pairs = [f"{clean_line(str(key))}={to_short(item)}" for key, item in value.items()]
+        more = len(pairs) - MOST_PAIRS
+        return ", ".join(pairs[:MOST_PAIRS] + ([f"... {more} more"] if more > 0 else []))
     if isinstance(value, list | tuple):
         return ", ".join(to_cell(item) for item in value) or "-"
     return clean_line(str(value))

@@ -39,7 +39,7 @@ def test_a_bound_command_offers_what_its_verb_takes(name: str, bound: Bound) -> 
 
     required = {name for name, field in fields.items() if field.required}
     assert required <= offered
-    assert offered <= set(fields) | {"as_json", "reason", "yes"}
+    assert offered <= set(fields) | {"as_json", "reason", "yes", "columns"}
     assert ("reason" in offered) == (not verb.is_query)
 
 
