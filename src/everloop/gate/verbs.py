@@ -38,6 +38,7 @@ from everloop.registry.evidence import (
 )
 from everloop.registry.formats import require_one_answer
 from everloop.registry.model import ModelVersion
+from everloop.registry.proof import require_proven
 from everloop.registry.queries import PRODUCTION, RefText, find_alias, resolve_model
 
 Reason = Annotated[str, Meta(min_length=1, max_length=2_000)]
@@ -80,6 +81,7 @@ class _Measured(Struct, frozen=True, kw_only=True):
 def _measure(ask: EvaluateGate, desk: Desk) -> _Measured:
     with desk.read() as view:
         version = resolve_model(view, ask.version)
+        require_proven(view, version)
         require_one_answer(version, "the gate")
         production = find_alias(view, version.model, PRODUCTION)
         named = resolve_model(view, ask.champion) if ask.champion else None

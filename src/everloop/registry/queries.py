@@ -18,6 +18,7 @@ from everloop.kernel.unit_of_work import View
 from everloop.kernel.verbs import query
 from everloop.registry import logged, protection  # noqa: F401 -- declares its records
 from everloop.registry.model import AliasMove, Model, ModelVersion, RetiredName, VersionNotes
+from everloop.registry.proof import require_proven
 
 PRODUCTION: Final = protection.PRODUCTION
 RefText = Annotated[str, Meta(min_length=1, max_length=300)]
@@ -218,8 +219,27 @@ def show_model(ask: ShowModel, view: View) -> ModelView:
 
 @query("model.resolve", permission="model:read")
 def resolve(ask: ResolveModel, view: View) -> ModelVersion:
-    """Return the version that a ref names, or that its alias named at a time."""
-    return resolve_model(view, ask.ref, as_of=from_text(ask.as_of) if ask.as_of else None)
+    """Return the version that a ref names, or that its alias named at a time, once it is proven.
+
+    Raises:
+        NotFound: no such model or version.
+        IntegrityError: ``model_version.changed``: the ledger knows it otherwise.
+    """
+    as_of = from_text(ask.as_of) if ask.as_of else None
+    version = resolve_model(view, ask.ref, as_of=as_of)
+    require_proven(view, version, _move_to(view, version, ask.ref, as_of))
+    return version
+
+
+def _move_to(
+    view: View, version: ModelVersion, text: str, as_of: Instant | None
+) -> AliasMove | None:
+    """Return the move by which a ref's alias came to name the version; None without an alias."""
+    if is_id(text.removeprefix("model_version:").removeprefix("model:")):
+        return None
+    selector = parse_ref(text, kind="model").selector
+    move = last_move(view, version.model, selector, as_of=as_of) if selector else None
+    return move if move is not None and move.version == version.id else None
 
 
 @query("model.policy", permission="model:read")

@@ -20,6 +20,7 @@ from everloop.kernel.verbs import Payload, verb
 from everloop.registry.evidence import require_pass, yardstick
 from everloop.registry.formats import require_one_answer, require_served
 from everloop.registry.model import ModelVersion
+from everloop.registry.proof import require_proven
 from everloop.registry.queries import get_model, resolve_model
 from everloop.release import moving
 from everloop.release.decision import begin, deadline_of, decide
@@ -168,6 +169,7 @@ def start_release(ask: StartRelease, work: Work) -> ReleaseView:
     """
     deployment = get_deployment(work, ask.deployment)
     version = resolve_model(work, ask.version)
+    require_proven(work, version)
     require_one_answer(version, "a deployment")
     require_served(version)
     _require_startable(work, deployment, version)

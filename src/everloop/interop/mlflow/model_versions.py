@@ -39,6 +39,7 @@ from everloop.registry.formats import require_sealed
 from everloop.registry.lifecycle import NameVersion, StageVersion, UpdateVersion
 from everloop.registry.model import ModelVersion, VersionNotes
 from everloop.registry.overview import ShowVersions, WholeVersion, WholeVersions
+from everloop.registry.queries import ResolveModel
 from everloop.registry.sealing import SealModel
 from everloop.registry.search import FoundVersions, SearchVersions
 
@@ -187,9 +188,11 @@ def search(context: Context, ask: Search) -> Json:
 
 
 def download_uri(context: Context, ask: ByNumber) -> Json:
-    """Return where a version's sealed files are read, whatever became of its source."""
+    """Return where a version's sealed files are read, once the ledger has proven the version."""
     whole = get_whole_version(context, ask.name, ask.version)
-    return {"artifact_uri": version_uri(whole.version.name, whole.version.number)}
+    known = ResolveModel(ref=whole.version.id)
+    version = context.perform("model.resolve", known, ModelVersion)
+    return {"artifact_uri": version_uri(version.name, version.number)}
 
 
 def transition(context: Context, ask: Transition) -> Json:
