@@ -7,8 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from everloop.app.verbs import load_verbs
 from everloop.core.digest import content_digest
 from everloop.http.application import create_app
+from everloop.http.blobs import MAX_BATCH_ITEMS
 from everloop.http.guard import Guard, Message, Receive, Scope, Send
 from everloop.kernel.tokens import CreateToken, NewToken
 from tests.kit import PROJECT, world
@@ -20,6 +22,7 @@ LIST = f"/api/v1/projects/{PROJECT}/model.list"
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[LoopbackClient]:
+    load_verbs()
     made = world()
     token = made.instance(CreateToken(name="t", days=30), "token.create")
     assert isinstance(token, NewToken)
@@ -129,3 +132,13 @@ def test_the_session_cookie_alone_does_not_open_the_api_to_a_form(client: Loopba
     headers = {"cookie": "everloop_session=evl_" + "0" * 64, "origin": "http://evil.example"}
 
     assert 403 == client.request("POST", LIST, headers=headers).status_code
+
+
+def test_a_batch_of_more_blobs_than_anybody_sends_is_refused(client: LoopbackClient) -> None:
+    body = b"\xdd" + (MAX_BATCH_ITEMS + 1).to_bytes(4, "big") + b"\xc4\x00" * (MAX_BATCH_ITEMS + 1)
+    headers = {"authorization": f"Bearer {client.token}"}
+
+    path = f"/api/v1/projects/{PROJECT}/blobs:batch"
+    answer = client.request("POST", path, content=body, headers=headers)
+
+    assert (400, "blob.batch_invalid") == (answer.status_code, answer.json()["error"]["code"])

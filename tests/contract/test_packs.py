@@ -105,3 +105,54 @@ def test_another_process_finds_what_was_packed_after_it_opened(tmp_path: Path) -
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
 
     assert b"x1" == reader.get(content_digest(b"x1"))
+
+
+def test_many_right_puts_heal_what_a_pack_has_wrong(folder: Path) -> None:
+    (pack,) = folder.glob(f"*{SUFFIX}")
+    data = bytearray(pack.read_bytes())
+    data[data.index(ITEMS[0])] ^= 1
+    pack.write_bytes(data)
+    store = LocalBlobStore(folder.parent)
+
+    store.put_many(ITEMS)
+
+    assert ITEMS == [store.get(content_digest(item)) for item in ITEMS]
+
+
+@pytest.mark.parametrize("killed_at", ["before", "after"])
+def test_a_deletion_that_is_killed_leaves_no_name_without_its_bytes(
+    folder: Path, killed_at: str
+) -> None:
+    program = (
+        "import os, sys; from pathlib import Path\n"
+        "from everloop.storage import packs; from everloop.storage.localfs import LocalBlobStore\n"
+        "erase = packs.Packs._erase\n"
+        "def killed(self, *where):\n"
+        "    sys.argv[3] == 'after' and erase(self, *where)\n"
+        "    os.kill(os.getpid(), 9)\n"
+        "packs.Packs._erase = killed\n"
+        "LocalBlobStore(Path(sys.argv[1])).delete(sys.argv[2])\n"
+    )
+    gone = content_digest(ITEMS[3])
+    arguments = [sys.executable, "-c", program, str(folder.parent), gone, killed_at]
+    assert -9 == subprocess.run(arguments, check=False).returncode
+
+    store = LocalBlobStore(folder.parent)
+
+    assert store.size(gone) is None
+    (pack,) = folder.glob(f"*{SUFFIX}")
+    assert ITEMS[3] not in pack.read_bytes()
+    store.put_many(ITEMS)
+    assert ITEMS == [store.get(content_digest(item)) for item in ITEMS]
+
+
+def test_blobs_that_come_again_while_their_pack_goes_are_kept(folder: Path) -> None:
+    store = LocalBlobStore(folder.parent)
+    (before,) = folder.glob(f"*{SUFFIX}")
+
+    for item in ITEMS:
+        store.delete(content_digest(item))
+    store.put_many(ITEMS)
+
+    assert [before] != list(folder.glob(f"*{SUFFIX}"))
+    assert ITEMS == [store.get(content_digest(item)) for item in ITEMS]

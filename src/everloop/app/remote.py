@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
 from urllib.parse import quote
@@ -44,19 +46,41 @@ _KINDS: dict[int, type[EverloopError]] = {
 }
 
 
+class _Line:
+    """Connections to a server, those of this process alone.
+
+    Two processes that share a socket after a fork would read each other's answers.
+    """
+
+    def __init__(self, url: str, token: str) -> None:
+        self._open = partial(
+            httpx.Client,
+            base_url=url,
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=TIMEOUT_S,
+            trust_env=False,
+        )
+        self._http = self._open()
+        self._owner = os.getpid()
+        self._abandoned: list[httpx.Client] = []
+
+    @property
+    def http(self) -> httpx.Client:
+        """The client of this process."""
+        if self._owner != os.getpid():
+            self._abandoned.append(self._http)  # the parent's; not even to be closed from here
+            self._http, self._owner = self._open(), os.getpid()
+        return self._http
+
+
 class HttpPerformer:
     """Performs verbs on a server; thread-safe."""
 
     def __init__(self, url: str, token: str, project: str) -> None:
         load_verbs()
         self._project = project
-        self._http = httpx.Client(
-            base_url=url,
-            headers={"Authorization": f"Bearer {token}"},
-            timeout=TIMEOUT_S,
-            trust_env=False,
-        )
-        self._blobs = HttpBlobStore(self._http, project)
+        self._line = _Line(url, token)
+        self._blobs = HttpBlobStore(self._line, project)
 
     @property
     def project(self) -> str:
@@ -91,7 +115,7 @@ class HttpPerformer:
         path = verb_path(declared).replace("{project}", quote(self._project, safe=""))
         if declared.is_query:
             given = to_parameters(msgspec.to_builtins(ask))
-            response = _send(self._http, "GET", path, params=given)
+            response = _send(self._line.http, "GET", path, params=given)
         else:
             headers = {
                 "Idempotency-Key": request,
@@ -99,26 +123,26 @@ class HttpPerformer:
             }
             sent = {name: value for name, value in headers.items() if value is not None}
             response = _send(
-                self._http, "POST", path, content=msgspec.json.encode(ask), headers=sent
+                self._line.http, "POST", path, content=msgspec.json.encode(ask), headers=sent
             )
         return msgspec.json.decode(response.content, type=answer)
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        self._line.http.close()
 
 
 class HttpBlobStore:
     """Bytes on a server; verified on both sides."""
 
-    def __init__(self, http: httpx.Client, project: str) -> None:
-        self._http = http
+    def __init__(self, line: _Line, project: str) -> None:
+        self._line = line
         self._project = project
 
     def put(self, data: bytes) -> Digest:
         """Store bytes; return their digest."""
         digest = content_digest(data)
-        _send(self._http, "PUT", self._path(digest), content=data)
+        _send(self._line.http, "PUT", self._path(digest), content=data)
         return digest
 
     def put_file(self, path: Path, *, move: bool = False) -> Digest:
@@ -130,7 +154,7 @@ class HttpBlobStore:
         hasher = blake3()
         size = {"content-length": str(path.stat().st_size)}
         url = STREAM_PATH.replace("{project}", quote(self._project, safe=""))
-        answer = _send(self._http, "POST", url, content=_hashed(path, hasher), headers=size)
+        answer = _send(self._line.http, "POST", url, content=_hashed(path, hasher), headers=size)
         found = msgspec.json.decode(answer.content, type=_Stored).digest
         if found != f"blake3:{hasher.hexdigest()}":
             raise IntegrityError(
@@ -170,7 +194,7 @@ class HttpBlobStore:
     def stream(self, digest: Digest) -> Iterator[bytes]:
         """Yield the bytes in pieces and verify them at the end."""
         hasher = blake3()
-        with _streamed(self._http, self._path(digest)) as response:
+        with _streamed(self._line.http, self._path(digest)) as response:
             if response.is_error:
                 response.read()
                 raise _error_of(response)
@@ -187,7 +211,7 @@ class HttpBlobStore:
     def size(self, digest: Digest) -> int | None:
         """Return the size in bytes, or None when absent."""
         path = f"/api/v1/projects/{quote(self._project, safe='')}/blob.get"
-        answer = _send(self._http, "GET", path, params={"digest": digest})
+        answer = _send(self._line.http, "GET", path, params={"digest": digest})
         found: int | None = msgspec.json.decode(answer.content)["size_bytes"]
         return found
 
@@ -233,7 +257,7 @@ class HttpBlobStore:
 
     def _send_batch(self, items: list[bytes]) -> None:
         path = BATCH_PATH.replace("{project}", quote(self._project, safe=""))
-        _send(self._http, "POST", path, content=msgspec.msgpack.encode(items))
+        _send(self._line.http, "POST", path, content=msgspec.msgpack.encode(items))
 
     def _path(self, digest: Digest) -> str:
         return f"/api/v1/projects/{quote(self._project, safe='')}/blobs/{digest}"

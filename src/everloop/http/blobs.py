@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -20,6 +22,8 @@ PATH = "/api/v1/projects/{project}/blobs/{digest}"
 STREAM_PATH = "/api/v1/projects/{project}/blobs:stream"
 BATCH_PATH = "/api/v1/projects/{project}/blobs:batch"
 MAX_BATCH_BYTES = 64 * 1024**2
+MAX_BATCH_ITEMS = 20_000
+_Batch = Annotated[list[bytes], msgspec.Meta(max_length=MAX_BATCH_ITEMS)]
 ANY_BLOB = PutBlob(digest=content_digest(b""))
 
 
@@ -39,7 +43,7 @@ def blob_routes(kernel: Kernel) -> list[Route]:
         try:
             digest = parse_digest(request.path_params["digest"])
             await run_in_threadpool(_admit, kernel, request, "blob.get", GetBlob(digest=digest))
-            size = kernel.services.blobs.size(digest)
+            size = await run_in_threadpool(kernel.services.blobs.size, digest)
             if size is None:
                 raise NotFound(
                     "blob.not_found",
@@ -113,11 +117,11 @@ async def _read_small(request: Request) -> bytes:
 
 def _store_all(kernel: Kernel, body: bytes) -> list[Digest]:
     try:
-        items = msgspec.msgpack.decode(body, type=list[bytes])
+        items = msgspec.msgpack.decode(body, type=_Batch)
     except msgspec.DecodeError as error:
         raise InvalidInput(
             "blob.batch_invalid",
             f"The batch can't be read: {error}.",
-            hint="Send a MessagePack array of binaries.",
+            hint=f"Send a MessagePack array of at most {MAX_BATCH_ITEMS:,} binaries.",
         ) from error
     return kernel.services.blobs.put_many(items)

@@ -118,6 +118,8 @@ class LocalBlobStore:
         try:
             known = self._packs.renew(small)
             self._packs.add({name: data for name, data in small.items() if name not in known})
+            # A disk may have changed what was known: then the right bytes go beside.
+            small = {n: d for n, d in small.items() if n not in known or self._packs.get(n) == d}
         except OSError as error:
             raise explain(error) from error
         for name, data in named.items():

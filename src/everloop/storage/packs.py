@@ -5,7 +5,8 @@ footer. It gets its name after it was flushed, so it is there whole or not at al
 lies is kept in a SQLite file beside, which is made anew from the packs when it is lost.
 
 Deleting punches a hole, so that the disk gets the space back at once and the bytes are gone; the
-rest of the pack stays where it is, and the last blob's end takes the file away.
+rest of the pack stays where it is, and the last blob's end takes the file away. The index forgets
+a blob before its bytes go, so that it never names a hole, and remembers where the hole has to be.
 """
 
 from __future__ import annotations
@@ -22,8 +23,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
-
-from blake3 import blake3
 
 from everloop.core.digest import Digest, content_digest
 from everloop.core.errors import Unavailable
@@ -49,6 +48,9 @@ CREATE TABLE IF NOT EXISTS blob (
   PRIMARY KEY (digest, pack)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS blob_pack ON blob (pack);
+CREATE TABLE IF NOT EXISTS doomed (
+  pack INTEGER NOT NULL, start INTEGER NOT NULL, size INTEGER NOT NULL
+);
 """
 
 _log = logging.getLogger(__name__)
@@ -75,6 +77,7 @@ class Packs:
         self._owner = 0
         if folder.is_dir():
             self._index_strays()
+            self._bury()
 
     def add(self, blobs: Mapping[Digest, bytes]) -> None:
         """Store blobs durably; more than one pack holds are written as several.
@@ -162,13 +165,29 @@ class Packs:
             OSError: the pack can't be changed.
             Unavailable: ``blob.unavailable``.
         """
-        places = self._find(digest)
-        if not places:
+        if not self._find(digest):
             return False
+        where = "FROM blob WHERE digest = ?"
         with self._writing() as db:
-            db.execute("DELETE FROM blob WHERE digest = ?", (_raw(digest),))
-            for place in places:
+            db.execute(f"INSERT INTO doomed SELECT pack, start, size {where}", (_raw(digest),))
+            db.execute(f"DELETE {where}", (_raw(digest),))
+        self._bury()
+        return True
+
+    def _bury(self) -> None:
+        """Take away the bytes that the index has forgotten, those of a killed process too."""
+        if not self._is_used():
+            return
+        with self._reading() as db:
+            if db.execute("SELECT 1 FROM doomed LIMIT 1").fetchone() is None:
+                return
+        with self._writing() as db:
+            for row in db.execute(
+                "SELECT name, start, size FROM doomed JOIN pack ON pack.number = doomed.pack"
+            ).fetchall():
+                place = _Place(*row)
                 self._erase(place.pack, *_gap(db, place))
+            db.execute("DELETE FROM doomed")
             empty = db.execute(
                 "SELECT number, name FROM pack"
                 " WHERE NOT EXISTS (SELECT 1 FROM blob WHERE blob.pack = pack.number)"
@@ -177,7 +196,6 @@ class Packs:
                 (self._folder / name).unlink(missing_ok=True)
                 db.execute("DELETE FROM pack WHERE number = ?", (number,))
         sync_folder(self._folder)
-        return True
 
     def _write(self, blobs: Mapping[Digest, bytes]) -> None:
         rows, start = [], 0
@@ -189,8 +207,9 @@ class Packs:
             table = b"".join(_ROW.pack(*row) for row in rows)
             draft.write(table)
             draft.write(_FOOTER.pack(start, len(rows), zlib.crc32(table), _MAGIC))
-            name = blake3(table).hexdigest()[:32] + SUFFIX
-            draft.link(self._folder / name)  # the same blobs make the same pack
+            # Not named by its blobs: such a pack may be there already, and about to go.
+            name = os.urandom(16).hex() + SUFFIX
+            draft.link(self._folder / name)
         sync_folder(self._folder)
         self._record(name, rows)
 

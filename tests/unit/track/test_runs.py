@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import tracemalloc
 
 import msgspec
 import pytest
@@ -297,3 +298,19 @@ def test_a_run_takes_few_points_after_its_end_too_when_amended() -> None:
     log(w, run, series("a", 2.0, first=1), amend=True)
 
     assert (1.0, 2.0) == history(w, run, "a").values
+
+
+def test_a_small_request_that_unpacks_to_very_many_points_is_refused_in_time() -> None:
+    w = world()
+    run = start(w)
+    many = limits.MAX_POINTS_A_BATCH
+    zeros = columns.encode(columns.to_columns([0] * many, [0] * many, [0.0] * many))
+    ask = LogRun(run=run, metrics=tuple(MetricSeries(key=f"m{i}", data=zeros) for i in range(200)))
+
+    tracemalloc.start()
+    with pytest.raises(LimitExceeded, match="points"):
+        w.owner.perform("run.log", ask, RunLogged)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak < 20 * len(zeros) + 20 * 24 * many, "a few of them, not all"
