@@ -51,6 +51,12 @@ class World:
 
     @property
     def blobs(self) -> BlobStore:
+        """Bytes as the project sees them."""
+        return self.owner.blobs
+
+    @property
+    def whole(self) -> BlobStore:
+        """Bytes of all projects."""
         return self.kernel.services.blobs
 
     @property

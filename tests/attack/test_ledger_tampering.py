@@ -47,7 +47,7 @@ class Crime:
         connection.commit()
         connection.close()
         store = SqliteMetadataStore(path, declared_kinds())
-        return world(store, self.tale.world.blobs)
+        return world(store, self.tale.world.whole)
 
     def verdict(self, tamper: Tamper, *, anchored: bool = False) -> LedgerVerdict:
         robbed = self.commit(tamper)

@@ -141,7 +141,9 @@ def test_a_bad_cursor_is_refused(tale: Tale, text: str) -> None:
 
 
 def test_an_export_verifies_without_the_product(tale: Tale, tmp_path: Path) -> None:
-    export = tale.owner.perform("audit.export", ExportLedger(), AuditExport)
+    export = tale.owner.perform(
+        "audit.export", ExportLedger(project=tale.owner.project), AuditExport
+    )
     head = tale.owner.perform("audit.head", ShowHead(), LedgerHead)
     bundle = tmp_path / "bundle.zip"
     bundle.write_bytes(tale.world.blobs.get(export.bundle))

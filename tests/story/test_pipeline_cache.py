@@ -286,7 +286,7 @@ def test_a_changed_parameter_runs_only_what_depends_on_it(project: Project) -> N
 def test_a_lost_or_damaged_result_is_no_hit(project: Project) -> None:
     result = project.run(rows=4)
     prepared = steps_of(project, result.run_id)[1]
-    assert project.w.blobs.delete(prepared.outputs["return"])  # type: ignore[arg-type]
+    assert project.w.whole.delete(prepared.outputs["return"])  # type: ignore[arg-type]
 
     assert ["load hit", "prepare ran", "train hit"] == statuses(project.run(rows=4))
 

@@ -152,7 +152,8 @@ def export(session: Session, file: Path, force: bool, reason: str | None, as_jso
             f"{str(file)[:200]} can't be written: there is no such folder, or it is read-only.",
             hint="Choose another place.",
         )
-    made = session.perform("audit.export", ExportLedger(), AuditExport, reason=reason)
+    ask = ExportLedger(project=session.client.project)
+    made = session.perform("audit.export", ask, AuditExport, reason=reason)
     draft = file.with_name(f".{file.name}.part")
     try:
         with draft.open("wb") as stream:

@@ -20,6 +20,7 @@ from everloop.core.digest import Digest
 from everloop.core.ids import Id
 from everloop.core.ports import Compare, Condition, StoredBlob, where
 from everloop.kernel.condemned import CondemnedBlob, Sentence
+from everloop.kernel.holdings import forget_holders
 from everloop.kernel.reach import needed_blobs
 from everloop.kernel.unit_of_work import Desk, View, Work
 from everloop.kernel.verbs import Scope, query, verb
@@ -239,3 +240,5 @@ def _forget_tombstones(work: Work) -> None:
     is_old = Condition("at", Compare.LT, limit)
     for row in work.tx.select(CondemnedBlob, *where(stage=Sentence.DELETED.value), is_old):
         work.tx.delete(row)
+        if work.services.blobs.size(Digest(row.id)) is None:
+            forget_holders(work.tx, Digest(row.id))

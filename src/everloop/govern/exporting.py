@@ -12,6 +12,8 @@ from everloop.core.digest import Digest
 from everloop.core.errors import IntegrityError, InvalidInput, NotFound
 from everloop.govern.audit import READ
 from everloop.govern.model import AuditExport
+from everloop.kernel.admin import get_project_id
+from everloop.kernel.holdings import hold
 from everloop.kernel.ledger.bundle import zip_bundle
 from everloop.kernel.ledger.export import export_bundle, note_size
 from everloop.kernel.ledger.indexing import find_index_problems
@@ -185,7 +187,13 @@ def _close(lines: list[str], notes: dict[str, None]) -> None:
 
 
 class ExportLedger(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Ask for a bundle that an auditor verifies without this product."""
+    """Ask for a bundle that an auditor verifies without this product.
+
+    Attributes:
+        project: Name of the project through which its bytes will be fetched, if they will be.
+    """
+
+    project: Annotated[str, Meta(max_length=100)] | None = None
 
 
 class _Packed(Struct, frozen=True, kw_only=True):
@@ -214,7 +222,13 @@ def _pack(ask: ExportLedger, desk: Desk) -> _Packed:
 
 @verb("audit.export", permission="audit:admin", scope=Scope.INSTANCE, prepare=_pack)
 def export_ledger(ask: ExportLedger, work: Work, packed: _Packed) -> AuditExport:
-    """Export the whole ledger and its records as a zip with its own verifier; recorded itself."""
+    """Export the whole ledger and its records as a zip with its own verifier; recorded itself.
+
+    Raises:
+        NotFound: ``project.not_found``.
+    """
+    if ask.project is not None:
+        hold(work.tx, get_project_id(work, ask.project), packed.bundle)
     export = work.insert(
         AuditExport(
             id=work.new_id(),

@@ -14,7 +14,8 @@ from everloop.core.digest import Digest, content_digest, parse_digest
 from everloop.core.errors import EverloopError, InvalidInput, LimitExceeded, NotFound
 from everloop.http.auth import caller_of
 from everloop.http.errors import error_response, json_response
-from everloop.kernel.blobs import GetBlob, PutBlob
+from everloop.kernel.blobs import BlobState, GetBlob, KeepBlobs, PutBlob
+from everloop.kernel.holdings import ProjectBlobs
 from everloop.kernel.intake import loan_of, take_in
 from everloop.kernel.perform import Call, Kernel
 
@@ -42,9 +43,10 @@ def blob_routes(kernel: Kernel) -> list[Route]:
     async def get(request: Request) -> Response:
         try:
             digest = parse_digest(request.path_params["digest"])
-            await run_in_threadpool(_admit, kernel, request, "blob.get", GetBlob(digest=digest))
-            size = await run_in_threadpool(kernel.services.blobs.size, digest)
-            if size is None:
+            state = await run_in_threadpool(
+                _admit, kernel, request, "blob.get", GetBlob(digest=digest)
+            )
+            if state.size_bytes is None:
                 raise NotFound(
                     "blob.not_found",
                     f"No bytes are stored under {digest}.",
@@ -54,7 +56,7 @@ def blob_routes(kernel: Kernel) -> list[Route]:
             return error_response(error)
         # Never shown by a browser: bytes of users have no origin here.
         headers = {
-            "content-length": str(size),
+            "content-length": str(state.size_bytes),
             "content-disposition": "attachment",
             "content-security-policy": "sandbox; default-src 'none'",
         }
@@ -73,7 +75,7 @@ def blob_routes(kernel: Kernel) -> list[Route]:
         try:
             await run_in_threadpool(_admit, kernel, request, "blob.put", ANY_BLOB)
             body = await _read_small(request)
-            digests = await run_in_threadpool(_store_all, kernel, body)
+            digests = await run_in_threadpool(_store_all, kernel, request, body)
         except EverloopError as error:
             return error_response(error)
         return json_response({"digests": digests}, status=201)
@@ -86,8 +88,14 @@ def blob_routes(kernel: Kernel) -> list[Route]:
     ]
 
 
-def _admit(kernel: Kernel, request: Request, verb: str, ask: PutBlob | GetBlob) -> None:
-    kernel.perform(
+def _admit(kernel: Kernel, request: Request, verb: str, ask: PutBlob | GetBlob) -> BlobState:
+    state = _perform(kernel, request, verb, ask)
+    assert isinstance(state, BlobState)
+    return state
+
+
+def _perform(kernel: Kernel, request: Request, verb: str, ask: msgspec.Struct) -> msgspec.Struct:
+    return kernel.perform(
         Call(
             verb=verb,
             caller=caller_of(request, kernel),
@@ -97,9 +105,22 @@ def _admit(kernel: Kernel, request: Request, verb: str, ask: PutBlob | GetBlob) 
     )
 
 
+def _own(kernel: Kernel, request: Request) -> ProjectBlobs:
+    return kernel.blobs_of(request.path_params["project"])
+
+
+def _keep(kernel: Kernel, request: Request, blobs: ProjectBlobs, digests: list[Digest]) -> None:
+    """Write down whose they are before the answer: the next request may reach another process."""
+    fresh = tuple(dict.fromkeys(digest for digest in digests if blobs.is_unwritten(digest)))
+    if fresh:
+        _perform(kernel, request, "blob.keep", KeepBlobs(digests=fresh))
+
+
 async def _receive(kernel: Kernel, request: Request, expected: Digest | None) -> Digest:
-    blobs, loan = kernel.services.blobs, loan_of(request.scope)
-    return (await take_in(blobs, request.stream(), loan=loan, expected=expected))[0]
+    blobs, loan = await run_in_threadpool(_own, kernel, request), loan_of(request.scope)
+    digest, _ = await take_in(blobs, request.stream(), loan=loan, expected=expected)
+    await run_in_threadpool(_keep, kernel, request, blobs, [digest])
+    return digest
 
 
 async def _read_small(request: Request) -> bytes:
@@ -115,7 +136,7 @@ async def _read_small(request: Request) -> bytes:
     return bytes(body)
 
 
-def _store_all(kernel: Kernel, body: bytes) -> list[Digest]:
+def _store_all(kernel: Kernel, request: Request, body: bytes) -> list[Digest]:
     try:
         items = msgspec.msgpack.decode(body, type=_Batch)
     except msgspec.DecodeError as error:
@@ -124,4 +145,7 @@ def _store_all(kernel: Kernel, body: bytes) -> list[Digest]:
             f"The batch can't be read: {error}.",
             hint=f"Send a MessagePack array of at most {MAX_BATCH_ITEMS:,} binaries.",
         ) from error
-    return kernel.services.blobs.put_many(items)
+    blobs = _own(kernel, request)
+    digests = blobs.put_many(items)
+    _keep(kernel, request, blobs, digests)
+    return digests

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from typing import TypeVar
 
 import msgspec
 
 from everloop.core.canonical import canonical_json
-from everloop.core.digest import sha256_digest
+from everloop.core.digest import Digest, sha256_digest
 from everloop.core.errors import (
     Conflict,
     Denied,
@@ -22,6 +23,7 @@ from everloop.core.events import Event
 from everloop.core.ids import Id, ProjectId
 from everloop.core.ports import MetadataStore, Transaction, where
 from everloop.kernel.authz import Caller, Project, TokenKind, access_denied, authenticate, authorise
+from everloop.kernel.holdings import Holdings, ProjectBlobs
 from everloop.kernel.ledger import log
 from everloop.kernel.unit_of_work import Desk, Services, View, Work
 from everloop.kernel.verbs import Payload, Scope, Verb, find_verb
@@ -65,11 +67,25 @@ class Kernel:
         self.store = store
         self.services = services
         self.origin = origin
+        self.holdings = Holdings(store.write, services.clock)
         self._subscribers: list[Callable[[Event], None]] = []
 
     def subscribe(self, listener: Callable[[Event], None]) -> None:
         """Call the listener after every committed change."""
         self._subscribers.append(listener)
+
+    def blobs_of(self, project: str) -> ProjectBlobs:
+        """Return the blob store as a project sees it, by name; who calls has checked the rights.
+
+        Raises:
+            NotFound: ``project.not_found``.
+        """
+        with self.store.read() as tx:
+            found = tx.select(Project, *where(name=project), limit=1)
+        if not found:
+            raise _no_project(project)
+        key = ProjectId(found[0].id)
+        return ProjectBlobs(self.services.blobs, self.holdings, key, self.store.read)
 
     def authenticate(self, secret: str, kinds: Iterable[TokenKind]) -> Caller:
         """Return the caller behind a token.
@@ -109,8 +125,12 @@ class Kernel:
     def _ask(self, verb: Verb, call: Call) -> msgspec.Struct:
         with self.store.read() as tx:
             project = self._admit(tx, verb, call)
+            own = self._own(verb, project, {})
+            services = (
+                self.services if own is None else replace(self.services, blobs=own.within(tx))
+            )
             answer: msgspec.Struct = verb.handler(
-                call.ask, View(tx, call.caller, project, self.services)
+                call.ask, View(tx, call.caller, project, services)
             )
             return answer
 
@@ -121,19 +141,31 @@ class Kernel:
             earlier = log.find_by_request(tx, request)
             if earlier is not None:
                 return _replay(tx, verb, call, project, earlier)
-        desk = Desk(call.caller, project, self.services, self.store.read)
+        own = self._own(verb, project, {})
+        services = self.services if own is None else replace(self.services, blobs=own)
+        desk = Desk(call.caller, project, services, self.store.read)
         for attempt in range(PREPARE_ATTEMPTS):
             prepared = () if verb.prepare is None else (verb.prepare(call.ask, desk),)
             try:
-                return self._commit(verb, call, request, prepared)
+                return self._commit(verb, call, request, prepared, own)
             except StaleVersion:
                 # What was prepared rests on rows that somebody changed since: prepare it anew.
                 if verb.prepare is None or attempt == PREPARE_ATTEMPTS - 1:
                     raise
         raise AssertionError  # unreachable: the last attempt returns or raises
 
+    def _own(self, verb: Verb, project: ProjectId, used: dict[Digest, None]) -> ProjectBlobs | None:
+        if verb.scope is Scope.INSTANCE:
+            return None
+        return ProjectBlobs(self.services.blobs, self.holdings, project, self.store.read, used)
+
     def _commit(
-        self, verb: Verb, call: Call, request: str, prepared: tuple[object, ...]
+        self,
+        verb: Verb,
+        call: Call,
+        request: str,
+        prepared: tuple[object, ...],
+        own: ProjectBlobs | None,
     ) -> msgspec.Struct:
         with self.store.write() as tx:
             # The first check may be stale by now: a role or a token can go while work is prepared.
@@ -141,17 +173,23 @@ class Kernel:
             earlier = log.find_by_request(tx, request)
             if earlier is not None:
                 return _replay(tx, verb, call, project, earlier)
+            inner = None if own is None else own.within(tx)
             work = Work(
                 tx,
                 call.caller,
                 project,
-                self.services,
+                self.services if inner is None else replace(self.services, blobs=inner),
                 now=self.services.clock.now(),
                 request=request,
                 reason=call.reason,
+                own=inner,
             )
             answer: msgspec.Struct = verb.handler(call.ask, work, *prepared)
+            if inner is not None:
+                inner.write_used(tx)
             entry = self._append(verb, call, work, answer) if work.changes or work.notes else None
+        if own is not None:
+            own.written()
         if entry is not None:
             self._publish(entry)
         if verb.erases:
@@ -171,11 +209,7 @@ class Kernel:
         if not found:
             with suppress(Denied):
                 authorise(tx, call.caller, verb.permission, None)
-                raise NotFound(
-                    "project.not_found",
-                    f"There is no project {str(call.project)[:60]!r}.",
-                    hint="Make it with `everloop init`, or list them with `everloop project list`.",
-                )
+                raise _no_project(str(call.project))
             raise access_denied(verb.permission)
         project = ProjectId(found[0].id)
         authorise(tx, call.caller, verb.permission, project)
@@ -257,6 +291,14 @@ class Kernel:
         )
         for listener in self._subscribers:
             listener(event)
+
+
+def _no_project(name: str) -> NotFound:
+    return NotFound(
+        "project.not_found",
+        f"There is no project {name[:60]!r}.",
+        hint="Make it with `everloop init`, or list them with `everloop project list`.",
+    )
 
 
 def _check_call(call: Call, verb: Verb) -> None:

@@ -54,6 +54,7 @@ class LocalPerformer:
         self._kernel = kernel
         self._caller = caller
         self._project = project
+        self._blobs: BlobStore | None = None
 
     @property
     def project(self) -> str:
@@ -62,8 +63,14 @@ class LocalPerformer:
 
     @property
     def blobs(self) -> BlobStore:
-        """The kernel's own blob store."""
-        return self._kernel.services.blobs
+        """The kernel's blob store as the project sees it.
+
+        Raises:
+            NotFound: ``project.not_found``.
+        """
+        if self._blobs is None:
+            self._blobs = self._kernel.blobs_of(self._project)
+        return self._blobs
 
     def perform(
         self,

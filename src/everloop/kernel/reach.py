@@ -16,6 +16,7 @@ from everloop.core.digest import CONTENT, Digest, digests_in
 from everloop.core.errors import NotFound
 from everloop.core.ports import BlobStore, Transaction
 from everloop.core.records import Kind, declared_kinds
+from everloop.kernel.holdings import ProjectBlobs
 
 MOST_LISTING_BYTES = 64 << 20
 """Longer JSON is no list of files; a manifest of 10,000 files has 12 MB at most."""
@@ -23,7 +24,7 @@ MOST_LISTING_BYTES = 64 << 20
 _LEDGER = frozenset(
     {"ledger_entry", "ledger_payload", "ledger_ref", "ledger_node", "ledger_checkpoint"}
 )
-_OWN = frozenset({"condemned_blob"})
+_OWN = frozenset({"condemned_blob", "held_blob"})
 _REPEATED = frozenset({"run_field", "metric_summary"})
 """Kinds with many rows, whose texts are names and numbers or stand in the run itself as well."""
 
@@ -59,6 +60,8 @@ def needed_blobs(
         blobs: Where the bytes lie.
         without: Rows that count as if they were gone, to see what would be freed.
     """
+    if isinstance(blobs, ProjectBlobs):  # lists of other projects count as well
+        blobs = blobs.whole
     needed: set[Digest] = set()
     to_read: set[Digest] = set()
     for kind, _, field, text in mentions(tx, declared_kinds().values(), without=without):

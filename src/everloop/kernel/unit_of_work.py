@@ -18,6 +18,7 @@ from everloop.core.records import R, Record, canonical_record, kind_of, record
 from everloop.core.search import All, Any, Compare, Filter, Has, Not, Order, Page, Test
 from everloop.kernel.authz import Caller
 from everloop.kernel.condemned import has_condemned, rescue
+from everloop.kernel.holdings import ProjectBlobs
 from everloop.kernel.ledger.log import Change
 from everloop.kernel.lineage import Edge
 from everloop.kernel.safe_load import LoadPolicy
@@ -234,6 +235,7 @@ class Work(View):
         reason: Why the caller does it, in their words; None when not given.
         notes: What the entry's payload says beside the changes; it asks for an entry by itself.
         condemned: Whether any bytes await collection, once that was looked up.
+        own: The project's bytes; None for an instance verb, which belongs to no project.
     """
 
     now: Instant
@@ -243,6 +245,7 @@ class Work(View):
     refs: list[str] = field(default_factory=list)
     notes: dict[str, object] = field(default_factory=dict)
     condemned: list[bool] = field(default_factory=list, repr=False)
+    own: ProjectBlobs | None = field(default=None, repr=False)
 
     def new_id(self) -> Id:
         """Return a fresh id."""
@@ -328,16 +331,22 @@ class Work(View):
     def claim(self, digests: Iterable[Digest]) -> None:
         """Say that stored bytes are needed which only other bytes name, such as a list of files.
 
-        What a record names itself is claimed by inserting it.
+        What a record names itself is claimed by inserting it. Bytes that the project does not
+        hold stay whoever's they are: a text may name anything.
 
         Raises:
             NotFound: ``blob.not_found`` when they were collected as garbage meanwhile.
         """
+        named = tuple(digests)
+        if self.own is not None:
+            self.own.use(named)
         if not self.condemned:
             self.condemned.append(has_condemned(self.tx))
         if self.condemned[0]:
-            for digest in digests:
-                rescue(self.tx, self.services.blobs, digest)
+            whole = self.services.blobs if self.own is None else self.own.whole
+            for digest in named:
+                if self.own is None or self.own.is_held(digest):
+                    rescue(self.tx, whole, digest)
 
     def _note(self, row: Record, op: str) -> None:
         kind = kind_of(row)

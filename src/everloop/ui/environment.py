@@ -81,7 +81,7 @@ def read_blob(visit: Visit, digest: Digest, most: int) -> bytes | None:
         state = visit.query("blob.get", BlobState, digest=digest)
         if state is None or state.size_bytes is None or state.size_bytes > most:
             return None
-        return visit.kernel.services.blobs.get(digest)
+        return visit.blobs.get(digest)
     except EverloopError:
         return None
 

@@ -101,7 +101,7 @@ def open_file(visit: Visit, path: str, digest: Digest, size: int) -> Shown:
     """Return a file as its page shows it; what is not known to be safe is a download."""
     shown = Shown(path, size, digest, _kind(path))
     if shown.show == "table":
-        blobs, at = visit.kernel.services.blobs, visit.param("at") or ""
+        blobs, at = visit.blobs, visit.param("at") or ""
         try:
             return replace(shown, table=tables.read(blobs, digest, size, path, at))
         except tables.Unreadable as error:
@@ -138,7 +138,7 @@ def send_bytes(visit: Visit, path: str, digest: Digest) -> Response:
         "referrer-policy": "no-referrer",
     }
     return StreamingResponse(
-        visit.kernel.services.blobs.stream(digest),
+        visit.blobs.stream(digest),
         media_type=kind if kind and not is_download else "application/octet-stream",
         headers=headers,
     )
@@ -178,7 +178,7 @@ def read_head(visit: Visit, digest: Digest, most: int) -> bytes | None:
     if state is None or state.size_bytes is None:
         return None
     head = bytearray()
-    stream = visit.kernel.services.blobs.stream(digest)
+    stream = visit.blobs.stream(digest)
     for piece in stream:
         head += piece
         if len(head) >= most:

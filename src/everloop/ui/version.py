@@ -130,7 +130,7 @@ def _examples(visit: Visit, version: ModelVersion) -> tables.Table | None:
     """Return the first example rows; None where there are none or they cannot be read."""
     if version.examples is None:
         return None
-    blobs = visit.kernel.services.blobs
+    blobs = visit.blobs
     size = blobs.size(version.examples)
     try:
         found = tables.read(blobs, version.examples, size or 0, "examples.parquet", "")

@@ -16,6 +16,7 @@ from starlette.responses import RedirectResponse, Response
 
 from everloop.core import errors
 from everloop.core.errors import EverloopError, InvalidInput, LimitExceeded, NotFound
+from everloop.core.ports import BlobStore
 from everloop.kernel.admin import ActorList
 from everloop.kernel.perform import Call, Kernel
 from everloop.kernel.tokens import SessionView
@@ -63,6 +64,11 @@ class Visit:
     def project(self) -> str:
         """Name of the project in the address; empty outside a project."""
         return str(self.request.path_params.get("project", ""))
+
+    @property
+    def blobs(self) -> BlobStore:
+        """The bytes that the project in the address holds."""
+        return self.kernel.blobs_of(self.project)
 
     def path(self, name: str) -> str:
         """Return a part of the address."""

@@ -21,7 +21,7 @@ from tests.kit import World, world
 @pytest.fixture
 def place() -> World:
     made = world()
-    blobs = made.blobs
+    blobs = made.whole
     assert isinstance(blobs, MemoryBlobStore)
     blobs._clock = made.clock
     return made
@@ -112,12 +112,12 @@ def condemn_after(place: World, meanwhile: Any) -> None:
     kernel = place.kernel
     original = kernel._commit
 
-    def commit(verb: Any, call: Any, request: str, prepared: tuple[object, ...]) -> Any:
+    def commit(*given: Any) -> Any:
         kernel._commit = original  # type: ignore[method-assign]
         meanwhile()
-        return original(verb, call, request, prepared)
+        return original(*given)
 
-    kernel._commit = commit  # type: ignore[method-assign]
+    kernel._commit = commit  # type: ignore[method-assign, assignment]
     step(place)
 
 
@@ -143,12 +143,12 @@ def test_naming_bytes_that_just_went_is_refused(place: World) -> None:
     file = ArtifactFile(path="a.txt", digest=orphan, size_bytes=6)
     kernel, original = place.kernel, place.kernel._commit
 
-    def commit(verb: Any, call: Any, request: str, prepared: tuple[object, ...]) -> Any:
+    def commit(*given: Any) -> Any:
         kernel._commit = original  # type: ignore[method-assign]
         collect(place)
-        return original(verb, call, request, prepared)
+        return original(*given)
 
-    kernel._commit = commit  # type: ignore[method-assign]
+    kernel._commit = commit  # type: ignore[method-assign, assignment]
     with pytest.raises(NotFound) as refused:
         place.owner.perform("run.log", LogRun(run=run, artifacts=(file,)), RunLogged)
 
@@ -162,7 +162,7 @@ def test_a_collection_killed_after_it_deleted_bytes_ends_well(place: World) -> N
     place.clock.push(hours=25)
     step(place)
     step(place)
-    place.blobs.delete(orphan)  # as a process does that dies before its commit
+    place.whole.delete(orphan)  # as a process does that dies before its commit
 
     (last,) = collect(place)
 

@@ -43,7 +43,7 @@ from tests.kit import World, world
 @pytest.fixture
 def place() -> World:
     made = world()
-    blobs = made.blobs
+    blobs = made.whole
     assert isinstance(blobs, MemoryBlobStore)
     blobs._clock = made.clock
     return made

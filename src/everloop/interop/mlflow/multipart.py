@@ -19,7 +19,7 @@ from everloop.core.errors import InvalidInput
 from everloop.interop.mlflow.artifacts import find_place
 from everloop.interop.mlflow.places import Place
 from everloop.interop.mlflow.routing import Context, Json, Nothing, Route
-from everloop.kernel.blobs import BlobState, PutBlob
+from everloop.kernel.blobs import BlobState, KeepBlobs, KeptBlobs, PutBlob
 from everloop.kernel.intake import loan_of, take_in
 
 MAX_PARTS = 10_000
@@ -87,6 +87,8 @@ async def put_part(context: Context, ask: Nothing) -> Response:
     digest, _ = await take_in(
         context.performer.blobs, request.stream(), loan=loan_of(request.scope)
     )
+    kept = KeepBlobs(digests=(digest,))  # who completes may reach another process
+    await run_in_threadpool(context.perform, "blob.keep", kept, KeptBlobs)
     return Response(headers={"ETag": f'"{digest}"'})
 
 

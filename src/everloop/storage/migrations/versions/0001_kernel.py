@@ -56,6 +56,13 @@ def upgrade() -> None:
         batch_op.create_index("ix_edge_target", ["target"], unique=False)
 
     op.create_table(
+        "held_blob",
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("project", TEXT, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_held_blob"),
+    )
+    op.create_table(
         "ledger_checkpoint",
         sa.Column("id", TEXT, nullable=False),
         sa.Column("revision", sa.BigInteger(), nullable=False),
