@@ -115,7 +115,7 @@ def our_rows(runs: Iterable[MadeRun], project: str) -> Iterator[tuple[str, dict[
                 yield (
                     "run_field",
                     {"id": _plain_id(1, next(numbers)), **common, "space": space, "key": name,
-                     "value": value, "head": value[:100], "number": number_in(value)},
+                     "value": value, "head": value[:100], "number": number_in(value), "at": begun},
                 )  # fmt: skip
         for name, measured in run.metrics.items():
             yield (

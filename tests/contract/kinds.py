@@ -74,8 +74,11 @@ class Reading(Record, frozen=True, kw_only=True):
     colour: Colour | None
 
 
+HEAD_CHARS = 2
+
+
 class Leaf(Record, frozen=True, kw_only=True):
-    """What belongs to a reading, by its id or by a text."""
+    """What belongs to a reading, by its id or by a text; ``at`` is its owner's."""
 
     batch: str
     owner: Id
@@ -84,6 +87,8 @@ class Leaf(Record, frozen=True, kw_only=True):
     text: str | None
     value: float | None
     flag: bool
+    head: str | None = None
+    at: datetime | None = None
 
 
 KINDS = {
@@ -93,7 +98,16 @@ KINDS = {
         Kind("named", Named, unique=(("group", "name"),), index=(("value",),)),
         Kind("counter", Counter),
         Kind(
-            "leaf", Leaf, unique=(("owner", "key"),), index=(("batch", "key", "value"), ("node",))
+            "leaf",
+            Leaf,
+            unique=(("owner", "key"),),
+            index=(
+                ("node",),
+                ("batch", "key", "value", "head", "at", "owner"),
+                ("batch", "key", "head", "at", "owner"),
+            ),
+            copies={"at": ("owner", "at")},
+            heads={"head": ("text", HEAD_CHARS)},
         ),
         Kind(
             "reading",

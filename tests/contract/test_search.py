@@ -20,7 +20,7 @@ from everloop.core.search import All, Any, Compare, Filter, Has, Link, Not, Orde
 from everloop.core.search import Test as Holds
 from everloop.storage import planning
 from everloop.storage.memory import MemoryMetadataStore
-from tests.contract.kinds import KINDS, Colour, Leaf, Reading
+from tests.contract.kinds import HEAD_CHARS, KINDS, Colour, Leaf, Reading
 
 EXAMPLES = settings(
     max_examples=60,
@@ -174,6 +174,7 @@ def fill(
         Reading(id=Id(f"{batch}/{number}"), batch=batch, **row)  # type: ignore[arg-type]
         for number, row in enumerate(rows)
     ]
+    owned = dict(enumerate(made))
     for number, ((owner, key), (text, value, flag)) in enumerate(belonging.items()):
         node = f"reading:{batch}/{owner}" if flag else f"text:{(text or '')[1:]}"
         made.append(
@@ -186,6 +187,8 @@ def fill(
                 text=text,
                 value=value,
                 flag=flag,
+                head=None if text is None else text[:HEAD_CHARS],
+                at=owned[owner].at if owner in owned else None,
             )
         )
     for store in stores:
@@ -251,6 +254,66 @@ def test_every_store_finds_what_a_plain_evaluation_finds(
 
     assert find_all(model, within, keys) == [whole]
     assert whole == [key for page in pages for key in page]
+
+
+def owned(*inner: Filter) -> Has:
+    """Return the filter for readings with a leaf under the key ``k``."""
+    tests = (Holds("batch", Compare.EQ, "BATCH"), Holds("key", Compare.EQ, "k"), *inner)
+    return Has(Leaf, Link("owner"), All(tests))
+
+
+level_tests: list[Filter] = [
+    owned(),
+    owned(Holds("head", Compare.EQ, "ab")),
+    owned(Holds("head", Compare.EQ, "a")),
+    owned(Holds("value", Compare.EQ, 0.5), Holds("head", Compare.EQ, "a")),
+    owned(Holds("value", Compare.GE, 0.5)),
+    Not(owned(Holds("text", Compare.EQ, "abc"))),
+    Any((owned(Holds("value", Compare.EQ, 1.5)), Holds("note", Compare.EQ, "n"))),
+    Holds("note", Compare.EQ, "o"),
+    Holds("at", Compare.GE, datetime(2026, 2, 1, tzinfo=UTC)),
+    Has(Leaf, Link("node", prefix="reading:"), Holds("flag", Compare.EQ, value=True)),
+]
+
+
+def level_order(dice: random.Random) -> list[Order]:
+    fields = [field for field in ("value", "text") if dice.random() < 0.6]
+    keys = [Order(field, dice.random() < 0.5, owned()) for field in fields]
+    return [*keys, Order("at", dice.random() < 0.5)]
+
+
+@pytest.mark.usefixtures("bounds")
+@pytest.mark.parametrize("seed", range(2))
+def test_rows_that_stand_level_are_walked_by_what_sorts_them_next(
+    store: MetadataStore, model: MemoryMetadataStore, seed: int
+) -> None:
+    dice = random.Random(seed)
+    pick = dice.choice
+    # Few values, so that many rows stand level by one key and the next ones decide.
+    times = [None, *(datetime(2026, month, 1, tzinfo=UTC) for month in range(1, 9))]
+    rows: list[dict[str, object]] = [
+        {"text": "", "note": pick(["n", "o"]), "number": None, "value": None, "at": pick(times),
+         "colour": None}
+        for _ in range(40)
+    ]  # fmt: skip
+    belonging = {
+        (number, key): (pick([None, "", "a", "ab", "abc", "abd"]), pick([None, 0.5, 1.5]), True)
+        for number in range(42)
+        for key in "kl"
+        if dice.random() < 0.85
+    }
+    batch = fill([store, model], rows, belonging)
+    own = Holds("batch", Compare.EQ, batch)
+
+    for _ in range(60):
+        tests = dice.sample(level_tests, dice.randrange(4))
+        within = All((own, *(placed(part, batch) for part in tests)))
+        keys = [placed_order(each, batch) for each in level_order(dice)]
+        (whole,) = find_all(store, within, keys)
+        pages = find_all(store, within, keys, size=dice.randint(1, 7))
+
+        assert find_all(model, within, keys) == [whole], (tests, keys)
+        assert whole == [key for page in pages for key in page], (tests, keys)
 
 
 def reading(key: str, **fields: object) -> Reading:

@@ -14,7 +14,8 @@ import pytest
 from everloop.app.verbs import load_verbs
 from everloop.core.errors import InvalidInput
 from everloop.core.ids import Id
-from everloop.track.model import Experiment, Run, RunStatus
+from everloop.core.ports import where
+from everloop.track.model import Experiment, Run, RunField, RunStatus
 from everloop.track.search import Deleted
 from everloop.track.wholes import FetchRuns, WholeRuns
 from tests.kit import World, world
@@ -56,6 +57,8 @@ def _add(w: World, told: dict[str, Any]) -> Id:
                 ended_at=_instant(told["end"]),
             )
         )
+        for field in tx.select(RunField, *where(run=run)):
+            tx.replace(msgspec.structs.replace(field, at=_instant(told["start"])))
     return run
 
 

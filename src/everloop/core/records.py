@@ -19,7 +19,7 @@ add another field instead. A field without a default can't be added to a kind th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TypeAlias, TypeVar
 
@@ -56,6 +56,9 @@ class Kind:
         unique: Field groups whose values may occur once. A group with a null in it never clashes.
         index: Field groups that queries filter or sort by.
         covered: Whether changes are listed in ledger entries; False for the ledger's own rows.
+        copies: Fields that repeat a field of another row: the field that holds that row's id, and
+            the field's name there. Searches sorted by it may walk the rows here instead.
+        heads: Fields that repeat the first characters of a text: its field, and how many.
     """
 
     name: str
@@ -63,6 +66,8 @@ class Kind:
     unique: tuple[Fields, ...] = ()
     index: tuple[Fields, ...] = ()
     covered: bool = True
+    copies: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    heads: Mapping[str, tuple[str, int]] = field(default_factory=dict)
 
 
 _KINDS: dict[str, Kind] = {}
@@ -75,6 +80,8 @@ def record(
     unique: tuple[Fields, ...] = (),
     index: tuple[Fields, ...] = (),
     covered: bool = True,
+    copies: Mapping[str, tuple[str, str]] | None = None,
+    heads: Mapping[str, tuple[str, int]] | None = None,
 ) -> Callable[[type[R]], type[R]]:
     """Declare a record kind.
 
@@ -86,13 +93,12 @@ def record(
         if name in _KINDS:
             message = f"record kind {name!r} is declared twice"
             raise ValueError(message)
-        unknown = {field for group in unique + index for field in group} - set(
-            kind.__struct_fields__
-        )
+        named = {name for group in unique + index for name in group} | {*(copies or {})}
+        unknown = (named | {*(heads or {})}) - set(kind.__struct_fields__)
         if unknown:
             message = f"record kind {name!r} has no field {sorted(unknown)}"
             raise ValueError(message)
-        declared = Kind(name, kind, unique, index, covered)
+        declared = Kind(name, kind, unique, index, covered, copies or {}, heads or {})
         _KINDS[name] = declared
         _BY_TYPE[kind] = declared
         return kind
@@ -144,8 +150,8 @@ def _plain(value: object) -> object:
 def _plain_struct(value: msgspec.Struct) -> dict[str, object]:
     tag, fields = _shape(type(value))
     plain = dict(tag)
-    for field, name, default in fields:
-        item = _plain(getattr(value, field))
+    for attribute, name, default in fields:
+        item = _plain(getattr(value, attribute))
         # Equal is not enough: 0, 0.0, -0.0 and False are equal, and four different states.
         if default is None or item != default[0] or canonical_json(item) != default[1]:
             plain[name] = item

@@ -9,13 +9,23 @@ the filter tells what the rest of the walk would cost.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
 
 from everloop.core.records import Record
-from everloop.core.search import All, Compare, Filter, Has, Not, Test, Value
+from everloop.core.search import All, Compare, Filter, Has, Not, Order, Test, Value
 from everloop.storage.cursors import Key, Place, Rank
-from everloop.storage.reaching import Reach, Reaching, Run, led_by, parts_of
+from everloop.storage.reaching import Reach, Reaching, Run, narrowed
+from everloop.storage.reading import (
+    copy_of,
+    fixed_in,
+    is_by_id,
+    led_by,
+    needs_id_only,
+    parts_of,
+    without,
+)
 from everloop.storage.searching import Compiler, Tables
 from everloop.storage.sorting import Sorting
 from everloop.storage.statements import Dialect, Fragment, quoted
@@ -71,6 +81,7 @@ class Plan:
         few = self._reaching.ids(self._kind, filter, FEW)
         if few is not None:
             return self._look_up(ask, few)
+        ask = self._by_copy(ask)
         if self._leads(ask) is None:
             return self._look_up(ask, self._reaching.ids(self._kind, filter, MANY))
         return self._walk(ask)
@@ -79,43 +90,60 @@ class Plan:
         """Return the fields of the index that holds rows by the first key, or None."""
         order = ask.keys[0].order
         if order.via is None:
-            equal = _fixed(ask.filter)
-        elif order.via.link.ours == "id" and not (order.via.link.prefix or order.via.link.strip):
-            equal = _fixed(order.via.filter)
+            equal = fixed_in(ask.filter)
+        elif is_by_id(order.via.link):
+            equal = fixed_in(order.via.filter)
         else:
             return None
         return led_by(ask.keys[0].table.kind, equal, order.field)
 
+    def _by_copy(self, ask: _Question) -> _Question:
+        """Sort by a copy of the first key that stands beside what the filter asks for, if any.
+
+        Its index holds only rows that meet that part of the filter, in the order asked for.
+        """
+        order = ask.keys[0].order
+        if order.via is not None:
+            return ask
+        for part in parts_of(ask.filter):
+            if isinstance(part, Has) and is_by_id(part.link):
+                table = self._tables[part.kind]
+                name = copy_of(table.kind, part, order.field)
+                if name is not None:
+                    key = Key(Order(name, order.descending, part), table)
+                    return ask._replace(keys=[key, *ask.keys[1:]])
+        return ask
+
     def _walk(self, ask: _Question) -> list[Hit]:
         """Walk the rows that have a value by the first key, then those that have none."""
-        key, after = ask.keys[0], ask.after
+        after = ask.after
         found: list[Hit] = []
         if after is None or after[0].rank is Rank.VALUE:
             found, is_all = self._walk_values(ask)
             after = None
-            if is_all or len(found) >= ask.need or not _may_lack(key):
+            if is_all or len(found) >= ask.need or not _may_lack(ask):
                 return found
         for rank, filter in _lacking(ask):
             if after is None or after[0].rank <= rank:
                 is_here = after is not None and after[0].rank is rank
                 rest = after[1:] if after is not None and is_here else None
                 need = ask.need - len(found)
-                found += self._under(Place(rank), filter, ask.keys[1:], rest, need)
+                found += self._under([Place(rank)], filter, ask.keys[1:], rest, need)
             if len(found) >= ask.need:
                 break
         return found
 
     def _under(
         self,
-        place: Place,
+        places: list[Place],
         filter: Filter,
         keys: Sequence[Key],
         after: Sequence[Place] | None,
         need: int,
     ) -> list[Hit]:
-        """Return hits that stand level by one key, sorted by the others."""
+        """Return hits that stand level by some keys, sorted by the others."""
         found = self.hits(filter, keys, after, need)
-        return [Hit(hit.row, [place, *hit.places]) for hit in found]
+        return [Hit(hit.row, [*places, *hit.places]) for hit in found]
 
     def _walk_values(self, ask: _Question) -> tuple[list[Hit], bool]:
         """Return the first hits with a value, and whether those without follow them already."""
@@ -145,16 +173,28 @@ class Plan:
 
     def _block(self, ask: _Question, span: _Span, value: SqlValue, need: int) -> list[Hit]:
         """Return hits among the many rows with this one value, walked by the other keys."""
-        order = ask.keys[0].order
-        after = span.after
-        rest = after[1:] if after is not None and after[0].value == value else None
-        level = Test(order.field, Compare.EQ, self._decoded(ask.keys[0], value))
+        key, rest = ask.keys[0], ask.keys[1:]
+        order, decoded = key.order, self._decoded(key, value)
+        level = Test(order.field, Compare.EQ, decoded)
+        places = [Place(Rank.VALUE, value)]
+        whole, size = key.table.kind.heads.get(order.field, ("", 0))
+        if rest and rest[0].order == replace(order, field=whole) and len(str(decoded)) < size:
+            places.append(places[0])  # the text ends within its head: all are level by it, too
+            rest = rest[1:]
         if order.via is None:
             filter: Filter = All((ask.filter, level))
         else:
             has = Has(order.via.kind, order.via.link, All((order.via.filter, level)))
-            filter = All((ask.filter, has))
-        return self._under(Place(Rank.VALUE, value), filter, ask.keys[1:], rest, need)
+            filter = All((*without(ask.filter, order.via), has))
+            rest = [
+                Key(replace(each.order, via=has), each.table)
+                if each.order.via == order.via
+                else each
+                for each in rest
+            ]
+        after = span.after
+        behind = after[len(places) :] if after is not None and after[0].value == value else None
+        return self._under(places, filter, rest, behind, need)
 
     @staticmethod
     def _decoded(key: Key, value: SqlValue) -> Value:
@@ -222,6 +262,7 @@ class Plan:
         row = compiler.name()
         sorting = Sorting(compiler, self._dialect, ask.keys, row)
         name, own = quoted(self._table.name), set(self._table.by_name)
+        parts = parts_of(ask.filter)
         if key.order.via is None:
             compiler.keep_unled(row, frozenset(own - set(self._leads(ask) or ())))
             first, tables, where = row, f"{name} {row}", []
@@ -230,12 +271,18 @@ class Plan:
             compiler.keep_unled(row, frozenset(own - {"id"}))
             first = sorting.lead()
             on = compiler.belonging(row, key.order.via, first)
+            # What belongs to the row is looked for before the row itself is.
+            compiler.stand_in(row, f"{first}.{quoted(key.order.via.link.theirs)}")
+            parts = without(ask.filter, key.order.via)
             tables = f"{quoted(key.table.name)} {first} {self._dialect.follow} {name} {row}"
             if self._dialect.follow == "JOIN":
                 tables += " ON TRUE"
             where = [on]
         column = compiler.column(first, key.order.field)
-        where += [compiler.filter(self._kind, row, ask.filter), Fragment(f"{column} IS NOT NULL")]
+        where += [
+            *(compiler.filter(self._kind, row, part) for part in parts),
+            Fragment(f"{column} IS NOT NULL"),
+        ]
         onward, mark = "<" if key.order.descending else ">", self._dialect.mark
         if span.behind is not None:
             where.append(Fragment(f"{column} {onward} {mark}", (span.behind,)))
@@ -255,12 +302,21 @@ class Plan:
         compiler = Compiler(self._tables, self._dialect)
         row = compiler.name()
         sorting = Sorting(compiler, self._dialect, ask.keys, row)
-        where = []
+        where: list[Fragment] = []
+        parts = parts_of(ask.filter)
         if reach is not None:
             compiler.keep_unled(row, frozenset(self._table.by_name))
-            among = self._dialect.among.format(reach.values.text)
-            where.append(Fragment(f'{row}."id" {among}', reach.values.values))
-        where.append(compiler.filter(self._kind, row, ask.filter))
+            parts = [part for part in parts if part is not reach.whole]
+            # What belongs to the row is looked for before the row itself is.
+            beside = [part for part in parts if needs_id_only(part)]
+            parts = [part for part in parts if part not in beside]
+            compiler.stand_in(row, "v.value")
+            probes = [compiler.filter(self._kind, row, part) for part in beside]
+            compiler.stand_in(row, f'{row}."id"')
+            among = narrowed(reach.values, probes)
+            text = f'{row}."id" {self._dialect.among.format(among.text)}'
+            where.append(Fragment(text, among.values))
+        where += [compiler.filter(self._kind, row, part) for part in parts]
         if behind is not None:
             where.append(sorting.behind(behind))
         if ask.after is not None:
@@ -275,7 +331,7 @@ class Plan:
         joins = sorting.joins()
         text = (
             f"SELECT {columns}{sorting.columns()} FROM {tables}{joins.text} "
-            f"WHERE {' AND '.join(each.text for each in where)}{sorting.clause()} "
+            f"WHERE {' AND '.join(each.text for each in where) or '1 = 1'}{sorting.clause()} "
             f"LIMIT {self._dialect.mark}"
         )
         values = [*joins.values, *(value for each in where for value in each.values), need]
@@ -285,17 +341,16 @@ class Plan:
         ]
 
 
-def _may_lack(key: Key) -> bool:
-    return key.order.via is not None or key.table.by_name[key.order.field].nullable
+def _may_lack(ask: _Question) -> bool:
+    """Tell whether rows that meet the filter may have no value by the first key."""
+    key = ask.keys[0]
+    return not _is_there(ask) or key.table.by_name[key.order.field].nullable
 
 
-def _fixed(filter: Filter) -> set[str]:
-    """Return the fields that a filter holds to one value."""
-    return {
-        part.field
-        for part in parts_of(filter)
-        if isinstance(part, Test) and part.compare is Compare.EQ
-    }
+def _is_there(ask: _Question) -> bool:
+    """Tell whether the row that the first key is a field of is one that the filter asks for."""
+    via = ask.keys[0].order.via
+    return via is None or via in parts_of(ask.filter)
 
 
 def _lacking(ask: _Question) -> list[tuple[Rank, Filter]]:
@@ -305,7 +360,7 @@ def _lacking(ask: _Question) -> list[tuple[Rank, Filter]]:
     if order.via is None:
         return [(Rank.NULL, All((ask.filter, null)))]
     with_null = Has(order.via.kind, order.via.link, All((order.via.filter, null)))
-    return [
-        (Rank.NULL, All((ask.filter, with_null))),
-        (Rank.NO_ROW, All((ask.filter, Not(order.via)))),
-    ]
+    found: list[tuple[Rank, Filter]] = [(Rank.NULL, All((ask.filter, with_null)))]
+    if not _is_there(ask):
+        found.append((Rank.NO_ROW, All((ask.filter, Not(order.via)))))
+    return found

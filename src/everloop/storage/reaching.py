@@ -7,11 +7,12 @@ be worth following.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from everloop.core.records import Kind, Record
-from everloop.core.search import All, Any, Compare, Filter, Has, Not, Test
+from everloop.core.records import Record
+from everloop.core.search import All, Any, Compare, Filter, Has, Test
+from everloop.storage.reading import led_by, parts_of
 from everloop.storage.searching import Compiler, Tables
 from everloop.storage.statements import Dialect, Fragment, quoted
 from everloop.storage.tables import Row, SqlValue
@@ -29,35 +30,15 @@ class _Wanted(NamedTuple):
 
 
 class Reach(NamedTuple):
-    """A statement that yields values of a field, and at most how many those are."""
+    """A statement that yields values of a field, and at most how many those are.
+
+    Attributes:
+        whole: The part of the filter that the values meet already; None when they may not.
+    """
 
     values: Fragment
     most: int
-
-
-def parts_of(filter: Filter) -> list[Filter]:
-    """Return the parts that must all hold, without needless brackets around them."""
-    match filter:
-        case All(parts=parts):
-            return [each for part in parts for each in parts_of(part)]
-        case Any(parts=(only,)):
-            return parts_of(only)
-        case Not(part=Not(part=inner)):
-            return parts_of(inner)
-        case Test(field=field, compare=Compare.IN, value=(value,)):
-            return [Test(field, Compare.EQ, value)]
-    return [filter]
-
-
-def led_by(kind: Kind, equal: Iterable[str], then: str) -> tuple[str, ...] | None:
-    """Return the longest index whose fields before ``then`` are all fixed, or None."""
-    fixed = set(equal)
-    found = [
-        group[: group.index(then) + 1]
-        for group in (*kind.index, *kind.unique, ("id",))
-        if then in group and fixed.issuperset(group[: group.index(then)])
-    ]
-    return max(found, key=len, default=None)
+    whole: Filter | None = None
 
 
 class Reaching:
@@ -67,6 +48,7 @@ class Reaching:
         self._tables = tables
         self._dialect = dialect
         self._run = run
+        self._counted: dict[tuple[str, tuple[SqlValue, ...]], tuple[int, int]] = {}
 
     def ids(self, kind: type[Record], filter: Filter, bound: int) -> Reach | None:
         """Return ids that hold those of all rows that meet the filter, if fewer than ``bound``."""
@@ -78,7 +60,8 @@ class Reaching:
                 return best
             limit = bound if best is None else best.most
             if isinstance(part, Has):
-                best = self._least(best, self._by_row(kind, part, limit))
+                found = self._by_row(kind, part, limit)
+                best = self._least(best, found and found._replace(whole=part))
             elif isinstance(part, Any):
                 best = self._least(best, self._by_any(kind, part, limit))
         return best
@@ -124,7 +107,7 @@ class Reaching:
         # Back over the link: what is put before our value comes off again.
         mark, size = self._dialect.mark, len(link.prefix)
         text = (
-            f"SELECT {mark} || substr(v.value, {size + 1}) "
+            f"SELECT {mark} || substr(v.value, {size + 1}) AS value "
             f"FROM ({found.values.text}) v WHERE substr(v.value, 1, {size}) = {mark}"
         )
         return Reach(Fragment(text, (link.strip, *found.values.values, link.prefix)), found.most)
@@ -151,14 +134,23 @@ class Reaching:
         """Return what is wanted if an index finds fewer rows than the bound."""
         kind, field, filter = wanted
         table = quoted(self._tables[kind].name)
-        some = f"SELECT 1 FROM {table} x WHERE {served.text} LIMIT {self._dialect.mark}"
-        ((most,),) = self._run(f"SELECT COUNT(*) FROM ({some}) c", (*served.values, bound))
-        assert isinstance(most, int)
+        most = self._count(f"SELECT 1 FROM {table} x WHERE {served.text}", served.values, bound)
         if most >= bound:
             return None
         rest = Compiler(self._tables, self._dialect).filter(kind, "x", filter)
         text = f"SELECT x.{quoted(field)} AS value FROM {table} x WHERE {served.text}"
         return Reach(Fragment(f"{text} AND {rest.text}", served.values + rest.values), most)
+
+    def _count(self, text: str, values: tuple[SqlValue, ...], bound: int) -> int:
+        """Return how many rows a statement finds, up to the bound; asks once for the same."""
+        found, looked = self._counted.get((text, values), (0, 0))
+        if found < looked or bound <= looked:
+            return min(found, bound)
+        limited = f"{text} LIMIT {self._dialect.mark}"
+        ((most,),) = self._run(f"SELECT COUNT(*) FROM ({limited}) c", (*values, bound))
+        assert isinstance(most, int)
+        self._counted[text, values] = most, bound
+        return most
 
     def _served(self, kind: type[Record], tests: Sequence[Test]) -> frozenset[str] | None:
         """Return the fields of the index that serves most tests, and more than the project's."""
@@ -185,3 +177,12 @@ class Reaching:
 def _telling(fields: tuple[str, ...]) -> tuple[int, int]:
     """Return how many fields tell rows of one project apart, and how many there are."""
     return len(set(fields) - {"project"}), len(fields)
+
+
+def narrowed(values: Fragment, probes: Sequence[Fragment]) -> Fragment:
+    """Return the statement that yields, as ``v.value``, only values that meet all probes."""
+    if not probes:
+        return values
+    met = " AND ".join(probe.text for probe in probes)
+    text = f"SELECT v.value FROM ({values.text}) v WHERE {met}"
+    return Fragment(text, (*values.values, *(bound for each in probes for bound in each.values)))

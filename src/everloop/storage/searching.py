@@ -17,7 +17,7 @@ from everloop.storage.tables import ColumnType, SqlValue, Table, to_parameter
 
 MAX_PARTS = 500
 MAX_DEPTH = 50
-MAX_KEYS = 8
+MAX_KEYS = 16
 MAX_PATTERN_CHARS = 1_000
 _SORTABLE = frozenset(ColumnType) - {ColumnType.JSON, ColumnType.BINARY}
 _TEXTUAL = frozenset({Compare.PREFIX, Compare.LIKE, Compare.ILIKE})
@@ -50,6 +50,9 @@ def keys_of(tables: Tables, kind: type[Record], order: Sequence[Order]) -> list[
             raise TypeError(message)
         if each.via is not None:
             require_simple(tables, kind, each.via)
+        for name, (whole, _) in key.table.kind.heads.items():
+            if whole == each.field:  # sorts as the text does, and an index may hold it
+                keys.append(Key(Order(name, each.descending, each.via), key.table))
         keys.append(key)
         if each.via is None and each.field == "id":
             break
@@ -125,6 +128,11 @@ class Compiler:
         self._dialect = dialect
         self._named = 0
         self._unled: tuple[str, frozenset[str]] = ("", frozenset())
+        self._ids: dict[str, str] = {}
+
+    def stand_in(self, row: str, column: str) -> None:
+        """Let a column stand for the id of a row, so that a test of it need not read the row."""
+        self._ids[row] = column
 
     def keep_unled(self, row: str, fields: frozenset[str]) -> None:
         """Let these fields of a row lead no search through an index."""
@@ -169,6 +177,8 @@ class Compiler:
     def _link(self, link: Link, row: str, other: str) -> Fragment:
         mark = self._dialect.mark
         ours, theirs = _column(row, link.ours), _column(other, link.theirs)
+        if link.ours == "id":
+            ours = self._ids.get(row, ours)
         if link.strip:
             size = len(link.strip)
             text = f"substr({ours}, 1, {size}) = {mark}"

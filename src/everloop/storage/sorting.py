@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from everloop.core.search import Has
 from everloop.storage.cursors import Key, Place, Rank
 from everloop.storage.searching import NEVER, Compiler
 from everloop.storage.statements import Dialect, Fragment, quoted
@@ -17,8 +18,16 @@ class Sorting:
         self._compiler = compiler
         self._dialect = dialect
         self._row = row
-        self._keys = [(key, row if key.order.via is None else compiler.name()) for key in keys]
         self._first: str | None = None
+        # Keys that are fields of one and the same row share its name.
+        names: list[tuple[Has | None, str]] = [(None, row)]
+        self._keys: list[tuple[Key, str]] = []
+        for key in keys:
+            name = next((name for via, name in names if via == key.order.via), None)
+            if name is None:
+                name = compiler.name()
+                names.append((key.order.via, name))
+            self._keys.append((key, name))
 
     def lead(self) -> str:
         """Let the rows of the first key lead, those with a value; return their name."""
@@ -28,9 +37,11 @@ class Sorting:
     def joins(self) -> Fragment:
         """Return the joins with the rows whose fields count."""
         pieces = []
+        joined = {self._row, self._first}
         for key, name in self._keys:
             via = key.order.via
-            if via is not None and name != self._first:
+            if via is not None and name not in joined:
+                joined.add(name)
                 on = self._compiler.belonging(self._row, via, name)
                 pieces.append(
                     Fragment(f" LEFT JOIN {quoted(key.table.name)} {name} ON {on.text}", on.values)
@@ -62,7 +73,7 @@ class Sorting:
             if self._may_lack(key, name):
                 nulls = " NULLS LAST"
             pieces.append(f"{column} {'DESC' if key.order.descending else 'ASC'}{nulls}")
-            if nulls and key.order.via is not None:
+            if nulls and name not in {self._row, self._first}:
                 pieces.append(f'({name}."id" IS NULL) ASC')
         return " ORDER BY " + ", ".join(pieces)
 
@@ -102,7 +113,8 @@ class Sorting:
     def _may_lack(self, key: Key, name: str) -> bool:
         if self._first is not None and key is self._keys[0][0]:
             return False
-        return key.order.via is not None or key.table.by_name[key.order.field].nullable
+        is_joined = name not in {self._row, self._first}
+        return is_joined or key.table.by_name[key.order.field].nullable
 
 
 def _column(row: str, field: str) -> str:

@@ -16,11 +16,10 @@ from everloop.core.ids import Id
 from everloop.core.ports import where
 from everloop.core.search import All, Compare, Filter, Has, Link, Test
 from everloop.kernel.unit_of_work import Work
-from everloop.track.model import Run, RunField
+from everloop.track.model import HEAD_CHARS, Run, RunField
 
 PARAM: Final = "param"
 TAG: Final = "tag"
-HEAD_CHARS: Final = 100
 
 
 def insert_run(work: Work, run: Run) -> Run:
@@ -33,6 +32,8 @@ def insert_run(work: Work, run: Run) -> Run:
 
 def replace_run(work: Work, before: Run, after: Run) -> Run:
     """Overwrite a run that was read as ``before``, and what search finds it by.
+
+    When a run began never changes, for the rows of the index repeat it.
 
     Raises:
         StaleVersion: somebody else was first.
@@ -80,6 +81,7 @@ def _keep(
 ) -> None:
     if before == after:
         return
+    added: list[RunField] = []
     for key, value in after.items():
         if before.get(key) == value:
             continue
@@ -91,7 +93,7 @@ def _keep(
                 )
             )
             continue
-        work.insert(
+        added.append(
             RunField(
                 id=work.new_id(),
                 project=run.project,
@@ -101,8 +103,10 @@ def _keep(
                 value=value,
                 head=value[:HEAD_CHARS],
                 number=number_in(value),
+                at=run.started_at,
             )
         )
+    work.insert_many(added)
     for key in before:
         if key not in after:
             work.delete(_row(work, run.id, space, key))

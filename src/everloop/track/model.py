@@ -7,6 +7,7 @@ row beside them for lists and search.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 
@@ -14,6 +15,8 @@ from everloop.core.clock import Instant
 from everloop.core.digest import Digest
 from everloop.core.ids import ActorId, Id, ProjectId
 from everloop.core.records import Record, record
+
+HEAD_CHARS: Final = 100
 
 
 class RunStatus(StrEnum):
@@ -84,12 +87,15 @@ class Run(Record, frozen=True, kw_only=True):
 @record(
     "run_field",
     unique=(("run", "space", "key"),),
-    # The run stands in each index, so that a search reads it there and not from the row.
+    # A search that sorts by a field walks one of these: level by it, the later start comes first.
+    # The run stands in each, so that a search reads it there and not from the row.
     index=(
-        ("project", "space", "key", "head", "run"),
-        ("project", "space", "key", "number", "run"),
+        ("project", "space", "key", "head", "at", "run"),
+        ("project", "space", "key", "number", "head", "at", "run"),
     ),
     covered=False,
+    copies={"at": ("run", "started_at")},
+    heads={"head": ("value", HEAD_CHARS)},
 )
 class RunField(Record, frozen=True, kw_only=True):
     """One parameter or tag of a run as search finds it; made from the run and never more than it.
@@ -98,6 +104,7 @@ class RunField(Record, frozen=True, kw_only=True):
         space: ``param`` or ``tag``.
         head: The first characters of the value, which the index holds.
         number: The value as a finite number; None when it is none.
+        at: When the run began.
     """
 
     project: ProjectId
@@ -107,6 +114,7 @@ class RunField(Record, frozen=True, kw_only=True):
     value: str
     head: str
     number: float | None = None
+    at: Instant
 
 
 @record("run_cursor", unique=(("run", "spool"),))

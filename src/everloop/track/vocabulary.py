@@ -12,8 +12,8 @@ from everloop.core.filter.tree import Text
 from everloop.core.filter.vocabulary import Linked, Vocabulary, declare
 from everloop.core.ports import Compare
 from everloop.core.search import Any, Filter, Link, Order, Test
-from everloop.track.fields import HEAD_CHARS, PARAM, TAG
-from everloop.track.model import Experiment, RunStatus
+from everloop.track.fields import PARAM, TAG
+from everloop.track.model import HEAD_CHARS, Experiment, RunStatus
 
 
 def _texts(space: str, help: str) -> Texts:

@@ -42,7 +42,7 @@ CREATE TABLE retired_name (id TEXT NOT NULL, revision BIGINT NOT NULL, project T
 CREATE TABLE role_grant (id TEXT NOT NULL, revision BIGINT NOT NULL, actor TEXT NOT NULL, project TEXT NOT NULL, role TEXT NOT NULL, granted_by TEXT NOT NULL, granted_at TEXT NOT NULL, CONSTRAINT pk_role_grant PRIMARY KEY (id), CONSTRAINT uq_role_grant_actor_project_role UNIQUE (actor, project, role));
 CREATE TABLE run (id TEXT NOT NULL, revision BIGINT NOT NULL, project TEXT NOT NULL, experiment TEXT NOT NULL, name TEXT NOT NULL, status TEXT NOT NULL, started_at TEXT NOT NULL, ended_at TEXT, parent TEXT, pipeline TEXT, params TEXT NOT NULL, tags TEXT NOT NULL, environment TEXT, code_commit TEXT, error TEXT, created_by TEXT NOT NULL, deleted_at TEXT, CONSTRAINT pk_run PRIMARY KEY (id));
 CREATE TABLE run_cursor (id TEXT NOT NULL, revision BIGINT NOT NULL, project TEXT NOT NULL, run TEXT NOT NULL, spool TEXT NOT NULL, "offset" BIGINT NOT NULL, at TEXT NOT NULL, CONSTRAINT pk_run_cursor PRIMARY KEY (id), CONSTRAINT uq_run_cursor_run_spool UNIQUE (run, spool));
-CREATE TABLE run_field (id TEXT NOT NULL, revision BIGINT NOT NULL, project TEXT NOT NULL, run TEXT NOT NULL, space TEXT NOT NULL, "key" TEXT NOT NULL, value TEXT NOT NULL, head TEXT NOT NULL, number BLOB, CONSTRAINT pk_run_field PRIMARY KEY (id), CONSTRAINT uq_run_field_run_space_key UNIQUE (run, space, "key"));
+CREATE TABLE run_field (id TEXT NOT NULL, revision BIGINT NOT NULL, project TEXT NOT NULL, run TEXT NOT NULL, space TEXT NOT NULL, "key" TEXT NOT NULL, value TEXT NOT NULL, head TEXT NOT NULL, number BLOB, at TEXT NOT NULL, CONSTRAINT pk_run_field PRIMARY KEY (id), CONSTRAINT uq_run_field_run_space_key UNIQUE (run, space, "key"));
 CREATE TABLE run_input (id TEXT NOT NULL, revision BIGINT NOT NULL, project TEXT NOT NULL, run TEXT NOT NULL, name TEXT NOT NULL, digest TEXT NOT NULL, source_type TEXT NOT NULL, source TEXT NOT NULL, schema TEXT, profile TEXT, tags TEXT NOT NULL, context TEXT, CONSTRAINT pk_run_input PRIMARY KEY (id), CONSTRAINT uq_run_input_run_name_digest UNIQUE (run, name, digest));
 CREATE TABLE run_model (id TEXT NOT NULL, revision BIGINT NOT NULL, project TEXT NOT NULL, run TEXT NOT NULL, role TEXT NOT NULL, model TEXT NOT NULL, step BIGINT NOT NULL, CONSTRAINT pk_run_model PRIMARY KEY (id), CONSTRAINT uq_run_model_run_role_model UNIQUE (run, role, model));
 CREATE TABLE saved_view (id TEXT NOT NULL, revision BIGINT NOT NULL, project TEXT NOT NULL, page TEXT NOT NULL, name TEXT NOT NULL, "query" TEXT NOT NULL, saved_by TEXT NOT NULL, saved_at TEXT NOT NULL, CONSTRAINT pk_saved_view PRIMARY KEY (id), CONSTRAINT uq_saved_view_project_page_name UNIQUE (project, page, name));
@@ -93,8 +93,8 @@ CREATE INDEX ix_prediction_segment_project_last_id_first_id ON prediction_segmen
 CREATE INDEX ix_release_candidate ON release (candidate);
 CREATE INDEX ix_release_project_deployment_started_at ON release (project, deployment, started_at);
 CREATE INDEX ix_role_grant_project ON role_grant (project);
-CREATE INDEX ix_run_field_project_space_key_head_run ON run_field (project, space, "key", head, run);
-CREATE INDEX ix_run_field_project_space_key_number_run ON run_field (project, space, "key", number, run);
+CREATE INDEX ix_run_field_project_space_key_head_at_run ON run_field (project, space, "key", head, at, run);
+CREATE INDEX ix_run_field_project_space_key_number_head_at_run ON run_field (project, space, "key", number, head, at, run);
 CREATE INDEX ix_run_model_model ON run_model (model);
 CREATE INDEX ix_run_parent ON run (parent);
 CREATE INDEX ix_run_project_experiment_started_at ON run (project, experiment, started_at);

@@ -697,18 +697,19 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
         sa.Column("value", TEXT, nullable=False),
         sa.Column("head", TEXT, nullable=False),
         sa.Column("number", DOUBLE, nullable=True),
+        sa.Column("at", TEXT, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_run_field"),
         sa.UniqueConstraint("run", "space", "key", name="uq_run_field_run_space_key"),
     )
     with op.batch_alter_table("run_field", schema=None) as batch_op:
         batch_op.create_index(
-            "ix_run_field_project_space_key_head_run",
-            ["project", "space", "key", "head", "run"],
+            "ix_run_field_project_space_key_head_at_run",
+            ["project", "space", "key", "head", "at", "run"],
             unique=False,
         )
         batch_op.create_index(
-            "ix_run_field_project_space_key_number_run",
-            ["project", "space", "key", "number", "run"],
+            "ix_run_field_project_space_key_number_head_at_run",
+            ["project", "space", "key", "number", "head", "at", "run"],
             unique=False,
         )
 
