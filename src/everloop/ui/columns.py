@@ -26,6 +26,7 @@ BUILT_IN: Final[Mapping[str, tuple[str, str]]] = {
     "took": ("Took", ""),
     "by": ("By", "created_by"),
     "pipeline": ("Pipeline", "pipeline"),
+    "parent": ("Within", ""),
     "id": ("Id", "id"),
 }
 _ALWAYS: Final = ("status", "started", "took")

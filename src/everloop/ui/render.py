@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
@@ -47,11 +47,9 @@ def when(instant: datetime | None) -> Markup | str:
     """Write an instant to the minute, with the exact one behind it."""
     if instant is None:
         return NOTHING
-    exact = instant.astimezone(UTC)
-    return Markup('<time datetime="{}" title="{}">{}</time>').format(
-        exact.isoformat(),
-        exact.strftime("%Y-%m-%d %H:%M:%S UTC"),
-        exact.strftime("%Y-%m-%d %H:%M"),
+    exact = instant.astimezone(UTC).isoformat(" ", "seconds")[:19]
+    return Markup(  # noqa: S704 -- digits alone
+        f'<time datetime="{exact.replace(" ", "T")}Z" title="{exact} UTC">{exact[:16]}</time>'
     )
 
 
@@ -150,6 +148,12 @@ def node(context: Context, ref: str | None) -> Markup | str:
     where = address("p", context["project"], "ref", ref)
     label = f"{kind.replace('_', ' ')} {key.rpartition(':')[2][-8:]}"
     return Markup('<a href="{}" title="{}">{}</a>').format(where, ref, label)
+
+
+def macro(template: str, name: str) -> Callable[..., str]:
+    """Return a macro of a template, to be called from Python."""
+    found: Callable[..., str] = getattr(_environment().get_template(template).module, name)
+    return found
 
 
 @cache

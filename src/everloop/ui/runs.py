@@ -11,9 +11,9 @@ from starlette.responses import RedirectResponse, Response
 
 from everloop.core.errors import EverloopError, InvalidInput
 from everloop.track.names import RunNames, RunValues
-from everloop.track.queries import ExperimentList
-from everloop.track.search import Deleted, FoundRun, FoundRuns
+from everloop.track.search import Deleted, FoundExperiments, FoundRuns
 from everloop.track.views import SavedViews
+from everloop.ui.cells import cell_writer, numeric_columns
 from everloop.ui.charts import send_json
 from everloop.ui.columns import (
     BUILT_IN,
@@ -27,22 +27,12 @@ from everloop.ui.render import address
 from everloop.ui.visit import Visit
 
 SIZES: Final = (50, 100, 200)
-MOST_DRAWN: Final = 20
+MOST_DRAWN: Final = 50
 MOST_POINTS: Final = 500
+MOST_EXPERIMENTS: Final = 200
 NONE: Final = FoundRuns(items=(), next=None)
 MODES: Final = ("table", "charts", "parallel")
 _DESCENDS_FIRST: Final = frozenset({"started", "ended", "took"})
-
-
-def value_of(run: FoundRun, column: Column) -> object:
-    """Return what stands in a column of a run, None for nothing."""
-    if column.space:
-        mapping: dict[str, str] = getattr(run, column.space)
-        return mapping.get(column.name)
-    name = {"by": "created_by", "took": "seconds"}.get(column.key)
-    if column.key in {"started", "ended"}:
-        name = f"{column.key}_at"
-    return getattr(run, name or column.key)
 
 
 @dataclass(frozen=True)
@@ -152,7 +142,7 @@ def show_list(visit: Visit) -> Response:
     """Show the runs that a filter lets through: as a table, as charts or between axes."""
     listing = Listing.of(visit)
     found = find_runs(visit, listing)
-    experiments = visit.query("experiment.list", ExperimentList, limit=200)
+    experiments = _experiment_names(visit, listing.experiment)
     columns = chosen_columns(listing.columns) or usual_columns(
         found.runs.items, with_experiment=not listing.experiment
     )
@@ -163,15 +153,23 @@ def show_list(visit: Visit) -> Response:
         runs=found.runs,
         problem=found.problem,
         columns=columns,
-        value_of=value_of,
+        cell=cell_writer(visit.project, visit.people),
+        numeric=numeric_columns(found.runs.items, columns),
         built_in=[find_column(key) for key in BUILT_IN],
-        experiments=experiments.items if experiments else (),
+        experiments=experiments,
         views=views.items if views else (),
         sizes=SIZES,
         most_drawn=MOST_DRAWN,
     )
     page.status_code = 200 if found.problem is None else 400
     return page
+
+
+def _experiment_names(visit: Visit, chosen: str) -> list[str]:
+    """Return what may be chosen: the newest experiments, and the one that is chosen already."""
+    found = visit.query("experiment.search", FoundExperiments, limit=MOST_EXPERIMENTS)
+    names = [item.name for item in found.items] if found else []
+    return names if not chosen or chosen in names else [chosen, *names]
 
 
 def find_runs(visit: Visit, listing: Listing, **limits: object) -> Found:

@@ -13,8 +13,9 @@ from starlette.responses import Response, StreamingResponse
 
 from everloop.core.errors import InvalidInput
 from everloop.track.search import FoundRun
+from everloop.ui.cells import is_number, value_of
 from everloop.ui.columns import Column, chosen_columns, usual_columns
-from everloop.ui.runs import Found, Listing, find_runs, value_of
+from everloop.ui.runs import Found, Listing, find_runs
 from everloop.ui.visit import Visit
 
 MOST_ROWS: Final = 200_000
@@ -91,15 +92,7 @@ def _cell(value: object) -> str:
     if isinstance(value, datetime):
         return value.isoformat()
     text = str(value)
-    return f"'{text}" if text.startswith(_FORMULAS) and not _is_number(text) else text
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return f"'{text}" if text.startswith(_FORMULAS) and not is_number(text) else text
 
 
 def _lines(rows: list[list[str]]) -> bytes:
