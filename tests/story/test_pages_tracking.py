@@ -161,7 +161,7 @@ def test_ticks_outlive_a_page_and_lead_to_a_comparison(browser: Chrome, site: st
 def test_many_runs_are_drawn_smoothed_zoomed_and_lit(browser: Chrome, site: str) -> None:
     browser.get(f"{site}/p/demo/runs?show=charts")
     wait(browser).until(lambda d: len(all_of(d, ".board .chart canvas")) == 2)
-    assert 20 == len(all_of(browser, ".legend button"))
+    assert 25 == len(all_of(browser, ".legend .swatch"))
     before = browser.execute_script(PIXELS, "[data-key=loss] canvas")
 
     browser.execute_script(
@@ -179,7 +179,7 @@ def test_many_runs_are_drawn_smoothed_zoomed_and_lit(browser: Chrome, site: str)
     wait(browser).until(lambda d: not all_of(d, "[data-key=loss][data-finer]"))
 
     shown = browser.execute_script(PIXELS, "[data-key=accuracy] canvas")
-    for button in all_of(browser, ".legend button")[1:]:
+    for button in all_of(browser, ".legend .swatch")[1:]:
         button.click()
     wait(browser).until(lambda d: d.execute_script(PIXELS, "[data-key=accuracy] canvas") < shown)
     assert [] == complaints(browser)

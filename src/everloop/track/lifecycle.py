@@ -137,14 +137,14 @@ def show_experiment(ask: ShowExperiment, view: View) -> ExperimentShown:
         raise InvalidInput(
             "experiment.unnamed",
             "Neither an id nor a name was given.",
-            hint="Give one of them; `everloop experiments` lists both.",
+            hint="Give one of them; `experiment.search` lists both.",
         )
     found = view.first(Experiment, *where(name=ask.name))
     if found is None:
         raise NotFound(
             "experiment.not_found",
             f"There is no experiment {ask.name[:60]!r}.",
-            hint="List them with `everloop experiments`.",
+            hint="See them on the page of experiments, or ask `experiment.search`.",
         )
     return ExperimentShown(experiment=found)
 

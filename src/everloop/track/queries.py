@@ -11,9 +11,11 @@ from everloop.core.clock import Instant
 from everloop.core.errors import InvalidInput, NotFound
 from everloop.core.ids import Id
 from everloop.core.ports import Compare, Condition, where
+from everloop.core.search import All, Order, Test
 from everloop.kernel.unit_of_work import View
 from everloop.kernel.verbs import query
 from everloop.track import columns
+from everloop.track.inputs import RunInput, RunModel
 from everloop.track.model import (
     ArtifactEntry,
     Experiment,
@@ -85,6 +87,8 @@ class RunDetails(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         offset: How far the spool that it began with has arrived.
         last_heard: When the last batch came.
+        inputs: Data that it read, as its client named it.
+        models: Logged models that it read or made.
     """
 
     run: Run
@@ -93,6 +97,8 @@ class RunDetails(msgspec.Struct, frozen=True, kw_only=True):
     artifacts: int
     offset: int
     last_heard: Instant | None
+    inputs: tuple[RunInput, ...] = ()
+    models: tuple[RunModel, ...] = ()
 
 
 class ReadHistory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -138,27 +144,29 @@ class ArtifactList(msgspec.Struct, frozen=True, kw_only=True):
     next: str | None
 
 
-class ListExperiments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What ``experiment.list`` takes."""
+class CountExperiments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What ``experiment.counts`` takes: experiments by their ids."""
 
-    limit: Limit = 100
-    after: Text | None = None
+    experiments: Annotated[tuple[Text, ...], msgspec.Meta(max_length=200)]
 
 
-class ExperimentRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One experiment in a list."""
+class ExperimentCount(msgspec.Struct, frozen=True, kw_only=True):
+    """How much an experiment holds.
 
-    id: Id
-    name: str
-    created_at: Instant
+    Attributes:
+        runs: How many runs it has that are not in the trash.
+        last_started_at: When the newest of them began; None without any.
+    """
+
+    experiment: Id
     runs: int
+    last_started_at: Instant | None
 
 
-class ExperimentList(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of ``experiment.list``."""
+class ExperimentCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of ``experiment.counts``, in the order of the question."""
 
-    items: tuple[ExperimentRow, ...]
-    next: str | None
+    items: tuple[ExperimentCount, ...]
 
 
 @query("run.list", permission="run:read")
@@ -199,7 +207,7 @@ def _find_experiment(view: View, name: str) -> Experiment:
         raise NotFound(
             "experiment.not_found",
             f"There is no experiment {name[:60]!r}.",
-            hint="List them with `everloop experiments`.",
+            hint="See them on the page of experiments, or ask `experiment.search`.",
         )
     return found
 
@@ -246,6 +254,8 @@ def show_run(ask: ShowRun, view: View) -> RunDetails:
         artifacts=view.count(ArtifactEntry, *where(run=run.id)),
         offset=next((cursor.offset for cursor in cursors if not cursor.spool), 0),
         last_heard=max((cursor.at for cursor in cursors), default=None),
+        inputs=tuple(view.select(RunInput, *where(run=run.id))),
+        models=tuple(view.select(RunModel, *where(run=run.id))),
     )
 
 
@@ -308,24 +318,24 @@ def list_artifacts(ask: ListArtifacts, view: View) -> ArtifactList:
     return ArtifactList(items=tuple(page), next=page[-1].id if len(found) > size else None)
 
 
-@query("experiment.list", permission="run:read")
-def list_experiments(ask: ListExperiments, view: View) -> ExperimentList:
-    """List experiments with how many runs each has."""
-    later = () if ask.after is None else (Condition("id", Compare.GT, ask.after),)
-    size = page_size(ask.limit)
-    found = view.select(Experiment, *later, limit=size + 1)
-    page = found[:size]
-    return ExperimentList(
-        items=tuple(
-            ExperimentRow(
-                id=row.id,
-                name=row.name,
-                created_at=row.created_at,
-                runs=view.count(Run, *where(experiment=row.id)),
-            )
-            for row in page
-        ),
-        next=page[-1].id if len(found) > size else None,
+@query("experiment.counts", permission="run:read")
+def count_experiments(ask: CountExperiments, view: View) -> ExperimentCounts:
+    """Tell how many runs experiments have, which costs a look at each run.
+
+    Raises:
+        NotFound: ``experiment.not_found``.
+    """
+    return ExperimentCounts(items=tuple(_count(view, Id(key)) for key in ask.experiments))
+
+
+def _count(view: View, key: Id) -> ExperimentCount:
+    view.get(Experiment, key)
+    active = All((Test("experiment", Compare.EQ, key), Test("deleted_at", Compare.EQ, None)))
+    newest = view.search(Run, active, order=(Order("started_at", descending=True),), limit=1)
+    return ExperimentCount(
+        experiment=key,
+        runs=view.count(Run, *where(experiment=key, deleted_at=None)),
+        last_started_at=newest.rows[0].started_at if newest.rows else None,
     )
 
 

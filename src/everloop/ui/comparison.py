@@ -66,6 +66,7 @@ def show(visit: Visit) -> Response:
     only = visit.param("only") == "different"
     measured = rows_of([_last(item.metrics) for item in details])
     given = rows_of([item.run.params for item in details])
+    packages = package_rows(environments)
     return visit.show(
         "compare.html",
         chosen=[item.run.id for item in details],
@@ -77,8 +78,9 @@ def show(visit: Visit) -> Response:
             ("Parameters", _shown(given, only=only), len(given)),
             ("Tags", *_counted(rows_of([_own_tags(item.run.tags) for item in details]), only=only)),
             ("Code and environment", *_counted(_environments(environments), only=only)),
+            ("Packages", packages, len(packages)),
         ],
-        packages=package_rows(environments),
+        packages=packages,
         patches=[(item.run, read_patch(visit, item.run)) for item in details],
         axes=axes_of(given, measured),
         points=address("p", visit.project, "compare", "points")

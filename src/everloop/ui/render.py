@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cache
@@ -22,13 +23,30 @@ NOTHING: Final = "–"
 _UNITS: Final = ("B", "KB", "MB", "GB", "TB")
 # Kinds that stand in the ledger but are no part of a lineage.
 _NO_PAGE: Final = frozenset({"actor", "ledger_entry", "project", "token", "verb"})
+# Overrides, embeddings and isolates of direction; marks, which only help mixed text, are not here.
+_TURNING: Final = re.compile("[\u202a-\u202e\u2066-\u2069]")
+_TAG_OR_TURN: Final = re.compile(
+    "<textarea.*?</textarea>|<[^>]*>|[\u202a-\u202e\u2066-\u2069]", re.DOTALL
+)
 # Forms post with an Origin only under a policy other than no-referrer, and the guard wants one.
 _HEADERS: Final = {"cache-control": "no-store", "referrer-policy": "same-origin"}
 
 
 def page(template: str, **context: object) -> str:
     """Return the text of a page."""
-    return _environment().get_template(template).render(**context)
+    return _shown_as_written(_environment().get_template(template).render(**context))
+
+
+def _shown_as_written(text: str) -> str:
+    """Name the characters that turn the direction of text, so that no name looks like another.
+
+    Within tags they stay: what a form sends back must be what it was. So they do in what is edited.
+    """
+    if not _TURNING.search(text):
+        return text
+    return _TAG_OR_TURN.sub(
+        lambda found: f"⟨U+{ord(found[0]):04X}⟩" if _TURNING.fullmatch(found[0]) else found[0], text
+    )
 
 
 def html(text: str, *, status: int = 200) -> Response:

@@ -10,7 +10,10 @@ from starlette.responses import Response
 
 from everloop.core.errors import Denied
 from everloop.core.ids import Id
+from everloop.data.model import DatasetVersion
+from everloop.data.search import FoundDatasets
 from everloop.pipeline.queries import StepList
+from everloop.registry.logged_queries import LoggedModelList, LoggedModelView
 from everloop.registry.model import ModelVersion
 from everloop.registry.search import FoundVersions
 from everloop.track.model import MetricSummary
@@ -21,7 +24,7 @@ from everloop.ui.visit import Visit
 NOTE: Final = "mlflow.note.content"
 SYSTEM: Final = "system/"
 # Tags that MLflow's clients write for their own pages; what they say stands elsewhere on ours.
-_HOUSEKEEPING: Final = ("mlflow.", "everloop.")
+HOUSEKEEPING: Final = ("mlflow.", "everloop.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ def show(visit: Visit) -> Response:
     details, frame = _frame(visit, "")
     run = details.run
     own = [metric for metric in details.metrics if not metric.key.startswith(SYSTEM)]
-    tags = {key: text for key, text in run.tags.items() if not key.startswith(_HOUSEKEEPING)}
+    tags = {key: text for key, text in run.tags.items() if not key.startswith(HOUSEKEEPING)}
     return visit.show(
         "run.html",
         **frame,
@@ -50,6 +53,8 @@ def show(visit: Visit) -> Response:
         steps=visit.query("step.list", StepList, run=run.id, limit=200),
         children=visit.query("run.list", RunList, parent=run.id, limit=100),
         versions=_versions(visit, run.id),
+        data=_data(visit, run.id),
+        logged=_logged(visit, details),
     )
 
 
@@ -131,6 +136,26 @@ def _frame(visit: Visit, part: str) -> tuple[RunDetails, dict[str, object]]:
 
 def _drawn(metrics: Sequence[MetricSummary]) -> bool:
     return any(metric.count > 1 for metric in metrics)
+
+
+def _data(visit: Visit, run: Id) -> Sequence[DatasetVersion]:
+    """Return the dataset versions of ours that the run read."""
+    try:
+        found = visit.get("dataset.search", FoundDatasets, filter=f"run = '{run}'", limit=20)
+    except Denied:
+        return ()
+    return found.items
+
+
+def _logged(visit: Visit, details: RunDetails) -> dict[str, LoggedModelView]:
+    """Return the logged models that the run made or read, by id."""
+    if not details.models:
+        return {}
+    try:
+        made = visit.get("logged_model.list", LoggedModelList, run=details.run.id, limit=100)
+    except Denied:
+        return {}
+    return {item.model.id: item for item in made.items}
 
 
 def _versions(visit: Visit, run: Id) -> list[ModelVersion]:

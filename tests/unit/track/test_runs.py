@@ -21,12 +21,13 @@ from everloop.core.ids import Id
 from everloop.core.ports import where
 from everloop.kernel.authz import Role
 from everloop.track import columns, limits
+from everloop.track.lifecycle import RunNamed, RunShown
 from everloop.track.model import MetricBatch, MetricChunk, RunStatus
 from everloop.track.queries import (
     ArtifactList,
-    ExperimentList,
+    CountExperiments,
+    ExperimentCounts,
     ListArtifacts,
-    ListExperiments,
     ListRuns,
     ReadHistory,
     RunDetails,
@@ -208,13 +209,31 @@ def test_runs_are_listed_newest_first_page_by_page_with_their_latest_metrics() -
     first = w.owner.perform("run.list", ListRuns(limit=3), RunList)
     second = w.owner.perform("run.list", ListRuns(limit=3, after=first.next), RunList)
     odd = w.owner.perform("run.list", ListRuns(experiment="odd", metrics=True), RunList)
-    experiments = w.owner.perform("experiment.list", ListExperiments(), ExperimentList)
 
     assert runs[::-1] == [row.id for row in first.items + second.items]
     assert second.next is None
     assert ["3.0", "1.0"] == [row.metrics["a"] for row in odd.items]
     assert {} == first.items[0].metrics
-    assert {"even": 3, "odd": 2} == {row.name: row.runs for row in experiments.items}
+
+
+def test_an_experiment_counts_its_runs_but_not_those_in_the_trash() -> None:
+    w = world()
+    runs = []
+    for number in range(3):
+        w.clock.push(seconds=1)
+        runs.append(start(w, experiment="odd" if number % 2 else "even"))
+    w.owner.perform("run.delete", RunNamed(run=runs[2]), RunShown)
+    keys = tuple(
+        w.owner.perform("run.show", ShowRun(run=run), RunDetails).run.experiment for run in runs[:2]
+    )
+
+    counts = w.owner.perform(
+        "experiment.counts", CountExperiments(experiments=keys), ExperimentCounts
+    )
+
+    assert [(keys[0], 1), (keys[1], 1)] == [(row.experiment, row.runs) for row in counts.items]
+    first = w.owner.perform("run.show", ShowRun(run=runs[0]), RunDetails).run
+    assert first.started_at == counts.items[0].last_started_at
 
 
 def test_artifacts_are_listed_and_their_newest_bytes_count() -> None:

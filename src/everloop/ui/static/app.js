@@ -9,6 +9,11 @@
     return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   }
 
+  // As the pages write them: characters that turn the direction of text are named, not obeyed.
+  window.asWritten = function (text) {
+    return text.replace(/[\u202a-\u202e\u2066-\u2069]/g, function (found) { return "⟨U+" + found.charCodeAt(0).toString(16).toUpperCase() + "⟩"; });
+  };
+
   function textOf(value) {
     return value == null ? "–" : String(Number(value.toPrecision(5)));
   }

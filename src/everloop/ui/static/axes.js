@@ -16,7 +16,10 @@
   }
 
   function short(value) {
-    if (typeof value === "string") return value.length > 16 ? value.slice(0, 15) + "…" : value;
+    if (typeof value === "string") {
+      const text = asWritten(value);
+      return text.length > 16 ? text.slice(0, 15) + "…" : text;
+    }
     if (value === 0) return "0";
     const size = Math.abs(value);
     return size >= 1e5 || size < 1e-3 ? value.toExponential(2) : String(Number(value.toPrecision(4)));
@@ -55,7 +58,9 @@
       const finite = numbers.filter(Number.isFinite);
       axis.low = Math.min(...finite);
       axis.high = Math.max(...finite);
-      axis.log = axis.low > 0 && axis.high / axis.low >= 1000;
+      // Values over many sizes, but not those that are spread evenly and only happen to begin small.
+      const middle = finite.slice().sort(function (a, b) { return a - b; })[Math.floor(finite.length / 2)];
+      axis.log = axis.low > 0 && axis.high / axis.low >= 1000 && middle / axis.high < 0.1;
       axis.values = numbers.map(function (value) { return Number.isFinite(value) ? value : null; });
     } else {
       axis.names = [...new Set(present.map(String))].sort();
@@ -184,7 +189,13 @@
         group.append(svg("line", { x1: -4, x2: 0, y1: y(part), y2: y(part) }));
         group.append(svg("text", { x: -7, y: y(part) + 4, "text-anchor": "end" }, label));
       }
-      if (axis.log) group.append(svg("text", { y: HEIGHT - 8, "text-anchor": "middle" }, "log"));
+      if (axis.isNumber && axis.low > 0 && axis.high > axis.low) {
+        const scale = svg("text", { class: "away", y: HEIGHT - 8, "text-anchor": "middle", tabindex: "0", role: "button", "aria-label": "Make the axis " + axis.key + (axis.log ? " linear" : " logarithmic") }, axis.log ? "log" : "linear");
+        const change = function () { axis.log = !axis.log; axis.brush = null; draw(); scatter(); };
+        scale.addEventListener("click", function (event) { event.stopPropagation(); change(); });
+        scale.addEventListener("keydown", function (event) { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); change(); } });
+        group.append(scale);
+      }
       const brush = svg("rect", { class: "brush", x: -9, width: 18, y: 0, height: 0 });
       const show = function () {
         brush.setAttribute("y", axis.brush ? y(axis.brush[1]) : 0);

@@ -92,13 +92,19 @@
       for (const run of ids || wanted) query.append("run", run);
       for (const key of keys) query.append("key", key);
       query.set("axis", settings.axis);
-      query.set("points", String(wanted.length > 10 ? 240 : 400));
+      query.set("points", String(pointsALine()));
       for (const [name, value] of more || []) query.append(name, value);
       return fetch(plotAt + "?" + query, { credentials: "same-origin" }).then(function (answer) {
         if (!answer.ok) throw new Error(String(answer.status));
         failed = 0;
         return answer.json();
       });
+    }
+
+    // As many as can be told apart: one line uses the whole width, fifty share what is sent.
+    function pointsALine() {
+      const width = grid.clientWidth || 800;
+      return Math.round(Math.min(2 * width, Math.max(160, 4000 / wanted.length)));
     }
 
     function isWanted(key) {
@@ -113,7 +119,7 @@
         setRuns(answer.runs);
         addCards(answer.keys.filter(isWanted));
         filterCards();
-        if (!cards.size) grid.replaceChildren(element("p", { class: "quiet" }, "No metric of these runs has two points yet."));
+        if (!cards.size) grid.replaceChildren(element("p", { class: "quiet" }, "No metric of these runs has two points yet; single values are drawn between parallel axes."));
       }).catch(function () {
         grid.replaceChildren(element("p", { class: "problem" }, "The charts could not be read; reload the page."));
       });
@@ -137,8 +143,9 @@
     function drawLegend() {
       legend.replaceChildren(...runs.map(function (run) {
         const item = element("li");
-        const button = element("button", { type: "button", class: "plain swatch c" + (wanted.indexOf(run.id) % PALETTE), "aria-pressed": String(!hidden.has(run.id)) }, run.name || run.id.slice(-8));
-        button.title = "Show or hide; pointing lights it up";
+        const button = element("button", { type: "button", class: "plain swatch c" + (wanted.indexOf(run.id) % PALETTE) + (dash(run.id).length ? " dashed" : ""), "aria-pressed": String(!hidden.has(run.id)) });
+        button.append(element("bdi", {}, asWritten(run.name || run.id.slice(-8))));
+        button.title = (run.name || run.id) + ": show or hide; pointing lights it up";
         if (run.status === "running") button.classList.add("live");
         button.addEventListener("click", function () {
           if (hidden.has(run.id)) hidden.delete(run.id); else hidden.add(run.id);
@@ -150,14 +157,28 @@
         item.append(button);
         return item;
       }));
+      if (runs.length > 5) for (const [label, all] of [["Show all", true], ["Hide all", false]]) legend.append(every(label, all));
       legend.hidden = runs.length < 2;
+    }
+
+    function every(label, all) {
+      const item = element("li", { class: "every" });
+      const button = element("button", { type: "button", class: "plain" }, label);
+      button.addEventListener("click", function () {
+        hidden.clear();
+        if (!all) for (const run of runs) hidden.add(run.id);
+        drawLegend();
+        redrawAll();
+      });
+      item.append(button);
+      return item;
     }
 
     function light(run) {
       if (lit === run) return;
       lit = run;
       for (const card of cards.values()) if (card.plot) card.plot.redraw(false);
-      for (const [index, item] of [...legend.children].entries()) item.classList.toggle("lit", !!run && runs[index].id === run);
+      for (const [index, item] of [...legend.children].slice(0, runs.length).entries()) item.classList.toggle("lit", !!run && runs[index].id === run);
     }
 
     const eye = new IntersectionObserver(function (entries) {
@@ -179,7 +200,7 @@
         const figure = element("figure", { class: "chart", "data-key": key });
         const caption = element("figcaption");
         const back = element("button", { type: "button", class: "plain back", hidden: "" }, "Whole range");
-        caption.append(element("b", {}, key), element("span", { class: "readout quiet" }), back);
+        caption.append(element("b", { title: key }, asWritten(key)), element("span", { class: "readout quiet" }), back);
         const place = element("div", { class: "plot", role: "img", "aria-label": key + " of " + runs.length + (runs.length === 1 ? " run" : " runs") });
         figure.append(caption, place);
         const card = { key: key, figure: figure, place: place, readout: caption.querySelector(".readout"), back: back, lines: null, zoom: null };
@@ -308,7 +329,7 @@
       const first = Object.assign({ size: settings.axis === "time" ? 46 : 30 }, look);
       const isTime = settings.axis === "time";
       if (!isTime) first.values = axisValues;
-      if (settings.axis === "relative") first.space = 72;
+      first.space = settings.axis === "relative" ? 72 : 64;
       const second = Object.assign({ size: 62, values: function (_, ticks) { return ticks.map(function (tick) { return tick == null ? "" : short(tick); }); } }, look);
       const x = { time: isTime };
       if (settings.logx && !isTime) x.distr = 3;
@@ -366,7 +387,7 @@
       });
       const near = card.near || lit;
       const chosen = rows.find(function (row) { return row[0].run === near; }) || (rows.length === 1 ? rows[0] : null);
-      if (chosen) card.readout.textContent = shown + ": " + (runs.length > 1 ? chosen[0].label + " " : "") + short(chosen[1]);
+      if (chosen) card.readout.textContent = shown + ": " + (runs.length > 1 ? asWritten(chosen[0].label) + " " : "") + short(chosen[1]);
       else if (rows.length) {
         const values = rows.map(function (row) { return row[1]; });
         card.readout.textContent = shown + ": " + short(Math.min(...values)) + " to " + short(Math.max(...values));

@@ -163,6 +163,10 @@
     const read = function () { try { return new Map(JSON.parse(sessionStorage.getItem(store) || "[]")); } catch (_) { return new Map(); } };
     const chosen = read();
     const boxes = [...form.querySelectorAll("input[name=run]")];
+    const every = document.createElement("input");
+    every.type = "checkbox";
+    every.setAttribute("aria-label", "Tick all runs of this page");
+    form.querySelector("thead .pick").append(every);
     const count = document.getElementById("ticked-count");
     const clear = form.querySelector("button[type=reset]");
     const trash = document.getElementById("trash");
@@ -174,6 +178,9 @@
       clear.hidden = !chosen.size;
       if (trash) trash.hidden = !chosen.size;
       form.querySelector("button[type=submit]").disabled = chosen.size === 1;
+      const here = boxes.filter(function (box) { return box.checked; }).length;
+      every.checked = here === boxes.length;
+      every.indeterminate = here > 0 && here < boxes.length;
     }
 
     for (const box of boxes) {
@@ -185,6 +192,10 @@
         tell();
       });
     }
+    every.addEventListener("change", function () {
+      const to = every.checked;
+      for (const box of boxes) if (box.checked !== to) { box.checked = to; box.dispatchEvent(new Event("change")); }
+    });
     let last = null;
     form.addEventListener("click", function (event) {
       const box = event.target.closest("input[name=run]");
