@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import lightgbm as lgb
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from everloop.app import registry
@@ -121,3 +122,24 @@ def test_a_stage_is_kept_beside_a_version(shelf: Shelf) -> None:
 
     assert shown is not None
     assert ("Staging", "y") == (shown.stage, described.tags["x"])
+
+
+def test_a_version_number_by_hand_needs_a_reason_and_shows_both(shelf: Shelf) -> None:
+    project = shelf.project
+    pq.write_table(TABLE, project.folder / "hires.parquet")
+    project.run("data", "commit", "hires", "hires.parquet")
+    settings = {"verbose": -1, "num_threads": 1, "num_leaves": 3, "min_data_in_leaf": 5}
+    made = lgb.Dataset(X, TABLE["y"].to_numpy(), feature_name=["a", "b"])
+    data = ("--training", "hires@1", "--target", "y")
+    for trees in (1, 2):
+        booster = lgb.train(settings, made, trees, keep_training_booster=True)
+        booster.save_model(project.folder / f"{trees}.txt")
+    project.run("models", "register", "hand", "1.txt", *data)
+    told = ("models", "register", "hand", "2.txt", *data, "--bump", "major")
+
+    refused = project.run(*told, check=False)
+    project.run(*told, "--reason", "Hires of a day.")
+    shown = project.run("models", "show", "hand@2.0.0").stdout
+
+    assert "needs a reason" in refused.stderr
+    assert "By hand: Hires of a day. (The rule said " in " ".join(shown.split())

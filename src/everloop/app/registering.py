@@ -26,6 +26,7 @@ from everloop.registry.loaders import PYFUNC, load_predictor
 from everloop.registry.model import ModelVersion
 from everloop.registry.signature import Task, count_numbers, infer_signature, name_outputs
 from everloop.registry.verbs import RegisterModel
+from everloop.registry.versioning import Override
 from everloop.track.environment import capture_environment
 from everloop.track.queries import RunDetails, ShowRun
 
@@ -61,6 +62,7 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
         holdout: Ref or id of one kept from training.
         inputs: Columns that it takes, in its order; as the model names them when empty.
         left_out: Columns of the training data that are no inputs, such as the event time.
+        bump: The part of the version to raise, against the rule; needs ``bump_reason``.
     """
 
     name: str
@@ -72,6 +74,8 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
     left_out: tuple[str, ...] = ()
     run: Id | None = None
     params: dict[str, str] = {}
+    bump: Override | None = None
+    bump_reason: str = ""
 
 
 def register_trained(
@@ -108,6 +112,8 @@ def register_trained(
         examples=store_examples(performer.blobs, signature, rows),
         params=told.params,
         environment=run_environment(performer, told.run),
+        bump=told.bump,
+        bump_reason=told.bump_reason,
     )
     return performer.perform("model.register", ask, ModelVersion, request=request)
 

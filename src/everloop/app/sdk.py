@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from everloop.registry.loaded import LoadedModel
     from everloop.registry.model import ModelVersion
     from everloop.registry.signature import Signature, Task
+    from everloop.registry.versioning import Override
     from everloop.track import RunHandle
     from everloop.track.client import ParamValue
 
@@ -293,6 +294,8 @@ def register(  # noqa: PLR0913 -- the parts of a registration, all but two keywo
     inputs: Sequence[str] = (),
     run: Id | None = None,
     params: Mapping[str, str] | None = None,
+    bump: Override | None = None,
+    bump_reason: str = "",
     client: Client | None = None,
 ) -> ModelVersion:
     """Register a trained model; its signature is read from the data it was trained on.
@@ -308,9 +311,13 @@ def register(  # noqa: PLR0913 -- the parts of a registration, all but two keywo
         inputs: Columns that the model takes, in its order; left out, as the model names them.
         run: Id of the run that trained it.
         params: What it was trained with.
+        bump: ``major``, ``minor`` or ``patch``: the part of its version number to raise, where
+            the rule that goes by evidence does not fit.
+        bump_reason: Why it does not fit; kept beside what the rule said.
         client: The connection; that of `current_client` when left out.
 
     Raises:
+        InvalidInput: ``version.reason_missing`` for a ``bump`` without a reason.
         EverloopError: what `model.register` refuses.
     """
     from everloop.app.registering import Registration, register_trained
@@ -326,6 +333,8 @@ def register(  # noqa: PLR0913 -- the parts of a registration, all but two keywo
             inputs=tuple(inputs),
             run=run,
             params=dict(params or {}),
+            bump=bump,
+            bump_reason=bump_reason,
         ),
         model,
     )
@@ -344,6 +353,8 @@ def log_model(  # noqa: PLR0913 -- the parts of a registration, all but two keyw
     params: Mapping[str, str] | None = None,
     description: str = "",
     waiver: str = "",
+    bump: Override | None = None,
+    bump_reason: str = "",
     client: Client | None = None,
 ) -> ModelVersion:
     """Register a model as the next version of a name; its format and signature are found out.
@@ -362,9 +373,13 @@ def log_model(  # noqa: PLR0913 -- the parts of a registration, all but two keyw
         params: What it was trained with.
         description: What it is for.
         waiver: Why code may be registered in place of a safe format.
+        bump: ``major``, ``minor`` or ``patch``: the part of its version number to raise, where
+            the rule that goes by evidence does not fit.
+        bump_reason: Why it does not fit; kept beside what the rule said.
         client: The connection; that of `current_client` when left out.
 
     Raises:
+        InvalidInput: ``version.reason_missing`` for a ``bump`` without a reason.
         EverloopError: what `model.register` refuses.
     """
     from everloop.app.recording import Record, record_model
@@ -384,6 +399,8 @@ def log_model(  # noqa: PLR0913 -- the parts of a registration, all but two keyw
         params=dict(params or {}),
         description=description,
         waiver=waiver,
+        bump=bump,
+        bump_reason=bump_reason,
     )
     return record_model(at, told, model, examples)
 

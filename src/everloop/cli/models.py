@@ -98,6 +98,11 @@ def _describe(field: Any) -> str:
     help="Column that it takes, in its order; as the model names them when left out.",
 )
 @click.option("--run", help="Id of the run that trained it.")
+@click.option(
+    "--bump",
+    type=click.Choice(["major", "minor", "patch"]),
+    help="The part of its version number to raise, against the rule; needs --reason.",
+)
 @click.option("--reason", help="Why, for the record.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
@@ -111,6 +116,12 @@ def register(session: Session, /, name: str, file: Path, **told: Any) -> int:
     from everloop.core.ids import Id
     from everloop.pipeline.codecs import ModelFiles
 
+    if told["bump"] and not (told["reason"] or "").strip():
+        raise InvalidInput(
+            "version.reason_missing",
+            "A version bump by hand needs a reason.",
+            hint="Say with --reason why the rule does not fit.",
+        )
     known = FORMATS.get(file.suffix)
     if known is None:
         raise InvalidInput(
@@ -128,6 +139,8 @@ def register(session: Session, /, name: str, file: Path, **told: Any) -> int:
             task=told["task"],
             inputs=told["inputs"],
             run=Id(told["run"]) if told["run"] else None,
+            bump=told["bump"],
+            bump_reason=(told["reason"] or "") if told["bump"] else "",
         ),
         ModelFiles(known[0], {known[1]: file.read_bytes()}),
     )
@@ -135,6 +148,7 @@ def register(session: Session, /, name: str, file: Path, **told: Any) -> int:
         output.write_json(version)
     else:
         output.write_clean(f"{version.name}@{version.version} {version.artifact}")
+        output.write_clean(f"{version.bump}: {version.bump_reason}")
     return 0
 
 
