@@ -21,9 +21,10 @@ from everloop.core.ports import BlobStore
 from everloop.kernel.performer import Performer
 from everloop.kernel.unit_of_work import View
 from everloop.track import RunPorts, RunStatus, start_run, sync_spool
-from everloop.track.frames import MAGIC, Ended, Frame, Measured, encode_frame
+from everloop.track.frames import MAGIC, Ended, Frame, encode_frame
 from everloop.track.model import Run
 from everloop.track.queries import RunDetails, ShowRun
+from everloop.track.ring import pack_points
 from everloop.track.series import read_series
 from everloop.track.shipper import Shipment
 from everloop.track.spool import Spool
@@ -84,8 +85,7 @@ def write_run(folder: Path, batches: list[tuple[str, list[float]]], *, ended: bo
     run._is_ended = True
     run._courier.stop()
     frames: list[Frame] = [
-        Measured(key=key, steps=list(range(len(values))), times_us=[7] * len(values), values=values)
-        for key, values in batches
+        pack_points(key, range(len(values)), [7] * len(values), values) for key, values in batches
     ]
     if ended:
         frames.append(Ended(status=RunStatus.FINISHED, error=None, ended_at=None))

@@ -6,13 +6,14 @@ import logging
 import os
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from everloop.core.canonical import canonical_json
 from everloop.core.clock import Clock, SystemClock
-from everloop.core.errors import Unavailable
+from everloop.core.errors import EverloopError, Unavailable
 from everloop.core.ids import Id, IdSource
 from everloop.kernel.performer import Performer
 from everloop.track import limits
@@ -21,7 +22,7 @@ from everloop.track.frames import (
     MAGIC,
     Described,
     Frame,
-    Measured,
+    Points,
     Resumed,
     Started,
     decode_frames,
@@ -29,6 +30,7 @@ from everloop.track.frames import (
 )
 from everloop.track.handle import Opening, ParamValue, RunHandle, to_text
 from everloop.track.queries import RunDetails, ShowRun
+from everloop.track.ring import split_points
 from everloop.track.shipper import Shipment
 from everloop.track.spool import SEPARATOR, SUFFIX, Spool
 from everloop.track.watch import Watch, Watching
@@ -216,6 +218,8 @@ def _read_leftovers(folder: Path | None, run: Id) -> _Leftovers:
     """Gather what spools here tell of a run, for when the server cannot be asked."""
     found = _Leftovers()
     for path in sorted(folder.glob(f"{run}*{SUFFIX}")) if folder is not None else ():
+        with suppress(EverloopError, OSError):
+            Spool(path).close()  # adds what its process had no time to write
         for frame, _ in decode_frames(path.read_bytes()[len(MAGIC) :]):
             if isinstance(frame, Started):
                 found.experiment = frame.experiment
@@ -224,8 +228,9 @@ def _read_leftovers(folder: Path | None, run: Id) -> _Leftovers:
             elif isinstance(frame, Described):
                 found.params |= frame.params
                 found.tags |= frame.tags
-            elif isinstance(frame, Measured):
-                found.next_steps[frame.key] = frame.steps[-1] + 1
+            elif isinstance(frame, Points):
+                for key, points in split_points(frame):
+                    found.next_steps[key] = int(points.steps[-1]) + 1
     return found
 
 

@@ -17,7 +17,7 @@ import msgspec
 from everloop.core.clock import Instant
 from everloop.track.model import RunStatus
 
-MAGIC: Final = b"everloop-spool-1\n"
+MAGIC: Final = b"everloop-spool-2\n"
 MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
 _HEAD: Final = struct.Struct("<II")
 
@@ -53,13 +53,26 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True, tag="environment")
     code_commit: str | None
 
 
-class Measured(msgspec.Struct, frozen=True, kw_only=True, tag="points"):
-    """Points of one metric; the three columns have the same length."""
+class Named(msgspec.Struct, frozen=True, kw_only=True, tag="metric"):
+    """The name of a metric, before its first point stands in the ring beside the spool."""
 
+    place: int
     key: str
-    steps: list[int]
-    times_us: list[int]
-    values: list[float]
+
+
+class Points(msgspec.Struct, frozen=True, kw_only=True, tag="points"):
+    """Points in the order in which they were logged.
+
+    Attributes:
+        keys: Names of their metrics, by the numbers that the records use.
+        data: The records, in the format of ``everloop.track.ring``.
+        upto: How many points of the process's ring stand in the spool with these; None for points
+            that were never in it.
+    """
+
+    keys: dict[int, str]
+    data: bytes
+    upto: int | None
 
 
 class Described(msgspec.Struct, frozen=True, kw_only=True, tag="texts"):
@@ -92,7 +105,9 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="end"):
     ended_at: Instant | None
 
 
-Frame: TypeAlias = Started | Resumed | Surroundings | Measured | Described | Kept | Read | Ended
+Frame: TypeAlias = (
+    Started | Resumed | Surroundings | Named | Points | Described | Kept | Read | Ended
+)
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(Frame)

@@ -11,6 +11,7 @@ import logging
 import operator
 import os
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
@@ -28,7 +29,7 @@ from everloop.core.ids import Id
 from everloop.track import limits
 from everloop.track.active import activate
 from everloop.track.environment import Environment
-from everloop.track.frames import Described, Ended, Frame, Kept, Read, Surroundings
+from everloop.track.frames import Described, Ended, Kept, Read, Surroundings
 from everloop.track.media import MediaLog
 from everloop.track.model import RunStatus
 from everloop.track.shipper import Courier, Shipment
@@ -44,10 +45,10 @@ _MOST: Final = limits.MAX_STEP
 
 
 class _Series:
-    __slots__ = ("key", "next_step")
+    __slots__ = ("next_step", "place")
 
-    def __init__(self, key: str, next_step: int) -> None:
-        self.key = key
+    def __init__(self, place: int, next_step: int) -> None:
+        self.place = place
         self.next_step = next_step
 
 
@@ -94,11 +95,14 @@ class RunHandle(MediaLog):
         self._shipment = shipment
         self._courier = Courier(shipment)
         self._now = clock.now
-        self._series = {key: _Series(key, step) for key, step in opening.next_steps.items()}
+        self._next_steps = opening.next_steps
+        self._series: dict[str, _Series] = {}
+        self._opening = threading.Lock()
         self._params = dict(opening.params)
         self._tags = set(opening.tags)
         self._writer = SpoolWriter(spool, self._tell_courier)
-        self._append = self._writer.waiting.append
+        self._put = self._writer.put
+        self._push = self._writer.push
         self._watch: Watch | None = None
         self._is_ended = False
         self._owner = os.getpid()
@@ -172,15 +176,14 @@ class RunHandle(MediaLog):
         series = self._series.get(key) or self._open_series(key)
         try:
             number = float(value)
-            place = series.next_step if step is None else operator.index(step)
+            index = series.next_step if step is None else operator.index(step)
+            seconds = (self._now() if at is None else _checked(key, at)).timestamp()
         except (TypeError, ValueError, OverflowError) as error:
             raise _not_a_number(key, error) from error
-        if not _LEAST <= place < _MOST:
-            raise _not_a_number(key, f"step {place} does not fit into 64 bits")
-        series.next_step = place + 1
-        self._append((series.key, place, self._now() if at is None else _checked(key, at), number))
-        if not self._writer.is_awake:
-            self._writer.arouse()
+        if not _LEAST <= index < _MOST:
+            raise _not_a_number(key, f"step {index} does not fit into 64 bits")
+        series.next_step = index + 1
+        self._put(series.place, index, seconds, number)
 
     def log_metrics(
         self, values: Mapping[str, SupportsFloat], step: SupportsIndex | None = None
@@ -325,8 +328,7 @@ class RunHandle(MediaLog):
             self._writer.stop()  # a forked child that ends is not the end of the run
             return False
         text = None if error is None else limits.to_unicode(error[: limits.MAX_ERROR_CHARS])
-        self._append(Ended(status=status, error=text, ended_at=self._now()))
-        is_written = self._writer.stop()
+        is_written = self._writer.stop(Ended(status=status, error=text, ended_at=self._now()))
         # Without the end, something in the spool can't be read: then it stays.
         if is_written and self._courier.stop() and self._shipment.ended is not None:
             self._spool.remove()
@@ -334,7 +336,7 @@ class RunHandle(MediaLog):
         if is_written:
             _log.warning("everloop: run %s waits in the spool; `everloop sync` ships it", self.id)
         else:
-            lost = self._writer.lost + len(self._writer.waiting)
+            lost = self._writer.lost + self._writer.waiting
             _log.error("everloop: run %s lost %d points for want of disk", self.id, lost)
             self._courier.stop()
         self._spool.settle()
@@ -361,7 +363,11 @@ class RunHandle(MediaLog):
         self._require_live()
         name = limits.check_key(key, "Metric")
         limits.check_count(len(self._series) + 1, limits.MAX_KEYS_A_RUN, "metrics")
-        return self._series.setdefault(name, _Series(name, 0))
+        with self._opening:
+            if name not in self._series:
+                place = self._writer.name(name)
+                self._series[name] = _Series(place, self._next_steps.get(name, 0))
+            return self._series[name]
 
     def _require_live(self) -> None:
         if self._is_ended:
@@ -399,11 +405,6 @@ class RunHandle(MediaLog):
                 hint="Make room on its disk; metrics go on meanwhile.",
             ) from error
 
-    def _push(self, frame: Frame) -> None:
-        self._append(frame)
-        if not self._writer.is_awake:
-            self._writer.arouse()
-
     def _tell_courier(self) -> None:
         if self._owner == os.getpid() and not self._is_ended:
             self._courier.notify()
@@ -412,6 +413,7 @@ class RunHandle(MediaLog):
         # The child has neither our threads nor a right to what the parent still has to write.
         self._writer.after_fork()
         self._spool.after_fork()
+        self._opening = threading.Lock()
         self._watch = None
 
 

@@ -33,7 +33,7 @@ from everloop.track.frames import (
     Ended,
     Frame,
     Kept,
-    Measured,
+    Points,
     Read,
     Resumed,
     Started,
@@ -42,6 +42,7 @@ from everloop.track.frames import (
 from everloop.track.lifecycle import RunShown, UpdateRun
 from everloop.track.mixed import MixedPoints, encode_mixed, mix
 from everloop.track.model import RunStatus
+from everloop.track.ring import split_points
 from everloop.track.series import FEW_POINTS
 from everloop.track.spool import SEPARATOR, SUFFIX, Spool
 from everloop.track.verbs import (
@@ -78,7 +79,7 @@ class Batch(msgspec.Struct, kw_only=True):
     points: int = 0
     file_bytes: int = 0
     chars: int = 0
-    metrics: dict[str, list[Measured]] = msgspec.field(default_factory=dict)
+    metrics: dict[str, list[Columns]] = msgspec.field(default_factory=dict)
     params: dict[str, str] = msgspec.field(default_factory=dict)
     tags: dict[str, str] = msgspec.field(default_factory=dict)
     files: list[Kept] = msgspec.field(default_factory=list)
@@ -90,9 +91,10 @@ class Batch(msgspec.Struct, kw_only=True):
         """Take one frame."""
         self.end = end
         self.frames += 1
-        if isinstance(frame, Measured):
-            self.points += len(frame.steps)
-            self.metrics.setdefault(frame.key, []).append(frame)
+        if isinstance(frame, Points):
+            for key, points in split_points(frame):
+                self.points += len(points.steps)
+                self.metrics.setdefault(key, []).append(points)
         elif isinstance(frame, Described):
             self.params |= frame.params
             self.tags |= frame.tags
@@ -287,7 +289,7 @@ class _Points(TypedDict, total=False):
 
 def _to_points(batch: Batch) -> _Points:
     """Return the points by metric, or in one piece where there are few of each."""
-    series = [(key, _join(parts)) for key, parts in batch.metrics.items()]
+    series = [(key, columns.join(parts)) for key, parts in batch.metrics.items()]
     if batch.points < FEW_POINTS * len(series):
         return {"mixed": encode_mixed(mix(series), columns.ZLIB)}
     return {
@@ -296,12 +298,6 @@ def _to_points(batch: Batch) -> _Points:
             for key, points in series
         )
     }
-
-
-def _join(parts: Sequence[Measured]) -> Columns:
-    return columns.join(
-        [columns.to_columns(part.steps, part.times_us, part.values) for part in parts]
-    )
 
 
 class Courier:

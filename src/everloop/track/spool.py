@@ -19,7 +19,16 @@ from blake3 import blake3
 
 from everloop.core.digest import Digest
 from everloop.core.errors import Conflict, IntegrityError
-from everloop.track.frames import MAGIC, MAX_FRAME_BYTES, Frame, decode_frames
+from everloop.track.frames import (
+    MAGIC,
+    MAX_FRAME_BYTES,
+    Frame,
+    Named,
+    Points,
+    decode_frames,
+    encode_frame,
+)
+from everloop.track.ring import Leftover
 
 SUFFIX: Final = ".spool"
 # Parts a run's id from the id of a spool that took it up again; sorts behind the suffix's point.
@@ -166,8 +175,23 @@ class Spool:
             os.ftruncate(self._file, 0)
             os.write(self._file, MAGIC)
             return
-        sound = len(MAGIC)
-        for _, end in self.read(0):
+        sound, taken, names = len(MAGIC), 0, dict[int, str]()
+        for frame, end in self.read(0):
             sound = end
+            if isinstance(frame, Named):
+                names[frame.place] = frame.key
+            elif isinstance(frame, Points):
+                taken = frame.upto or taken
         if sound < size:
             os.ftruncate(self._file, sound)
+        self._take_over(taken, names)
+
+    def _take_over(self, taken: int, names: dict[int, str]) -> None:
+        """Add what a process that died had logged and not written; cut short, it is done again."""
+        left = Leftover.of(self.path)
+        if left is None:
+            return
+        points = left.points(taken, names)
+        if points is not None:
+            self.append(encode_frame(points))
+        left.remove()

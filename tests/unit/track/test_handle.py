@@ -431,7 +431,13 @@ def test_more_points_than_a_batch_holds_arrive_when_the_disk_takes_them_again(
     run = start_run(line, ports=ports)
     line.is_cut = True
     count = MAX_POINTS_A_BATCH + 10
-    run._writer.waiting.extend(("loss", step, w.clock.now(), 1.0) for step in range(count))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))
+    try:
+        for _ in range(count):
+            run.log_metric("loss", 1.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     line.is_cut = False
 
     assert run.finish()

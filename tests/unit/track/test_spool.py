@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from everloop.core.errors import Conflict, IntegrityError
-from everloop.track.frames import MAGIC, Described, Frame, Measured, decode_frames, encode_frame
+from everloop.track.frames import MAGIC, Described, Frame, Points, decode_frames, encode_frame
+from everloop.track.ring import pack_points, split_points
 from everloop.track.spool import Spool
 
 
 def frames(count: int) -> list[Frame]:
     return [
-        Measured(key="loss", steps=[index], times_us=[index], values=[index / 3])
+        pack_points("loss", [index], [index], [index / 3])
         if index % 2
         else Described(params={"a": str(index)}, tags={})
         for index in range(count)
@@ -104,12 +105,15 @@ def test_a_foreign_file_is_left_as_it_is(tmp_path: Path) -> None:
 
 
 def test_nan_and_infinity_pass_through_a_frame_exactly() -> None:
-    frame = Measured(key="k", steps=[1, 2], times_us=[1, 2], values=[math.nan, -math.inf])
+    frame = pack_points("k", [1, -(2**63)], [1_763_745_133_123_457, 2], [math.nan, -math.inf])
 
     ((back, _),) = decode_frames(encode_frame(frame))
 
-    assert isinstance(back, Measured)
-    assert repr(frame.values) == repr(back.values)
+    assert isinstance(back, Points)
+    ((key, points),) = split_points(back)
+    assert ("k", [1, -(2**63)], [1_763_745_133_123_457, 2], "[nan, -inf]") == (
+        key, points.steps.tolist(), points.times_us.tolist(), repr(points.values.tolist()),
+    )  # fmt: skip
 
 
 def test_the_folder_and_the_file_are_private(tmp_path: Path) -> None:
