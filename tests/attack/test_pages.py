@@ -56,6 +56,9 @@ def addresses(filled: Filled) -> list[str]:
         f"/runs/{filled.runs[0]}/system",
         f"/runs/{filled.runs[0]}/environment",
         f"/compare?run={filled.runs[0]}&run={filled.runs[1]}",
+        "/experiments",
+        "/experiments?trash=yes",
+        f"/experiments/{filled.experiment}",
         "/models",
         "/models/demand",
         "/models?trash=yes",
@@ -82,8 +85,11 @@ def addresses(filled: Filled) -> list[str]:
 def forms(filled: Filled) -> list[str]:
     names = [f"/deployments/bikes/{deed}" for deed in ("roll-back", "pause", "resume")]
     names += [f"/runs/{deed}" for deed in ("views", "views/delete", "delete", "restore")]
+    names += ["/experiments/make"]
     of_run = ("name", "note", "tag", "untag", "delete", "restore")
     names += [f"/runs/{filled.runs[0]}/{deed}" for deed in of_run]
+    of_experiment = ("name", "note", "tag", "untag", "delete", "restore")
+    names += [f"/experiments/{filled.experiment}/{deed}" for deed in of_experiment]
     of_model = ("about", "tag", "untag", "alias", "delete", "restore")
     names += [f"/models/demand/{deed}" for deed in of_model]
     version = f"/models/demand/{filled.versions[0].version}"

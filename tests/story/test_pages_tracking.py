@@ -13,6 +13,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
 from everloop.track.model import Run
+from everloop.track.queries import RunDetails, ShowRun
 from everloop.track.search import FoundRuns, SearchRuns
 from tests.parts.browser import (
     DESKTOP,
@@ -156,6 +157,66 @@ def test_ticks_outlive_a_page_and_lead_to_a_comparison(browser: Chrome, site: st
     wait(browser).until(lambda d: all_of(d, ".board .chart canvas"))
     wait(browser).until(lambda d: all_of(d, ".parallel canvas"))
     assert [] == complaints(browser)
+
+
+def test_one_box_ticks_all_runs_of_a_page(browser: Chrome, site: str) -> None:
+    browser.get(f"{site}/p/demo/runs?filter=params.model+%3D+%27ridge%27")
+    one(browser, "thead input").click()
+    assert f"{len(names(browser))} ticked" == one(browser, "#ticked-count").text
+
+    one(browser, "input[name=run]").click()
+    assert browser.execute_script("return document.querySelector('thead input').indeterminate")
+    one(browser, "thead input").click()
+    one(browser, "thead input").click()
+    assert "" == one(browser, "#ticked-count").text
+
+
+def test_compared_runs_stand_in_one_table_whose_columns_stay_in_line(
+    browser: Chrome, tracked: Tracked, site: str
+) -> None:
+    browser.get(f"{site}/p/demo/compare?run={tracked.runs[0]}&run={tracked.runs[1]}")
+
+    assert 1 == len(all_of(browser, "table.compare"))
+    heads = [head.text for head in all_of(browser, ".compare .section h2")]
+    assert ["Metrics", "Parameters", "Tags", "Code and environment", "Packages"] == heads
+    differing = [row.text.split("\n")[0] for row in all_of(browser, ".compare .differs .name")]
+    assert any(name.startswith("model") for name in differing)
+    assert not any(name.startswith("seed") for name in differing)
+    edges = browser.execute_script(
+        "return [...document.querySelectorAll('.compare tr > :nth-child(3)')]"
+        ".map(cell => Math.round(cell.getBoundingClientRect().left))"
+    )
+    assert 1 == len(set(edges))
+
+
+def test_an_experiment_is_described_renamed_and_put_away_with_its_runs(
+    open_browser: OpenBrowser,
+) -> None:
+    own = Tracked(count=2)
+    with served(own.world.kernel) as url:
+        browser = log_in(open_browser(DESKTOP), url, own.world)
+        browser.get(f"{url}/p/demo/experiments?filter=name+%3D+%27demand%27")
+        assert "3" == one(browser, "tbody .n").text
+        click(browser, "Details")
+        browser.find_element(By.XPATH, "//summary[text()='Rename']").click()
+        field = one(browser, "input[name=name]")
+        field.clear()
+        field.send_keys("need", Keys.ENTER)
+        wait(browser).until(lambda d: heading(d) == "need")
+
+        one(browser, ".confirm summary").click()
+        one(browser, ".confirm textarea").send_keys("was a trial")
+        one(browser, ".confirm [name=confirm]").click()
+        one(browser, ".confirm button.danger").click()
+        wait(browser).until(lambda d: heading(d) == "Experiments")
+        browser.get(f"{url}/p/demo/runs")
+        assert [] == names(browser)
+
+        browser.get(f"{url}/p/demo/experiments?trash=yes")
+        click(browser, "Details")
+        browser.find_element(By.XPATH, "//button[text()='Restore the experiment']").click()
+        click(browser, "Its runs")
+        assert 3 == len(names(browser))
 
 
 def test_many_runs_are_drawn_smoothed_zoomed_and_lit(browser: Chrome, site: str) -> None:
@@ -345,6 +406,7 @@ def test_every_page_of_tracking_fits_and_reads_well(
     set_screen(browser, screen)
     run = tracked.runs[0]
     both = f"run={run}&run={tracked.runs[3]}"
+    shown = tracked.world.owner.perform("run.show", ShowRun(run=run), RunDetails)
 
     for path in (
         "/runs",
@@ -359,6 +421,9 @@ def test_every_page_of_tracking_fits_and_reads_well(
         f"/runs/{run}/files",
         f"/runs/{run}/files?path=tables/hours.csv",
         f"/runs/{run}/files?path=plots/shape.svg",
+        "/experiments",
+        "/experiments?trash=yes",
+        f"/experiments/{shown.run.experiment}",
         f"/compare?{both}",
         f"/compare?only=different&{both}",
     ):

@@ -80,7 +80,7 @@ _CHANGED: Final[tuple[tuple[str, Handler], ...]] = (
     ("/models/{name}/{version}/untag", version.take_tag),
     ("/models/{name}/{version}/delete", version.delete),
     ("/models/{name}/{version}/restore", version.restore),
-    ("/experiments", experiments.make),
+    ("/experiments/make", experiments.make),
     ("/experiments/{experiment}/name", experiments.rename),
     ("/experiments/{experiment}/note", experiments.write_note),
     ("/experiments/{experiment}/tag", experiments.set_tag),

@@ -32,6 +32,7 @@ from everloop.monitor.model import Alert, AlertKind, AlertState, LossPoint
 from everloop.registry.model import ModelVersion
 from everloop.release.queries import ReleaseView
 from everloop.track import columns
+from everloop.track.model import Run
 from everloop.track.verbs import (
     FinishRun,
     LogRun,
@@ -142,6 +143,12 @@ class Filled:
     @property
     def deployment(self) -> Id:
         return self.released.deployment().deployment.id
+
+    @property
+    def experiment(self) -> Id:
+        """The experiment of the runs."""
+        with self.world.kernel.store.read() as tx:
+            return tx.select(Run, *where(id=self.runs[0]))[0].experiment
 
     def reader(self) -> Reader:
         """Return a logged-in owner."""

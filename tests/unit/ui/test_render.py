@@ -11,10 +11,12 @@ import click
 import pytest
 
 from everloop.cli.main import cli as root
+from everloop.core.errors import InvalidInput
 from everloop.ui import render
 from everloop.ui.words import is_decision, sentence, tone
 
 # A command line in a page: the command, then the first word of its arguments.
+TURNED = "safe\u202egnp.exe"
 NAMED = re.compile(r"(?<=[>`'\"])everloop ([a-z]+)(?: ([a-z]+))?")
 
 
@@ -142,3 +144,17 @@ def test_every_command_that_a_page_names_exists() -> None:
         if isinstance(command, click.Group):
             assert part in command.list_commands(context), (name, part)
     assert ("data", "commit") in named
+
+
+def test_what_turns_text_is_named_where_it_is_read_and_kept_where_it_is_sent_back() -> None:
+    page = render.page("login.html", code=TURNED)
+
+    assert f'value="{TURNED}"' in page
+    assert page.count("\u202e") == page.count(f'value="{TURNED}"')
+
+
+def test_a_name_cannot_look_like_another_by_turning_text() -> None:
+    page = render.page("error.html", error=InvalidInput("input.odd", TURNED, hint="-"), status=400)
+
+    assert "safe⟨U+202E⟩gnp.exe" in page
+    assert "\u202e" not in page
