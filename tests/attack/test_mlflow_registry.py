@@ -175,7 +175,7 @@ def test_a_path_that_leaves_its_folder_is_refused(here: Wire, path: str) -> None
     made = here.post("logged-models", experiment_id="0", name="model")["model"]["info"]
     place = made["artifact_uri"].removeprefix("mlflow-artifacts:/")
 
-    told = here._send("PUT", f"/api/2.0/mlflow-artifacts/artifacts/{place}/{path}", content=b"x")
+    told = here.send("PUT", f"/api/2.0/mlflow-artifacts/artifacts/{place}/{path}", content=b"x")
 
     assert told.status_code in {400, 404, 405}, told.text
 

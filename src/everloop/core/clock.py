@@ -50,10 +50,10 @@ def from_text(text: str) -> Instant:
     """
     try:
         instant = datetime.fromisoformat(text)
-    except ValueError as error:
+        return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError) as error:  # in UTC it may lie before the year 1
         raise InvalidInput(
             "time.invalid",
             f"{text[:60]!r} is not a time.",
             hint="Write it as 2026-11-21T09:30:00Z.",
         ) from error
-    return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).astimezone(UTC)

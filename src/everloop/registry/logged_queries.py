@@ -94,6 +94,16 @@ def list_logged_files(ask: ShowLoggedModel, view: View) -> LoggedFiles:
     return LoggedFiles(model=model.id, status=model.status, files=files)
 
 
+@query("logged_model.may_put", permission="model:write")
+def may_put_file(ask: ShowLoggedModel, view: View) -> LoggedFiles:
+    """Say whether the caller may put files into a logged model, before their bytes are sent.
+
+    Raises:
+        NotFound: ``logged_model.not_found``.
+    """
+    return list_logged_files(ask, view)
+
+
 def get_logged_model(view: View, key: str, *, trashed: bool = False) -> LoggedModel:
     """Return a logged model by its id.
 

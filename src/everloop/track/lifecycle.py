@@ -281,13 +281,7 @@ def update_run(ask: UpdateRun, work: Work) -> RunShown:
     _check_tags(ask.tags)
     changed: dict[str, object] = {}
     if ask.name is not None:
-        if not 0 < len(ask.name) <= limits.MAX_NAME_CHARS:
-            raise InvalidInput(
-                "run.name_invalid",
-                f"A name of {len(ask.name)} characters can't name a run.",
-                hint=f"Use 1 to {limits.MAX_NAME_CHARS} characters.",
-            )
-        changed["name"] = ask.name
+        changed["name"] = limits.check_run_name(ask.name)
     if ask.tags:
         changed["tags"] = run.tags | ask.tags
     if ask.status is RunStatus.RUNNING:

@@ -62,6 +62,21 @@ def check_experiment(name: str) -> str:
     )
 
 
+def check_run_name(name: str) -> str:
+    """Return a run's name unchanged if it is usable.
+
+    Raises:
+        InvalidInput: ``run.name_invalid``.
+    """
+    if 0 < len(name) <= MAX_NAME_CHARS:
+        return name
+    raise InvalidInput(
+        "run.name_invalid",
+        f"A name of {len(name)} characters can't name a run.",
+        hint=f"Use 1 to {MAX_NAME_CHARS} characters.",
+    )
+
+
 def check_texts(values: Mapping[str, str], what: str, max_chars: int) -> None:
     """Let parameters or tags pass, or refuse them by name.
 

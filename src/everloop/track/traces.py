@@ -144,7 +144,7 @@ class LogTrace(_Ask, frozen=True, kw_only=True):
     state: Annotated[str, msgspec.Meta(max_length=40)] | None = None
     started_at: Instant | None = None
     ended_at: Instant | None = None
-    duration_ms: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    duration_ms: Annotated[int, msgspec.Meta(ge=0, le=2**53)] | None = None
     client_request: Annotated[str, msgspec.Meta(max_length=500)] | None = None
     request: Long | None = None
     response: Long | None = None
@@ -233,12 +233,14 @@ def log_trace(ask: LogTrace, work: Work) -> TraceShown:
 
     Raises:
         NotFound: ``experiment.not_found``, ``trace.not_found`` or ``blob.not_found``.
-        InvalidInput: a tag is not usable.
+        InvalidInput: a tag or the path of a file is not usable.
         LimitExceeded: ``run.too_many`` deliveries of spans.
     """
     for texts, what in ((ask.tags, "Tag"), (ask.metadata, "Metadata"), (ask.files, "File")):
         limits.check_texts(texts, what, limits.MAX_TAG_CHARS * 4)
         limits.check_count(len(texts), limits.MAX_PARAMS_A_RUN, "entries")
+    for name in ask.files:
+        limits.check_artifact_path(name)
     known = work.first(Trace, *where(key=ask.trace))
     base = known or _new(ask, work)
     spans = base.spans if ask.spans is None else (*base.spans, _stored(work, ask.spans))

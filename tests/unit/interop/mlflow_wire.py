@@ -52,7 +52,7 @@ class Wire:
         self, method: str, path: str, body: Mapping[str, object] | None = None, /, **query: object
     ) -> httpx.Response:
         """Send a request below the interface's address."""
-        return self._send(
+        return self.send(
             method,
             path if path.startswith("/") else f"{API}/{path}",
             content=None if body is None else json.dumps(body),
@@ -73,11 +73,11 @@ class Wire:
 
     def put_file(self, address: str, data: bytes) -> httpx.Response:
         """Send a file."""
-        return self._send("PUT", f"{FILES}/{address}", content=data)
+        return self.send("PUT", f"{FILES}/{address}", content=data)
 
     def get_file(self, address: str) -> httpx.Response:
         """Ask for a file."""
-        return self._send("GET", f"{FILES}/{address}")
+        return self.send("GET", f"{FILES}/{address}")
 
     def run(self, **body: object) -> str:
         """Start a run and return its id."""
@@ -105,9 +105,12 @@ class Wire:
             "model-versions/create", name=name, source=source, model_id=info["model_id"], **more
         )["model_version"]
 
-    def _send(self, method: str, path: str, **told: Any) -> httpx.Response:
-        headers = {"Authorization": f"Bearer {self.token}"}
-        return self.loop.run(self.client.request(method, path, headers=headers, **told))
+    def send(
+        self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **told: Any
+    ) -> httpx.Response:
+        """Send a request as it is, with the token."""
+        own = {"Authorization": f"Bearer {self.token}", **(headers or {})}
+        return self.loop.run(self.client.request(method, path, headers=own, **told))
 
     def _read(self, response: httpx.Response) -> Any:
         assert response.status_code == 200, response.text

@@ -308,9 +308,10 @@ class ModelPlace:
         return file_among(self._all().files, path)
 
     def admit(self, path: str) -> None:
-        """Refuse a file for a model that is sealed, before its bytes are read."""
+        """Refuse a file for a sealed model or of a reader, before its bytes are read."""
         check_path(path)
-        found = self._all()
+        ask = ShowLoggedModel(model=self.model)
+        found = self.context.perform("logged_model.may_put", ask, LoggedFiles)
         if found.status is not LoggedStatus.PENDING:
             raise sealed(f"The logged model {model_id(self.model)}")
 

@@ -7,13 +7,13 @@ the run that wrote them looks at that run's alone.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator
 from typing import Final, TypeAlias
 
 import msgspec
 
 from everloop.core.errors import InvalidInput
+from everloop.core.filter.matching import is_like
 from everloop.core.filter.parser import parse_filter
 from everloop.core.filter.tree import (
     Both,
@@ -240,9 +240,7 @@ def _compares(test: Comparison, value: str | float) -> bool:
     if test.how is How.BETWEEN:
         return bool(wanted[0] <= value <= wanted[1])  # type: ignore[operator]
     if test.how in {How.LIKE, How.ILIKE}:
-        flags = re.DOTALL | (re.IGNORECASE if test.how is How.ILIKE else 0)
-        parts = (re.escape(part).replace("_", ".") for part in str(wanted[0]).split("%"))
-        return re.fullmatch(".*".join(parts), str(value), flags) is not None
+        return is_like(str(value), str(wanted[0]), folded=test.how is How.ILIKE)
     return _COMPARE[test.how](value, wanted[0])
 
 

@@ -12,8 +12,10 @@ from everloop.interop.mlflow.routing import Context, Json, Route
 from everloop.interop.mlflow.runs import ById
 from everloop.interop.mlflow.words import RUN_NAME, Pair
 from everloop.registry.folders import Measured, MeasuredCount, MeasureLoggedModels
+from everloop.registry.logged_queries import LoggedModelView, ShowLoggedModel
 from everloop.track import columns
 from everloop.track.lifecycle import RunShown, UpdateRun
+from everloop.track.limits import MAX_STEP, MIN_STEP, check_run_name
 from everloop.track.mixed import PLACE, Mixed, MixedPoints, encode_mixed
 from everloop.track.points import ReadPoints, RunPoints
 from everloop.track.verbs import LogRun, RunLogged
@@ -76,8 +78,9 @@ def log_metric(context: Context, ask: LogMetric) -> Json:
     """Log one point."""
     metrics = (ask.metric,)
     log = LogRun(run=ask.run, mixed=to_points(metrics), amend=True)
+    measured = find_measured(context, metrics)
     context.perform("run.log", log, RunLogged)
-    measure(context, ask.run, metrics)
+    measure(context, ask.run, measured)
     return {}
 
 
@@ -95,15 +98,23 @@ def log_batch(context: Context, ask: LogBatch) -> Json:
     tags = {pair.key: pair.value for pair in ask.tags}
     name = tags.get(RUN_NAME)
     log = LogRun(run=ask.run, mixed=to_points(ask.metrics), params=params, tags=tags, amend=True)
+    # These are verbs of their own: what they would refuse is refused before the first of them.
+    measured = find_measured(context, ask.metrics)
+    if name:
+        check_run_name(name)
     context.perform("run.log", log, RunLogged)
-    measure(context, ask.run, ask.metrics)
+    measure(context, ask.run, measured)
     if name:
         context.perform("run.update", UpdateRun(run=ask.run, name=name), RunShown)
     return {}
 
 
-def measure(context: Context, run: str, metrics: tuple[Metric, ...]) -> None:
-    """Keep what was measured on logged models beside them, too."""
+def find_measured(context: Context, metrics: tuple[Metric, ...]) -> tuple[Measured, ...]:
+    """Return what was measured on logged models.
+
+    Raises:
+        NotFound: ``logged_model.not_found``.
+    """
     measured = tuple(
         Measured(
             model=from_model_id(metric.model_id),
@@ -117,6 +128,13 @@ def measure(context: Context, run: str, metrics: tuple[Metric, ...]) -> None:
         for metric in metrics
         if metric.model_id
     )
+    for model in {each.model for each in measured}:
+        context.perform("logged_model.show", ShowLoggedModel(model=model), LoggedModelView)
+    return measured
+
+
+def measure(context: Context, run: str, measured: tuple[Measured, ...]) -> None:
+    """Keep what was measured on logged models beside them, too."""
     if measured:
         ask = MeasureLoggedModels(run=run, metrics=measured)
         context.perform("logged_model.measure", ask, MeasuredCount)
@@ -154,6 +172,12 @@ def to_points(metrics: tuple[Metric, ...]) -> MixedPoints | None:
                 "time.invalid",
                 f"Metric {metric.key[:60]!r} has the timestamp {metric.timestamp}.",
                 hint="Send milliseconds since 1970, not negative.",
+            )
+        if not MIN_STEP <= metric.step <= MAX_STEP:
+            raise InvalidInput(
+                "metric.step_invalid",
+                f"Metric {metric.key[:60]!r} has the step {str(metric.step)[:40]}.",
+                hint="Send a whole number of at most 64 bits.",
             )
         places.append(keys.setdefault(metric.key, len(keys)))
         steps.append(metric.step)

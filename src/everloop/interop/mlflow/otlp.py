@@ -18,7 +18,9 @@ from everloop.core.errors import InvalidInput, LimitExceeded
 Json = dict[str, Any]
 MAX_BYTES: Final = 64 * 1024 * 1024
 MAX_DEPTH: Final = 40
-MALFORMED: Final = (ValueError, KeyError, TypeError, IndexError, AttributeError)
+MALFORMED: Final = (
+    ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError,
+)  # fmt: skip
 _HEX_FIELDS: Final = ("traceId", "spanId", "parentSpanId")
 # Message -> field number -> (name, how it is read); "*" marks a repeated field.
 _MESSAGES: Final[dict[str, dict[int, tuple[str, str]]]] = {

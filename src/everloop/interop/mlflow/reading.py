@@ -18,7 +18,8 @@ from everloop.core.errors import InvalidInput
 
 S = TypeVar("S", bound=msgspec.Struct)
 Number = float | Literal["NaN", "Infinity", "-Infinity"]
-_CAMEL = re.compile(rb'"[a-z]+[a-z0-9]*[A-Z][A-Za-z0-9]*"\s*:')
+# Nothing is given back, so that a long text takes no longer than its length.
+_CAMEL = re.compile(rb'"[a-z][a-z0-9]*+[A-Z][A-Za-z0-9]*+"\s*+:')
 _NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
@@ -31,7 +32,7 @@ def read_body(body: bytes, kind: type[S]) -> S:
     try:
         if _CAMEL.search(body) is None:
             return msgspec.json.decode(body or b"{}", type=kind, strict=False)
-    except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     # Null for a default, camelCase, or a mistake: read again, slowly.
     try:
@@ -68,6 +69,24 @@ def read_query(items: Iterable[tuple[str, str]], kind: type[S]) -> S:
             "input.invalid",
             f"A parameter cannot be read: {str(error)[:300]}.",
             hint="Send what the field's type asks for.",
+        ) from error
+
+
+def check_ask(ask: S) -> S:
+    """Return what a verb is asked, checked against the type that the verb declares.
+
+    What is built in Python is not: only reading holds the limits that stand in a type.
+
+    Raises:
+        InvalidInput: ``input.invalid``, which names the field.
+    """
+    try:
+        return msgspec.msgpack.decode(msgspec.msgpack.encode(ask), type=type(ask))
+    except (msgspec.ValidationError, OverflowError, UnicodeEncodeError) as error:
+        raise InvalidInput(
+            "input.invalid",
+            f"The request asks for what is not possible: {str(error)[:300]}.",
+            hint="Keep to the limits of the field.",
         ) from error
 
 

@@ -16,6 +16,7 @@ import msgspec
 from starlette.requests import Request
 
 from everloop.core.ids import Id
+from everloop.interop.mlflow.reading import check_ask
 from everloop.kernel.performer import Performer
 
 A = TypeVar("A", bound=msgspec.Struct)
@@ -43,9 +44,10 @@ class Context:
         """Perform a verb and return its answer.
 
         Raises:
+            InvalidInput: ``input.invalid`` for what the verb's type does not allow.
             EverloopError: what the verb raises.
         """
-        return self.performer.perform(verb, ask, answer)
+        return self.performer.perform(verb, check_ask(ask), answer)
 
 
 class Nothing(msgspec.Struct, frozen=True, kw_only=True):

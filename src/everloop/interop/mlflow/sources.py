@@ -19,6 +19,7 @@ from everloop.interop.mlflow.registry_words import (
     STAGES,
     get_whole_model,
     get_whole_version,
+    read_number,
 )
 from everloop.interop.mlflow.routing import Context
 from everloop.registry.logged_queries import (
@@ -55,6 +56,10 @@ def find_source(context: Context, text: str, *, run: str = "", model: str = "") 
         InvalidInput: ``seal.source_invalid``.
         NotFound: the run, the logged model or the version does not exist.
     """
+    try:
+        urlsplit(text)
+    except ValueError as error:
+        raise _invalid(text, "It is no address") from error
     scheme, _, _ = text.partition(":")
     if scheme == "runs":
         found = _from_run(context, *_split_run(text))
@@ -124,7 +129,7 @@ def _from_models(context: Context, text: str) -> Source:
 
 def _select(context: Context, name: str, selector: str) -> int | None:
     if selector.isascii() and selector.isdigit():
-        return int(selector)
+        return read_number(selector)
     latest = get_whole_model(context, name).latest
     stage = STAGES.get(selector.lower())
     numbers = [
