@@ -110,8 +110,11 @@ def sync(session: Session, as_json: bool) -> int:
         output.write("Nothing waits.")
     else:
         output.write_table(
-            ("run", "points", "status", "problem"),
-            [(item.run, item.points, item.status, item.problem) for item in report.items],
+            ("run", "points", "status", "refused", "problem"),
+            [
+                (item.run, item.points, item.status, item.refused, item.problem)
+                for item in report.items
+            ],
         )
     return WAITING if report is not None and report.waiting else 0
 

@@ -285,13 +285,16 @@ class RunHandle(MediaLog):
         return self.registrar(model, name, **told)
 
     def log_input(self, dataset_version: str) -> None:
-        """State that the run read a dataset version, by its id.
+        """State that the run read a dataset version.
+
+        Args:
+            dataset_version: Its name and number, such as ``credit@3``, or its id.
 
         Raises:
-            InvalidInput: it is no id, or the run has ended.
+            InvalidInput: it is neither, or the run has ended.
         """
         self._require_live()
-        self._push(Read(dataset_version=limits.check_key(dataset_version, "Dataset version")))
+        self._push(Read(dataset_version=limits.check_dataset_ref(dataset_version)))
 
     def surround(self, environment: Environment, patch: bytes) -> None:
         """Keep the environment and the uncommitted changes, captured after the start.
@@ -315,7 +318,8 @@ class RunHandle(MediaLog):
     def finish(self, status: RunStatus = RunStatus.FINISHED, *, error: str | None = None) -> bool:
         """End the run; return whether everything has arrived at the server.
 
-        What has not stays in the spool for ``everloop sync``. Ending it twice changes nothing.
+        What has not stays in the spool for ``everloop sync``, but for what the server refused: that
+        is set aside in a file beside it. Ending it twice changes nothing.
         """
         if self._is_ended:
             return not self._spool.path.exists()
@@ -332,7 +336,7 @@ class RunHandle(MediaLog):
         # Without the end, something in the spool can't be read: then it stays.
         if is_written and self._courier.stop() and self._shipment.ended is not None:
             self._spool.remove()
-            return True
+            return self._shipment.refused == 0
         if is_written:
             _log.warning("everloop: run %s waits in the spool; `everloop sync` ships it", self.id)
         else:

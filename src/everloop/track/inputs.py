@@ -11,10 +11,11 @@ from typing import Annotated
 
 import msgspec
 
-from everloop.core.errors import Conflict
-from everloop.core.ids import Id, ProjectId
+from everloop.core.errors import Conflict, NotFound
+from everloop.core.ids import Id, ProjectId, is_id
 from everloop.core.ports import where
 from everloop.core.records import Record, declared_kinds, record
+from everloop.kernel.nodes import require_node
 from everloop.kernel.unit_of_work import View, Work
 from everloop.kernel.verbs import verb
 from everloop.track import limits
@@ -185,6 +186,28 @@ def _add_models(work: Work, run: Run, role: str, models: tuple[NamedModel, ...])
             )
             added += 1
     return added
+
+
+def require_dataset(view: View, text: str) -> str:
+    """Return the node of a dataset version given by id, or by name and number (``credit@3``).
+
+    Raises:
+        InvalidInput: ``ref.invalid``.
+        NotFound: ``dataset_version.not_found``.
+    """
+    bare = text.removeprefix("dataset_version:")
+    if is_id(bare):
+        return require_node(view, "dataset_version", bare)
+    name, number = limits.read_dataset_ref(text)
+    kind = declared_kinds().get("dataset_version")
+    found = view.first(kind.type, *where(name=name, number=number)) if kind else None
+    if found is None:
+        raise NotFound(
+            "dataset_version.not_found",
+            f"There is no dataset version {text[:80]!r}.",
+            hint=f"List them with `everloop data versions {name}`.",
+        )
+    return f"dataset_version:{found.id}"
 
 
 def _ours(view: View, data: NamedData) -> list[str]:

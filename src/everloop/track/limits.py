@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from everloop.core.errors import InvalidInput, LimitExceeded
+from everloop.core.ids import is_id
 
 MAX_KEY_CHARS: Final = 250
 MAX_PARAM_CHARS: Final = 6_000
@@ -27,6 +28,9 @@ PART_CHARS: Final = 250_000
 MIN_STEP: Final = -(2**63)
 MAX_STEP: Final = 2**63 - 1
 
+_DATASET: Final = re.compile(
+    r"(?:dataset:)?(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,99})@(?P<number>[1-9][0-9]{0,8})"
+)
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
@@ -103,6 +107,33 @@ def check_texts(values: Mapping[str, str], what: str, max_chars: int) -> None:
                 f"{what} {key[:60]!r} holds characters that cannot be stored.",
                 hint="Log binary content as an artifact.",
             )
+
+
+def check_dataset_ref(text: object) -> str:
+    """Return an id, or a text such as ``credit@3``, unchanged if it can name a dataset version.
+
+    Raises:
+        InvalidInput: ``run.input_invalid``.
+    """
+    if not (isinstance(text, str) and is_id(text)):
+        read_dataset_ref(text)
+    return str(text)
+
+
+def read_dataset_ref(text: object) -> tuple[str, int]:
+    """Return name and number of a dataset version given as ``credit@3``.
+
+    Raises:
+        InvalidInput: ``run.input_invalid``.
+    """
+    match = _DATASET.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise InvalidInput(
+            "run.input_invalid",
+            f"{str(text)[:80]!r} names no dataset version.",
+            hint="Give its name and number, such as credit@3, or its id.",
+        )
+    return match["name"], int(match["number"])
 
 
 def check_artifact_path(path: str) -> str:

@@ -20,6 +20,8 @@ from everloop.core.errors import (
     Conflict,
     Denied,
     EverloopError,
+    InvalidInput,
+    LimitExceeded,
     NotFound,
     StaleVersion,
     Unavailable,
@@ -64,6 +66,7 @@ BATCH_FILE_BYTES: Final = 32 * 1024 * 1024
 # A body has 8 MiB at most, and one character takes six bytes of JSON at worst.
 BATCH_CHARS: Final = 750_000
 MOST_MISSES: Final = 3
+REFUSALS: Final = (InvalidInput, NotFound, Conflict, LimitExceeded)
 SHIP_EVERY_S: Final = 1.0
 MAX_BACKOFF_S: Final = 30.0
 
@@ -122,6 +125,11 @@ class Shipment:
     """How far one spool has been brought to the server.
 
     Thread-safe: one thread ships at a time.
+
+    Attributes:
+        points: How many have arrived through this shipment.
+        refused: Frames that the server refused; they are set aside, and the rest goes on.
+        ended: How the run ended, once its end has arrived.
     """
 
     def __init__(self, spool: Spool, performer: Performer) -> None:
@@ -131,8 +139,10 @@ class Shipment:
         self._name = ""
         self._run: Id | None = None
         self._misses = 0
+        self._most_frames = BATCH_FRAMES
         self._lock = threading.Lock()
         self.points = 0
+        self.refused = 0
         self.ended: RunStatus | None = None
 
     def ship(self) -> None:
@@ -188,12 +198,43 @@ class Shipment:
             if isinstance(frame, Resumed):
                 self._resume(frame)
             batch.add(frame, end)
-            if batch.is_full:
+            if batch.is_full or batch.frames >= self._most_frames:
                 break
         if batch.end == batch.start:
             return False
-        self._send(batch)
+        try:
+            self._send(batch)
+        except REFUSALS as error:
+            self._get_past(batch, error)
+        else:
+            self._most_frames = min(2 * self._most_frames, BATCH_FRAMES)
         return self.ended is None
+
+    def _get_past(self, batch: Batch, error: EverloopError) -> None:
+        """Go on with less, down to the one frame that is refused, which is set aside.
+
+        One wrong thing must not hold up all that a run logs after it.
+        """
+        if isinstance(error, StaleVersion):
+            raise error
+        if batch.frames > 1:
+            self._most_frames = max(batch.frames // 2, 1)
+            return
+        (frame,) = (frame for frame, end in self._spool.read(batch.start) if end == batch.end)
+        if not isinstance(frame, Described | Measured | Read | Surroundings):
+            raise error
+        assert self._run is not None
+        span = SpoolRange(start=batch.start, end=batch.end, spool=self._name)
+        request = f"run.log:{self._name or self._run}:{batch.start}:{batch.end}:skip"
+        try:
+            ask = LogRun(run=self._run, spool=span)
+            answer = self._performer.perform("run.log", ask, RunLogged, request=request)
+        except REFUSALS:
+            raise error from None  # it is the run that is refused, and not this frame
+        self._spool.set_aside(frame, str(error))
+        self._offset = answer.offset
+        self.refused += 1
+        _log.warning("everloop: run %s: the server refuses one thing: %s", self._run, error)
 
     def _resume(self, resumed: Resumed) -> None:
         if self._run is None:
@@ -370,12 +411,14 @@ class Shipped(msgspec.Struct, frozen=True, kw_only=True):
         points: Points that arrived by this call.
         status: How the run stands now; None when nothing could be said about it.
         problem: Why the spool is still there; None when it is done.
+        refused: Things that the server refused; they lie in a file beside the spool.
     """
 
     run: str
     points: int
     status: RunStatus | None
     problem: str | None
+    refused: int = 0
 
 
 class SyncReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -487,7 +530,13 @@ def _sync_one(spool: Spool, performer: Performer, *, is_last: bool) -> Shipped |
     except EverloopError as error:
         return Shipped(run=first.run, points=shipment.points, status=None, problem=str(error))
     spool.remove()
-    return Shipped(run=first.run, points=shipment.points, status=shipment.ended, problem=None)
+    return Shipped(
+        run=first.run,
+        points=shipment.points,
+        status=shipment.ended,
+        problem=None,
+        refused=shipment.refused,
+    )
 
 
 def _sync_nothing(spool: Spool, performer: Performer) -> Shipped | None:

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import msgspec
 from blake3 import blake3
 
 from everloop.core.digest import Digest
@@ -133,6 +134,17 @@ class Spool:
     def kept_file(self, digest: str) -> Path:
         """Return where the bytes of an artifact wait."""
         return self.files / digest.partition(":")[2]
+
+    @property
+    def refused(self) -> Path:
+        """The file beside the spool for what the server refused; it outlives the spool."""
+        return self.path.with_suffix(".refused.jsonl")
+
+    def set_aside(self, frame: Frame, why: str) -> None:
+        """Keep a frame that the server refused, as a line of JSON with the reason."""
+        line = msgspec.json.encode({"refused": why, "frame": frame}) + b"\n"
+        with self.refused.open("ab") as file:
+            file.write(line)
 
     @property
     def files(self) -> Path:

@@ -16,11 +16,11 @@ from everloop.core.digest import Digest, parse_digest
 from everloop.core.errors import Conflict, InvalidInput, NotFound
 from everloop.core.ids import Id, is_id
 from everloop.core.ports import Compare, Condition, where
-from everloop.kernel.nodes import require_node
 from everloop.kernel.unit_of_work import Desk, View, Work
 from everloop.kernel.verbs import Payload, verb
 from everloop.track import columns, limits
 from everloop.track.fields import insert_run, replace_run
+from everloop.track.inputs import require_dataset
 from everloop.track.mixed import MixedPoints, decode_mixed
 from everloop.track.model import ArtifactEntry, Experiment, Run, RunCursor, RunStatus
 from everloop.track.series import PreparedPoints, add_points, prepare_points, settle_points
@@ -105,7 +105,7 @@ class LogRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     Attributes:
         metrics: Points by metric.
         mixed: Points of several metrics in one piece.
-        reads: Ids of dataset versions that the run read.
+        reads: Dataset versions that the run read, as ids or as refs such as ``credit@3``.
         spool: The part of the spool it comes from; None for a batch without a spool.
         amend: Whether it may still add to a run that has ended.
         environment: Blob with the environment, when it was captured after the start; the first
@@ -328,7 +328,7 @@ def log_run(ask: LogRun, work: Work, prepared: PreparedPoints) -> RunLogged:
     if ask.artifacts:
         _add_artifacts(work, run, ask.artifacts)
     for version in ask.reads:
-        work.link(f"run:{run.id}", "read", require_node(work, "dataset_version", version))
+        work.link(f"run:{run.id}", "read", require_dataset(work, version))
     return RunLogged(run=run.id, points=prepared.count, offset=offset)
 
 
