@@ -140,7 +140,7 @@ def test_a_logged_model_is_sealed_when_ready_and_found_by_what_was_measured(
 
 
 def test_a_model_is_evaluated_with_mlflows_own_evaluator(facts: dict[str, Any]) -> None:
-    assert {"accuracy": True} == part(facts, "evaluated")
+    assert {"accuracy": True, "listed": True} == part(facts, "evaluated")
 
 
 def test_lineage_leads_from_a_version_to_its_run_and_its_logged_model(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -491,3 +492,46 @@ def test_what_clients_ask_before_they_log_in_is_open(mlflow: Mlflow, path: str, 
 
 def test_no_client_of_the_tests_calls_home() -> None:
     assert ("true", "1") == (QUIET["MLFLOW_DISABLE_TELEMETRY"], QUIET["DO_NOT_TRACK"])
+
+
+def model_json(number: int, **more: object) -> str:
+    told = {
+        "run_id": "r",
+        "artifact_path": f"model-{number}",
+        "utc_time_created": "2026-01-01 00:00:00",
+        "flavors": {"python_function": {"loader_module": "x" * 300, "config": {"secret": 1}}},
+        "signature": {"inputs": "[]"},
+    }
+    return json.dumps(told | more)
+
+
+def test_models_of_clients_before_3_are_listed_in_the_tag_of_their_run(mlflow: Mlflow) -> None:
+    run = mlflow.run()
+    for number in range(2):
+        mlflow.ok("runs/log-model", {"run_id": run, "model_json": model_json(number)})
+
+    tags = {tag["key"]: tag["value"] for tag in mlflow.shown(run)["data"]["tags"]}
+    told = json.loads(tags["mlflow.log-model.history"])
+
+    assert ["model-0", "model-1"] == [model["artifact_path"] for model in told]
+    assert {"loader_module": "x" * 300} == told[0]["flavors"]["python_function"]
+    assert "signature" not in told[0]
+
+
+def test_the_list_of_models_keeps_the_newest_that_fit_into_a_tag(mlflow: Mlflow) -> None:
+    run = mlflow.run()
+    for number in range(25):
+        mlflow.ok("runs/log-model", {"run_id": run, "model_json": model_json(number)})
+
+    tags = {tag["key"]: tag["value"] for tag in mlflow.shown(run)["data"]["tags"]}
+    told = json.loads(tags["mlflow.log-model.history"])
+
+    assert "model-24" == told[-1]["artifact_path"]
+    assert 10 < len(told) < 25
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "[]", "{}", "[" * 100_000])
+def test_a_model_that_is_none_is_refused(mlflow: Mlflow, text: str) -> None:
+    answer = mlflow.post(f"{API}/runs/log-model", {"run_id": mlflow.run(), "model_json": text})
+
+    assert (400, "INVALID_PARAMETER_VALUE") == refused(answer)
