@@ -92,7 +92,7 @@ def test_a_version_shows_its_files_and_goes_to_the_trash_and_back(
 
     browser.get(f"{site}{at}")
     edit(browser, "Write notes", description="Trained on a wet spring.")
-    assert "wet spring" in one(browser, ".note-text").text
+    assert "wet spring" in one(browser, ".prose").text
     with served(fresh.world.kernel) as url:
         log_in(browser, url, fresh.world)
         browser.get(f"{url}/p/demo/models/demand/1.0.0")

@@ -327,7 +327,7 @@ def test_name_note_and_tags_are_edited_in_place(open_browser: OpenBrowser) -> No
         one(driver, "[aria-label='Take tag team away']").click()
         wait(driver).until(lambda d: not all_of(d, "[aria-label='Take tag team away']"))
 
-        assert "Too slow.\n<b>Really</b>" == one(driver, ".note-text").text
+        assert "Too slow.\n<b>Really</b>" == one(driver, ".prose").text
         assert heading(driver).endswith("the first")
     with fresh.world.kernel.store.read() as tx:
         run = tx.find(Run, fresh.runs[0])

@@ -18,6 +18,7 @@ from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse, Response
 
 from everloop.ui import words
+from everloop.ui.prose import markdown
 
 NOTHING: Final = "–"
 _UNITS: Final = ("B", "KB", "MB", "GB", "TB")
@@ -205,6 +206,7 @@ def _environment() -> Environment:
         "who": who,
         "node": node,
         "plain": words.plain,
+        "markdown": markdown,
     }
     made.globals |= {
         "address": address,
