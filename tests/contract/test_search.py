@@ -467,6 +467,18 @@ def test_what_is_too_much_for_one_question_is_refused(store: MetadataStore, part
     assert "query.too_complex" == refused.value.code
 
 
+def test_more_values_than_a_database_binds_are_refused_as_too_many(store: MetadataStore) -> None:
+    keep(store, reading("a", number=1))
+    many = Holds("number", Compare.IN, tuple(range(16_000)))
+
+    assert ["a"] == found(store, many)
+    if isinstance(store, MemoryMetadataStore):
+        return
+    with store.read() as tx, pytest.raises(LimitExceeded) as refused:
+        tx.search(Reading, All((many,) * 20), limit=1)
+    assert "query.too_many_values" == refused.value.code
+
+
 def test_deep_trees_are_answered_up_to_the_bound_and_refused_beyond(store: MetadataStore) -> None:
     keep(store, reading("a", number=1))
     part: Filter = Holds("number", Compare.EQ, 1)

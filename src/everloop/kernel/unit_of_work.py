@@ -115,15 +115,30 @@ class View:
     ) -> tuple[list[R], str | None]:
         """Return one page of rows and the cursor of the next one: the id of its last row.
 
-        A cursor that names no row begins at the first page.
+        Sorted by id, the place of a row stays when the row goes.
+
+        Raises:
+            InvalidInput: ``query.cursor_invalid`` when that row is gone and the order is another.
         """
+        last: R | None = None
+        if after and order == "id":
+            beyond = Condition("id", Compare.LT if descending else Compare.GT, after)
+            conditions = (*conditions, beyond)
+        elif after:
+            last = self.find(kind, Id(after))
+            if last is None:
+                raise InvalidInput(
+                    "query.cursor_invalid",
+                    "The row with which the page before ended is not there.",
+                    hint="Leave `after` out, to begin at the first page.",
+                )
         found = self.select(
             kind,
             *conditions,
             order=order,
             descending=descending,
             limit=limit + 1,
-            after=self.find(kind, Id(after)) if after else None,
+            after=last,
         )
         more = found[limit - 1].id if len(found) > limit else None
         return found[:limit], more

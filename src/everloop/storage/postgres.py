@@ -18,7 +18,7 @@ from everloop.core.records import Kind
 from everloop.storage.migrate import WRITE_LOCK, upgrade_postgres
 from everloop.storage.pool import Pool
 from everloop.storage.sql import Cursor, DuplicateRow, Schema, SqlTransaction
-from everloop.storage.statements import POSTGRES
+from everloop.storage.statements import POSTGRES, require_few
 from everloop.storage.tables import Row, SqlValue
 
 try:
@@ -36,6 +36,7 @@ Connection: TypeAlias = "psycopg.Connection[Row]"
 CONNECT_SECONDS = 10
 LOCK_MILLISECONDS = 30_000
 IDLE_CONNECTIONS = 8
+MOST_BOUND = 65_535  # values of a statement; the protocol counts them with 16 bits
 BEGIN_WRITE = f"BEGIN; SELECT pg_advisory_xact_lock({WRITE_LOCK})"
 BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _FULL = "53100"
@@ -181,6 +182,7 @@ class _Runner:
         self._connection = connection
 
     def run(self, text: str, values: Sequence[SqlValue]) -> Cursor:
+        require_few(values, MOST_BOUND)
         with _in_our_words():
             return self._connection.execute(text.encode(), values)
 

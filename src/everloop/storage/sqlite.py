@@ -21,7 +21,7 @@ from everloop.core.records import Kind
 from everloop.storage.migrate import upgrade_sqlite
 from everloop.storage.pool import Pool
 from everloop.storage.sql import DuplicateRow, Schema, SqlTransaction
-from everloop.storage.statements import SQLITE
+from everloop.storage.statements import SQLITE, require_few
 from everloop.storage.tables import Row, SqlValue
 
 BUSY_SECONDS = 30.0
@@ -29,6 +29,7 @@ SCRUB_MILLISECONDS = 2_000
 IDLE_CONNECTIONS = 8
 CACHED_STATEMENTS = 512
 MAPPED_BYTES = 4 * 2**30  # read through the system's page cache, without a call for each page
+BOUND_ANYWHERE = 32_766  # values of a statement; some builds of SQLite take more
 PRIVATE_FILE = 0o600
 PRIMARY_CODE = 0xFF  # the low byte of an extended result code
 _DUPLICATE = frozenset({sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY})
@@ -188,6 +189,8 @@ class _Runner:
         self._connection = connection
 
     def run(self, text: str, values: Sequence[SqlValue]) -> sqlite3.Cursor:
+        if len(values) > BOUND_ANYWHERE:
+            require_few(values, self._connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER))
         with _IN_OUR_WORDS:
             return self._connection.execute(text, values)
 

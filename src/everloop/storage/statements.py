@@ -276,17 +276,17 @@ class Query:
         return Fragment(f"({column} >= {mark} AND {column} < {mark})", (prefix, end))
 
 
-def require_few(values: Sequence[object]) -> None:
-    """Refuse longer lists than the databases bind in one statement.
+def require_few(values: Sequence[object], most: int = MAX_VALUES_IN) -> None:
+    """Refuse longer lists than one question, or what a database binds in one statement.
 
     Raises:
         LimitExceeded: ``query.too_many_values``.
     """
-    if len(values) > MAX_VALUES_IN:
+    if len(values) > most:
         raise LimitExceeded(
             "query.too_many_values",
             f"{len(values)} values are too many for one question.",
-            hint=f"Ask for at most {MAX_VALUES_IN} at a time.",
+            hint=f"Ask for at most {MAX_VALUES_IN} at a time, each of them once.",
         )
 
 

@@ -56,6 +56,8 @@ DEEPEST = 50
 MOST_TESTS = 200
 MOST_SORT_KEYS = 6
 LONGEST_PATTERN = 1_000
+LONGEST_REMEMBERED = 2_000
+"""The tree of a longer filter is not kept: a list of ids takes megabytes, and comes once."""
 KEYWORDS = frozenset({"AND", "OR", "NOT", "IN", "LIKE", "ILIKE", "IS", "NULL", "BETWEEN"})
 _COMPARES = {each.value: each for each in list(How)[:6]} | {"==": How.EQ, "<>": How.NE}
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
@@ -64,7 +66,6 @@ _MOST_SECONDS = 100 * 365 * 86_400
 _VALUE = "a number, a date, or a text in quotes"
 
 
-@lru_cache(maxsize=256)
 def parse_filter(text: str, *, longest: int = LONGEST) -> Node:
     """Return the tree of a filter.
 
@@ -72,6 +73,10 @@ def parse_filter(text: str, *, longest: int = LONGEST) -> Node:
         InvalidInput: ``filter.invalid``; its context says where (see ``faults.fault``).
     """
     _require_short(text, longest, "filter")
+    return _remembered(text) if len(text) <= LONGEST_REMEMBERED else _read_filter(text)
+
+
+def _read_filter(text: str) -> Node:
     parser = _Parser(text, "filter")
     if parser.is_at_end():
         return EVERYTHING
@@ -79,6 +84,9 @@ def parse_filter(text: str, *, longest: int = LONGEST) -> Node:
     if not parser.is_at_end():
         raise parser.unexpected("AND, OR or the end", parser.advice_after_test())
     return node
+
+
+_remembered = lru_cache(maxsize=256)(_read_filter)
 
 
 @lru_cache(maxsize=256)

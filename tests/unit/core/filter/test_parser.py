@@ -244,3 +244,11 @@ def test_a_mistake_in_an_order_is_told_with_its_position(text: str, position: in
         parse_order(text)
 
     assert ("order.invalid", position) == (refused.value.code, refused.value.context["position"])
+
+
+def test_a_filter_that_is_asked_again_is_read_once_and_a_long_one_is_not_kept() -> None:
+    short, long = "a = 1", f"a IN ({', '.join(map(str, range(1_000)))})"
+
+    assert parse_filter(short) is parse_filter(short)
+    assert parse_filter(long) == parse_filter(long)
+    assert parse_filter(long) is not parse_filter(long), "256 of them would fill the memory"
