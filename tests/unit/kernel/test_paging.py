@@ -27,8 +27,16 @@ def looking(place: World) -> Iterator[View]:
 def keep(place: World, *keys: str) -> None:
     with place.kernel.store.write() as tx:
         for key in keys:
-            made = {"source": key, "relation": "says", "target": f"{9 - int(key)}"}
-            tx.insert(Edge(id=Id(key), project=HERE, at=place.clock.now(), **made))
+            tx.insert(
+                Edge(
+                    id=Id(key),
+                    project=HERE,
+                    source=key,
+                    relation="says",
+                    target=f"{9 - int(key)}",
+                    at=place.clock.now(),
+                )
+            )
 
 
 def drop(place: World, key: str) -> None:
