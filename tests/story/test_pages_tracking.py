@@ -246,6 +246,18 @@ def test_many_runs_are_drawn_smoothed_zoomed_and_lit(browser: Chrome, site: str)
     assert [] == complaints(browser)
 
 
+def test_what_was_logged_once_is_a_bar_for_each_run(browser: Chrome, site: str) -> None:
+    browser.get(f"{site}/p/demo/runs?show=charts&size=50")
+
+    rows = wait(browser).until(lambda d: all_of(d, ".singles .bars li"))
+    values = [float(row.find_element(By.CSS_SELECTOR, ".n").text) for row in rows]
+    widths = [row.find_element(By.CSS_SELECTOR, ".bar").size["width"] for row in rows]
+    assert "mae" == one(browser, ".singles figcaption").text
+    assert 24 == len(values)
+    assert widths.index(max(widths)) in {i for i, v in enumerate(values) if v == max(values)}
+    assert abs(min(widths) / max(widths) - min(values) / max(values)) < 0.02
+
+
 @pytest.mark.parametrize("setting", ["logy=1", "logx=1", "axis=time", "axis=relative&logy=1"])
 def test_axes_are_changed_and_shared_by_the_address(
     browser: Chrome, site: str, setting: str

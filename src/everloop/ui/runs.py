@@ -100,6 +100,12 @@ class Listing:
         """Where the script finds what it draws between axes."""
         return f"{address('p', self.project, 'runs', 'points')}?{self.query}"
 
+    @property
+    def drawn_href(self) -> str:
+        """Where the script finds the values of the runs of this page alone."""
+        here = [("drawn", "yes"), *([("after", self.after)] if self.after else [])]
+        return f"{self.points_href}&{urlencode(here)}"
+
     def export_href(self, kind: str) -> str:
         """Return where the whole list comes as a file, in these columns and this order."""
         pairs = [*self.fields(), ("format", kind)]
@@ -210,7 +216,10 @@ def send_values(visit: Visit) -> Response:
 def send_points(visit: Visit) -> Response:
     """Send parameters and last metrics of the runs of a listing, for axes side by side."""
     listing = Listing.of(visit)
-    found = find_runs(visit, listing, limit=MOST_POINTS, fields=("metrics",))
+    if visit.param("drawn") == "yes":
+        found = find_runs(visit, listing, fields=("metrics",))
+    else:
+        found = find_runs(visit, listing, limit=MOST_POINTS, fields=("metrics",))
     if found.problem is not None:
         raise found.problem
     return send_json(found.runs)

@@ -119,7 +119,8 @@
         setRuns(answer.runs);
         addCards(answer.keys.filter(isWanted));
         filterCards();
-        if (!cards.size) grid.replaceChildren(element("p", { class: "quiet" }, "No metric of these runs has two points yet; single values are drawn between parallel axes."));
+        root.dispatchEvent(new CustomEvent("board:names", { detail: { keys: answer.keys, runs: wanted } }));
+        if (!cards.size) grid.replaceChildren(element("p", { class: "quiet" }, "No metric of these runs has two points yet."));
       }).catch(function () {
         grid.replaceChildren(element("p", { class: "problem" }, "The charts could not be read; reload the page."));
       });
