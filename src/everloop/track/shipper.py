@@ -221,7 +221,7 @@ class Shipment:
             self._most_frames = max(batch.frames // 2, 1)
             return
         (frame,) = (frame for frame, end in self._spool.read(batch.start) if end == batch.end)
-        if not isinstance(frame, Described | Measured | Read | Surroundings):
+        if not isinstance(frame, Described | Points | Read | Surroundings):
             raise error
         assert self._run is not None
         span = SpoolRange(start=batch.start, end=batch.end, spool=self._name)
