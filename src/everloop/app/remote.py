@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
@@ -14,6 +14,7 @@ import httpx
 import msgspec
 from blake3 import blake3
 
+from everloop.app.transfer import Refused, fetch, send_file
 from everloop.app.verbs import load_verbs
 from everloop.core import errors
 from everloop.core.digest import Digest, content_digest
@@ -145,18 +146,19 @@ class HttpBlobStore:
         _send(self._line.http, "PUT", self._path(digest), content=data)
         return digest
 
-    def put_file(self, path: Path, *, move: bool = False) -> Digest:
+    def put_file(self, path: Path, *, move: bool = False, least_rate: float = 0.0) -> Digest:
         """Store a file's bytes, read once, without holding them in memory.
 
         Raises:
             IntegrityError: ``blob.corrupt`` when something else arrived.
+            Unavailable: ``server.unreachable`` or ``blob.too_slow``.
         """
-        hasher = blake3()
-        size = {"content-length": str(path.stat().st_size)}
         url = STREAM_PATH.replace("{project}", quote(self._project, safe=""))
-        answer = _send(self._line.http, "POST", url, content=_hashed(path, hasher), headers=size)
-        found = msgspec.json.decode(answer.content, type=_Stored).digest
-        if found != f"blake3:{hasher.hexdigest()}":
+        sent = send_file(self._address(url), path, self._token(), least_rate=least_rate)
+        if sent.status >= 400:
+            raise _error_of(httpx.Response(sent.status, content=sent.answer))
+        found = msgspec.json.decode(sent.answer, type=_Stored).digest
+        if found != sent.digest:
             raise IntegrityError(
                 "blob.corrupt", f"What arrived of {path.name} is {found}.", hint="Try again."
             )
@@ -194,13 +196,12 @@ class HttpBlobStore:
     def stream(self, digest: Digest) -> Iterator[bytes]:
         """Yield the bytes in pieces and verify them at the end."""
         hasher = blake3()
-        with _streamed(self._line.http, self._path(digest)) as response:
-            if response.is_error:
-                response.read()
-                raise _error_of(response)
-            for piece in response.iter_bytes():
+        try:
+            for piece in fetch(self._address(self._path(digest)), self._token()):
                 hasher.update(piece)
                 yield piece
+        except Refused as refusal:
+            raise _error_of(httpx.Response(refusal.status, content=refusal.answer)) from None
         if digest.startswith("blake3:") and digest != f"blake3:{hasher.hexdigest()}":
             raise IntegrityError(
                 "blob.corrupt",
@@ -259,28 +260,18 @@ class HttpBlobStore:
         path = BATCH_PATH.replace("{project}", quote(self._project, safe=""))
         _send(self._line.http, "POST", path, content=msgspec.msgpack.encode(items))
 
+    def _address(self, path: str) -> str:
+        return str(self._line.http.base_url).rstrip("/") + path
+
+    def _token(self) -> dict[str, str]:
+        return {"authorization": self._line.http.headers["authorization"]}
+
     def _path(self, digest: Digest) -> str:
         return f"/api/v1/projects/{quote(self._project, safe='')}/blobs/{digest}"
 
 
 class _Stored(msgspec.Struct):
     digest: Digest
-
-
-def _hashed(path: Path, hasher: blake3) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while piece := file.read(CHUNK_BYTES):
-            hasher.update(piece)
-            yield piece
-
-
-@contextmanager
-def _streamed(http: httpx.Client, path: str) -> Iterator[httpx.Response]:
-    try:
-        with http.stream("GET", path) as response:
-            yield response
-    except httpx.TransportError as error:
-        raise _unreachable(http, error) from error
 
 
 def _unreachable(http: httpx.Client, error: Exception) -> Unavailable:

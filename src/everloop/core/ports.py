@@ -237,11 +237,16 @@ class BlobStore(Protocol):
         """Store bytes; return their BLAKE3 digest."""
         ...
 
-    def put_file(self, path: Path, *, move: bool = False) -> Digest:
+    def put_file(self, path: Path, *, move: bool = False, least_rate: float = 0.0) -> Digest:
         """Store a file's bytes without holding them in memory.
 
         With ``move`` the caller gives the file away and will not write to it again: the store may
-        take it as it is, or leave it behind.
+        take it as it is, or leave it behind. With ``least_rate``, in bytes a second, the caller
+        would rather do something else than wait for a store that is slower.
+
+        Raises:
+            NotFound: ``file.not_found``.
+            Unavailable: ``blob.too_slow``; nothing was stored.
         """
         ...
 

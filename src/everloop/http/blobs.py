@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Annotated
 
 import msgspec
@@ -9,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from everloop.core.digest import Digest, content_digest, parse_digest
 from everloop.core.errors import EverloopError, InvalidInput, LimitExceeded, NotFound
@@ -16,8 +18,8 @@ from everloop.http.auth import caller_of
 from everloop.http.errors import error_response, json_response
 from everloop.kernel.blobs import BlobState, GetBlob, KeepBlobs, PutBlob
 from everloop.kernel.holdings import ProjectBlobs
-from everloop.kernel.intake import loan_of, take_in
 from everloop.kernel.perform import Call, Kernel
+from everloop.kernel.transit import loan_of, take_in
 
 PATH = "/api/v1/projects/{project}/blobs/{digest}"
 STREAM_PATH = "/api/v1/projects/{project}/blobs:stream"
@@ -60,8 +62,7 @@ def blob_routes(kernel: Kernel) -> list[Route]:
             "content-disposition": "attachment",
             "content-security-policy": "sandbox; default-src 'none'",
         }
-        stream = kernel.services.blobs.stream(digest)
-        return StreamingResponse(stream, media_type="application/octet-stream", headers=headers)
+        return _Lent(kernel.services.blobs.stream(digest), headers)
 
     async def put_stream(request: Request) -> Response:
         try:
@@ -86,6 +87,20 @@ def blob_routes(kernel: Kernel) -> list[Route]:
         Route(PATH, put, methods=["PUT"], name="blob.put"),
         Route(PATH, get, methods=["GET"], name="blob.get"),
     ]
+
+
+class _Lent(StreamingResponse):
+    """Bytes that go out past the event loop where the connection lends its socket."""
+
+    def __init__(self, pieces: Iterator[bytes], headers: Mapping[str, str]) -> None:
+        super().__init__(pieces, media_type="application/octet-stream", headers=headers)
+        self._pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        loan = loan_of(scope)
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        if loan is None or not await loan.give(send, start, self._pieces):
+            await super().__call__(scope, receive, send)
 
 
 def _admit(kernel: Kernel, request: Request, verb: str, ask: PutBlob | GetBlob) -> BlobState:

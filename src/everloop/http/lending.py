@@ -2,7 +2,8 @@
 
 Through the event loop a body comes in pieces of a few kilobytes, each with a turn of the loop, a
 copy and a parser's call, and half of the time reading is paused. A thread that reads the socket
-itself takes a megabyte at a time, hashes and writes it while the next one arrives in the kernel.
+itself takes a megabyte at a time, hashes and writes it while the next one arrives in the kernel;
+and likewise the other way.
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ import asyncio
 import os
 import socket
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from typing import Any, Final
 
 import httptools
 from starlette.requests import ClientDisconnect
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from everloop.kernel.intake import LOAN, Sink
+from everloop.kernel.transit import LOAN, Message, Send, Sink
 
 LOANS: Final = 8
 BUFFER_BYTES: Final = 1024 * 1024
@@ -49,17 +51,18 @@ class LendingProtocol(HttpToolsProtocol):
 
 
 class SocketLoan:
-    """The socket of one request; see ``everloop.kernel.intake.Loan``."""
+    """The socket of one request; see ``everloop.kernel.transit.Loan``."""
 
-    __slots__ = ("_protocol",)
+    __slots__ = ("_protocol", "_scope")
 
     def __init__(self, protocol: LendingProtocol) -> None:
         self._protocol = protocol
+        self._scope = protocol.scope
 
     @property
     def length(self) -> int | None:
         """Bytes of the body; None when nobody knows before its end."""
-        given = [value for name, value in self._protocol.headers if name == b"content-length"]
+        given = [value for name, value in self._scope["headers"] if name == b"content-length"]
         return int(given[0]) if len(given) == 1 and given[0].isdigit() else None
 
     async def pour(self, sink: Sink) -> bool:
@@ -70,7 +73,7 @@ class SocketLoan:
             Exception: what the sink raises, after the body's end.
         """
         protocol, cycle, length = self._protocol, self._protocol.cycle, self.length
-        is_ours = cycle.more_body and not protocol.pipeline and not cycle.disconnected
+        is_ours = self._scope is cycle.scope and cycle.more_body and not cycle.disconnected
         if length is None or not is_ours or not _free.acquire(blocking=False):
             return False
         try:
@@ -80,7 +83,7 @@ class SocketLoan:
             protocol.flow.pause_reading()
             begun, cycle.body = cycle.body, bytearray()
             with _own_handle(protocol.transport) as lent:
-                await _in_a_thread(lent, begun, length, sink)
+                await _in_a_thread(lent, partial(_pour, lent, begun, length, sink))
         except (ClientDisconnect, asyncio.CancelledError):
             cycle.keep_alive = False  # in the middle of a body nobody knows the place
             raise
@@ -88,6 +91,32 @@ class SocketLoan:
             _free.release()
             cycle.more_body = False
             protocol.begin_anew()
+        return True
+
+    async def give(self, send: Send, start: Message, pieces: Iterator[bytes]) -> bool:
+        """Send an answer whose pieces are made in a thread; return False when that can't be done.
+
+        Raises:
+            Exception: what the pieces raise; the client finds its file too short.
+        """
+        protocol, cycle = self._protocol, self._protocol.cycle
+        is_ours = self._scope is cycle.scope and self._scope["method"] == "GET"
+        if not is_ours or not _free.acquire(blocking=False):
+            return False
+        try:
+            await send(start)
+            while protocol.transport.get_write_buffer_size():
+                await asyncio.sleep(0)  # the head goes first
+            with _own_handle(protocol.transport) as lent:
+                await _in_a_thread(lent, partial(_give, lent, pieces))
+        except OSError:
+            cycle.disconnected = True
+            protocol.transport.abort()
+            return True
+        finally:
+            _free.release()
+        cycle.expected_content_length = 0
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
         return True
 
 
@@ -103,9 +132,8 @@ def _own_handle(transport: asyncio.Transport) -> socket.socket:
     return lent
 
 
-async def _in_a_thread(lent: socket.socket, begun: bytearray, length: int, sink: Sink) -> None:
-    loop = asyncio.get_running_loop()
-    work = loop.run_in_executor(_threads(), _pour, lent, begun, length, sink)
+async def _in_a_thread(lent: socket.socket, task: Callable[[], None]) -> None:
+    work = asyncio.get_running_loop().run_in_executor(_threads(), task)
     try:
         await asyncio.shield(work)
     except asyncio.CancelledError:
@@ -143,13 +171,28 @@ def _fill(lent: socket.socket, room: memoryview) -> int:
     while filled < len(room):
         _wake_at(lent, min(LOW_WATER_BYTES, len(room) - filled))
         try:
-            came = lent.recv_into(room[filled:])
+            came = _receive(lent, room[filled:])
         except OSError as error:
             raise ClientDisconnect from error
         if not came:
             raise ClientDisconnect
         filled += came
     return filled
+
+
+def _receive(lent: socket.socket, room: memoryview) -> int:
+    try:
+        return lent.recv_into(room)
+    except TimeoutError:
+        _wake_at(lent, 1)  # a slow client is no absent one
+        return lent.recv_into(room)
+
+
+def _give(lent: socket.socket, pieces: Iterator[bytes]) -> None:
+    for piece in pieces:
+        view = memoryview(piece)
+        while view:  # each call may take its time, other than one for the whole
+            view = view[lent.send(view) :]
 
 
 def _wake_at(lent: socket.socket, size: int) -> None:

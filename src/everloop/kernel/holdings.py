@@ -198,9 +198,9 @@ class ProjectBlobs:
         """Store bytes; return their digest."""
         return self._own([self.whole.put(data)])[0]
 
-    def put_file(self, path: Path, *, move: bool = False) -> Digest:
+    def put_file(self, path: Path, *, move: bool = False, least_rate: float = 0.0) -> Digest:
         """Store a file's bytes without holding them in memory."""
-        return self._own([self.whole.put_file(path, move=move)])[0]
+        return self._own([self.whole.put_file(path, move=move, least_rate=least_rate)])[0]
 
     def put_many(self, items: Sequence[bytes]) -> list[Digest]:
         """Store several bytes; return their digests in order."""

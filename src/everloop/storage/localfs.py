@@ -75,7 +75,7 @@ class LocalBlobStore:
             raise explain(error) from error
         return digest
 
-    def put_file(self, path: Path, *, move: bool = False) -> Digest:
+    def put_file(self, path: Path, *, move: bool = False, least_rate: float = 0.0) -> Digest:
         """Store a file's bytes without holding them in memory.
 
         With ``move``, a file of the same file system becomes the blob itself.

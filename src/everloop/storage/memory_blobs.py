@@ -31,7 +31,7 @@ class MemoryBlobStore:
             self._times[digest] = self._clock.now()
         return digest
 
-    def put_file(self, path: Path, *, move: bool = False) -> Digest:
+    def put_file(self, path: Path, *, move: bool = False, least_rate: float = 0.0) -> Digest:
         """Store a file's bytes."""
         return self.put(path.read_bytes())
 

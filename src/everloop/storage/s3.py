@@ -97,14 +97,21 @@ class S3BlobStore:
             self._put_whole(digest, data)
         return digest
 
-    def put_file(self, path: Path, *, move: bool = False) -> Digest:
+    def put_file(self, path: Path, *, move: bool = False, least_rate: float = 0.0) -> Digest:
         """Store a file's bytes without holding them in memory.
 
         Raises:
             NotFound: ``file.not_found``.
             InvalidInput: ``file.changed`` when it changes while it is read.
-            Unavailable: ``blob.unavailable``.
+            Unavailable: ``blob.unavailable``; ``blob.too_slow`` for any least rate, since
+                nobody knows how far away the store is.
         """
+        if least_rate:
+            raise Unavailable(
+                "blob.too_slow",
+                "An object store may be far away.",
+                hint="Nothing is to be done: the file is shipped in the background.",
+            )
         with open_source(path) as file:
             hasher = blake3()
             while chunk := file.read(CHUNK_BYTES):

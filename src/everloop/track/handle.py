@@ -235,7 +235,9 @@ class RunHandle(MediaLog):
     def log_artifact(self, source: Path | str | bytes, path: str | None = None) -> None:
         """Keep a file, a folder's files, or bytes; symbolic links in a folder are left out.
 
-        The bytes are copied before the call returns, so that the file may change after it.
+        The bytes are copied before the call returns, so that the file may change after it: into
+        the spool or, those of a large file, to the server right away while it takes them at a
+        disk's speed.
 
         Args:
             source: What to keep: a path, or the bytes themselves.
@@ -388,8 +390,21 @@ class RunHandle(MediaLog):
         if len(data) <= limits.SMALL_FILE_BYTES:
             self._keep_bytes(data, name)
             return
+        if file.stat().st_size >= limits.STRAIGHT_FILE_BYTES and self._bring(file, name):
+            return
         digest, size = self._keep(lambda: self._spool.keep_file(file))
         self._push(Kept(path=name, digest=digest, size_bytes=size))
+
+    def _bring(self, file: Path, name: str) -> bool:
+        """Bring a large file to a server that is near, past the spool; return whether it is there.
+
+        Its name follows at once: bytes that nothing names are collected some day.
+        """
+        found = self._shipment.bring(file) if self._owner == os.getpid() else None
+        if found is None:
+            return False
+        self._push(Kept(path=name, digest=found[0], size_bytes=found[1]))
+        return self._writer.flush() and self._courier.ship_now()
 
     def _keep_bytes(self, data: bytes, name: str) -> None:
         if len(data) <= limits.SMALL_FILE_BYTES:  # goes with the frame, for the price of a metric

@@ -15,7 +15,7 @@ from typing import Final, TypedDict
 
 import msgspec
 
-from everloop.core.digest import content_digest, parse_digest
+from everloop.core.digest import Digest, content_digest, parse_digest
 from everloop.core.errors import (
     Conflict,
     Denied,
@@ -68,6 +68,8 @@ BATCH_CHARS: Final = 750_000
 MOST_MISSES: Final = 3
 REFUSALS: Final = (InvalidInput, NotFound, Conflict, LimitExceeded)
 SHIP_EVERY_S: Final = 1.0
+# A slow disk's rate: below it, a copy into the spool would have been sooner done.
+LEAST_RATE: Final = 50e6
 MAX_BACKOFF_S: Final = 30.0
 
 _log = logging.getLogger(__name__)
@@ -140,6 +142,7 @@ class Shipment:
         self._run: Id | None = None
         self._misses = 0
         self._most_frames = BATCH_FRAMES
+        self._is_away = False
         self._lock = threading.Lock()
         self.points = 0
         self.refused = 0
@@ -153,8 +156,30 @@ class Shipment:
             EverloopError: the server refuses; sending the same again would not help.
         """
         with self._lock:
-            while self._ship_one():
-                pass
+            try:
+                while self._ship_one():
+                    pass
+            except Unavailable:
+                self._is_away = True
+                raise
+            self._is_away = False
+
+    def bring(self, file: Path) -> tuple[Digest, int] | None:
+        """Store a large file's bytes right away, without a copy in the spool.
+
+        Returns None when its caller would have to wait longer than for that copy, or in vain: the
+        server is away, far, or refuses.
+        """
+        blobs = self._performer.blobs
+        if self._is_away:
+            return None
+        try:
+            digest = blobs.put_file(file, least_rate=LEAST_RATE)
+            size = blobs.size(digest)
+        except (EverloopError, OSError) as error:
+            _log.info("everloop: %s goes through the spool: %s", file.name, error)
+            return None
+        return None if size is None else (digest, size)
 
     def seek(self) -> None:
         """Ask the server how far this spool has arrived, for one that another process began.
@@ -374,6 +399,10 @@ class Courier:
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join()
+        return self.ship_now()
+
+    def ship_now(self) -> bool:
+        """Ship from the caller's thread; return whether everything has arrived."""
         return self.refusal is None and self._try()
 
     def _work(self) -> None:

@@ -29,8 +29,9 @@ from everloop.interop.mlflow import (
 from everloop.interop.mlflow.errors import error_response, refusal
 from everloop.interop.mlflow.information import OPEN
 from everloop.interop.mlflow.reading import read_body, read_query
-from everloop.interop.mlflow.routing import Context, Nothing, Route, Router
+from everloop.interop.mlflow.routing import Context, Handler, Nothing, Route, Router
 from everloop.kernel.performer import Performer
+from everloop.kernel.transit import WHOLE_BYTES
 
 _LOG = logging.getLogger("everloop.mlflow")
 Scope = MutableMapping[str, Any]
@@ -106,7 +107,10 @@ class MlflowApp:
         route, parts = found
         request = Request(scope, receive)
         try:
-            if route.is_async:
+            if route.whole is not None and _is_small(request):
+                body = await request.body()
+                answer = await run_in_threadpool(self._take, route.whole, parts, request, body)
+            elif route.is_async:
                 performer = await run_in_threadpool(self._performer_for, request)
                 body = b"" if route.ask is Nothing else await request.body()
                 answer = await route.handler(
@@ -126,6 +130,11 @@ class MlflowApp:
             return answer
         return Response(msgspec.json.encode(answer), media_type="application/json")
 
+    def _take(
+        self, handler: Handler, parts: Mapping[str, str], request: Request, body: bytes
+    ) -> object:
+        return handler(Context(self._performer_for(request), parts, request, self._new_id), body)
+
     def _perform(
         self, route: Route, parts: Mapping[str, str], request: Request, body: bytes
     ) -> object:
@@ -134,6 +143,11 @@ class MlflowApp:
         return route.handler(
             Context(performer, parts, request, self._new_id), _read(route, request, body)
         )
+
+
+def _is_small(request: Request) -> bool:
+    length = request.headers.get("content-length", "")
+    return length.isdigit() and int(length) <= WHOLE_BYTES
 
 
 def _read(route: Route, request: Request, body: bytes) -> msgspec.Struct:

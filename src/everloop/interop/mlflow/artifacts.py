@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import mimetypes
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 
 import msgspec
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from everloop.interop.mlflow.logged_models import model_place
 from everloop.interop.mlflow.model_versions import version_place
@@ -16,7 +17,7 @@ from everloop.interop.mlflow.places import Place, run_place
 from everloop.interop.mlflow.routing import Context, Json, Nothing, Route
 from everloop.interop.mlflow.traces import trace_place
 from everloop.interop.mlflow.words import artifact_uri
-from everloop.kernel.intake import loan_of, take_in
+from everloop.kernel.transit import loan_of, take_in
 from everloop.track.queries import RunDetails, ShowRun
 
 PIECES_BEFORE_ANSWER = 4
@@ -89,7 +90,23 @@ async def get_file(context: Context, ask: Nothing) -> Response:
     kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
     if len(begin) < PIECES_BEFORE_ANSWER:
         return Response(b"".join(begin), media_type=kind, headers=headers)
-    return StreamingResponse(hold_last(begin, stream), media_type=kind, headers=headers)
+    return _Outgoing(hold_last(begin, stream), media_type=kind, headers=headers)
+
+
+class _Outgoing(StreamingResponse):
+    """Bytes that go out past the event loop where the connection lends its socket."""
+
+    def __init__(
+        self, pieces: Iterator[bytes], *, media_type: str, headers: Mapping[str, str]
+    ) -> None:
+        super().__init__(pieces, media_type=media_type, headers=headers)
+        self._pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        loan = loan_of(scope)
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        if loan is None or not await loan.give(send, start, self._pieces):
+            await super().__call__(scope, receive, send)
 
 
 def _read_begin(stream: Iterator[bytes]) -> list[bytes]:
@@ -143,6 +160,14 @@ async def put_file(context: Context, ask: Nothing) -> Response:
     return JSONResponse({})
 
 
+def put_small_file(context: Context, data: bytes) -> Json:
+    """Take a file in whose bytes came whole: all of it in one thread."""
+    place, path = find_place(context, context.path["address"])
+    place.admit(path)
+    place.add(path, context.performer.blobs.put(data), len(data))
+    return {}
+
+
 def delete_file(context: Context, ask: Nothing) -> Json:
     """Remove a file or a folder."""
     del ask
@@ -154,7 +179,7 @@ def delete_file(context: Context, ask: Nothing) -> Json:
 ROUTES = (
     Route("GET", _ROOT, list_files),
     Route("GET", f"{_ROOT}/{{address:path}}", get_file),
-    Route("PUT", f"{_ROOT}/{{address:path}}", put_file),
+    Route("PUT", f"{_ROOT}/{{address:path}}", put_file, whole=put_small_file),
     Route("DELETE", f"{_ROOT}/{{address:path}}", delete_file),
     Route("GET", "2.0/mlflow/artifacts/list", list_run_files),
 )

@@ -20,7 +20,7 @@ from everloop.interop.mlflow.artifacts import find_place
 from everloop.interop.mlflow.places import Place
 from everloop.interop.mlflow.routing import Context, Json, Nothing, Route
 from everloop.kernel.blobs import BlobState, KeepBlobs, KeptBlobs, PutBlob
-from everloop.kernel.intake import loan_of, take_in
+from everloop.kernel.transit import loan_of, take_in
 
 MAX_PARTS = 10_000
 _NO_DIGEST = "blake3:" + "0" * 64

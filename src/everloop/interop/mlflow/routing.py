@@ -63,11 +63,14 @@ class Route:
         path: Below ``/api/``, such as ``2.0/mlflow/runs/get`` or ``2.0/mlflow/x/{id}``;
             ``{x:path}`` takes slashes too.
         handler: ``handler(context, ask)``; the annotation of ``ask`` says how the input is read.
+        whole: ``whole(context, body)``, run in a thread instead of an ``async`` handler when the
+            body is small; None when there is none.
     """
 
     method: str
     path: str
     handler: Handler
+    whole: Handler | None = None
     ask: type[msgspec.Struct] = field(init=False)
     is_async: bool = field(init=False)
 

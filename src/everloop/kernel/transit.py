@@ -1,14 +1,15 @@
-"""Bytes that come in over a connection: hashed and written while they arrive.
+"""Bytes that come in over a connection, hashed and written while they arrive, and go out again.
 
-What carries the request may lend its socket, so that the bytes of a large body go to the disk
-without a stop at the event loop; what that looks like is said here, and made elsewhere.
+What carries the request may lend its socket, so that the bytes of a large body pass between it
+and the disk without a stop at the event loop; what that looks like is said here, and made
+elsewhere.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Final, Protocol, cast
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping
+from typing import Any, Final, Protocol, cast
 
 from everloop.core.digest import Digest, content_digest, require_digest
 from everloop.core.errors import LimitExceeded
@@ -19,10 +20,12 @@ MAX_BLOB_BYTES: Final = 64 * 1024**3
 WHOLE_BYTES: Final = 64 * 1024
 WRITE_BYTES: Final = 1024 * 1024
 Sink = Callable[[memoryview], None]
+Message = MutableMapping[str, Any]
+Send = Callable[[Message], Awaitable[None]]
 
 
 class Loan(Protocol):
-    """The socket of one request, to be had until its body is read."""
+    """The socket of one request, to be had for its body and for that of the answer."""
 
     @property
     def length(self) -> int | None:
@@ -36,6 +39,16 @@ class Loan(Protocol):
 
         Raises:
             Exception: what the sink raises, or what says that the client went away.
+        """
+        ...
+
+    async def give(self, send: Send, start: Message, pieces: Iterator[bytes]) -> bool:
+        """Send an answer whose pieces are made in a thread; return False when that can't be done.
+
+        Nothing was sent then. ``start`` must say the length. A client that goes away ends it.
+
+        Raises:
+            Exception: what the pieces raise; the client finds its file too short.
         """
         ...
 
