@@ -7,7 +7,7 @@ from typing import Annotated
 
 import msgspec
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
@@ -133,7 +133,14 @@ def _keep(kernel: Kernel, request: Request, blobs: ProjectBlobs, digests: list[D
 
 async def _receive(kernel: Kernel, request: Request, expected: Digest | None) -> Digest:
     blobs, loan = await run_in_threadpool(_own, kernel, request), loan_of(request.scope)
-    digest, _ = await take_in(blobs, request.stream(), loan=loan, expected=expected)
+    try:
+        digest, _ = await take_in(blobs, request.stream(), loan=loan, expected=expected)
+    except ClientDisconnect as gone:
+        raise InvalidInput(
+            "blob.cut_short",
+            "The connection ended before the bytes did; nothing was stored.",
+            hint="Send them again.",
+        ) from gone
     await run_in_threadpool(_keep, kernel, request, blobs, [digest])
     return digest
 
