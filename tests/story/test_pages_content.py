@@ -14,6 +14,7 @@ from everloop.loop.model import LoopState
 from everloop.loop.verbs import Advance, Claim, Lease, RunView, StartRun
 from everloop.registry.evidence import GateReport
 from everloop.release.model import Guardrail
+from everloop.track.inputs import AddInputs, NamedData, NamedModel, RunExtended
 from tests.unit.release.released import faults
 from tests.unit.ui.filled import Filled, Reader, app_of, login_code
 
@@ -195,3 +196,19 @@ def test_a_session_cookie_is_secure_behind_https(filled: Filled) -> None:
 
     assert "Secure" not in plain
     assert "Secure" in secure
+
+
+def test_a_run_names_the_data_and_the_models_that_it_used() -> None:
+    filled = Filled()
+    run = filled.runs[0]
+    data = NamedData(name="bike@1", digest="a1b2", source_type="local", tags={})
+    other = NamedData(name="weather", digest="c3d4", source_type="http", tags={})
+    asked = AddInputs(run=run, data=(data, other), models=(NamedModel(model="m-17", step=3),))
+    filled.world.owner.perform("run.add_inputs", asked, RunExtended)
+
+    text = filled.reader().get(f"/p/demo/runs/{run}").text
+
+    assert 'href="/p/demo/datasets/bike/1"' in text
+    assert "weather" in text
+    assert "c3d4" in text
+    assert "m-17" in text
