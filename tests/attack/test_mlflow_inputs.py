@@ -160,3 +160,12 @@ def test_the_bytes_of_a_caller_who_may_not_write_are_not_even_read() -> None:
 
         assert is_refused(refused, 403)
         assert author.here.blobs.size(content_digest(data)) is None
+
+
+def test_a_number_to_the_base_of_sixty_is_not_reckoned_out(here: Wire) -> None:
+    # YAML reads 1:30:00 so; as long as this one, it would take a quarter of an hour.
+    told = b"flavors: {}\ntime: " + b":".join([b"1"] * 500_000)
+
+    version = here.registered("sixty", {"MLmodel": told})
+
+    assert "1" == version["version"]

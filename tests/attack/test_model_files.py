@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
+import random
 import struct
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pytest
 import xgboost as xgb
 from onnx import TensorProto, helper, numpy_helper
+from sklearn.linear_model import LinearRegression
 
 from everloop.core.errors import EverloopError, InvalidInput, LimitExceeded, UnsafeArtifact
 from everloop.kernel.safe_load import LoadPolicy
@@ -21,6 +26,7 @@ from everloop.registry.adapters.onnx_check import check_onnx
 from everloop.registry.adapters.torch_steps import read_graph
 from everloop.registry.adapters.ubjson import read_ubjson
 from everloop.registry.adapters.xgboost_model import rewrite_xgboost
+from everloop.registry.formats import save_model
 from everloop.registry.loaders import load_predictor
 from tests.unit.registry import zoo
 
@@ -30,8 +36,9 @@ FILES = {
     "onnx": ("model.onnx",),
     "torch": ("graph.json", "model.safetensors"),
     "pyfunc": ("function.json", "function.py"),
+    "sklearn": ("model.skops",),
 }
-EVERYTHING = LoadPolicy(formats=frozenset({"lightgbm", "sklearn", *FILES}))
+EVERYTHING = LoadPolicy(formats=frozenset({"lightgbm", *FILES}))
 
 
 class Bomb:
@@ -394,6 +401,74 @@ def test_a_sound_graph_is_read() -> None:
 def test_a_graph_that_can_not_be_followed_is_an_input_error(data: bytes) -> None:
     with pytest.raises(InvalidInput):
         read_graph(data)
+
+
+def nested(depth: int) -> object:
+    whole: object = {}
+    for _ in range(depth):
+        whole = [whole]
+    return whole
+
+
+def skops_archive(change: Callable[[dict[str, Any]], None] | None = None) -> bytes:
+    estimator = LinearRegression().fit(np.arange(6.0).reshape(3, 2), np.arange(3.0))
+    _, files = save_model(estimator)
+    with zipfile.ZipFile(io.BytesIO(files["model.skops"])) as opened:
+        members = {name: opened.read(name) for name in opened.namelist()}
+    schema = json.loads(members["schema.json"])
+    if change is not None:
+        change(schema)
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w") as packed:
+        for name, data in (members | {"schema.json": json.dumps(schema).encode()}).items():
+            packed.writestr(name, data)
+    return sink.getvalue()
+
+
+def attributes(schema: dict[str, Any]) -> dict[str, Any]:
+    held: dict[str, Any] = schema["content"]["content"]
+    return held
+
+
+def inputs(text: str) -> Callable[[dict[str, Any]], None]:
+    def change(schema: dict[str, Any]) -> None:
+        attributes(schema)["n_features_in_"]["content"] = text
+
+    return change
+
+
+SKOPS: dict[str, Callable[[dict[str, Any]], None]] = {
+    "inputs beyond all bounds": inputs("1000000000000"),
+    "inputs below none": inputs("-1"),
+    "inputs that are no number": inputs('"many"'),
+    "depth": lambda schema: schema.update(content=nested(400)),
+    "another loader": lambda schema: schema.update(__loader__="NdArrayNode"),
+    "no weights": lambda schema: attributes(schema).pop("coef_"),
+}
+
+
+@pytest.mark.parametrize("change", SKOPS.values(), ids=SKOPS)
+def test_a_skops_archive_of_damaged_parts_is_an_input_error(
+    change: Callable[[dict[str, Any]], None],
+) -> None:
+    with pytest.raises((InvalidInput, UnsafeArtifact)):
+        ask(skops_archive(change))
+
+
+def test_a_skops_archive_with_bytes_changed_at_random_is_an_input_error_or_a_model() -> None:
+    sound = skops_archive()
+    chance = random.Random(7)
+
+    for _ in range(60):
+        data = bytearray(sound)
+        data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        with suppress(InvalidInput, UnsafeArtifact, LimitExceeded):
+            ask(bytes(data))
+
+
+def ask(archive: bytes) -> None:
+    predictor = load_predictor("sklearn", {"model.skops": archive}, POLICY)
+    predictor.predict(np.zeros((2, 2)))
 
 
 def test_every_refusal_is_typed() -> None:

@@ -23,6 +23,7 @@ MLMODEL: Final = "MLmodel"
 LARGEST_MLMODEL_BYTES: Final = 1 << 20
 DEEPEST: Final = 32
 MOST_TOKENS: Final = 20_000
+LONGEST_NUMBER: Final = 400
 UNNAMED_OUTPUT: Final = "prediction"
 _TYPES: Final[dict[str, FieldType]] = {
     "double": "float64",
@@ -124,7 +125,7 @@ def _load(data: bytes) -> dict[str, Any]:
 def _is_plain(text: str) -> bool:
     """Tell whether a text has no tags, no anchors (which make small files enormous), no depth.
 
-    MLflow writes none of them.
+    Nor numbers of many digits. MLflow writes none of them.
     """
     depth = 0
     for count, token in enumerate(yaml.scan(text, Loader=_LOADER)):
@@ -132,10 +133,17 @@ def _is_plain(text: str) -> bool:
             return False
         if isinstance(token, yaml.AliasToken | yaml.AnchorToken | yaml.TagToken):
             return False
+        if isinstance(token, yaml.ScalarToken) and token.plain and _is_long_number(token.value):
+            return False
         depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
         if depth > DEEPEST:
             return False
     return True
+
+
+def _is_long_number(text: str) -> bool:
+    # YAML reads 1:30:00 to the base of 60, in a time that grows with the square of its length.
+    return len(text) > LONGEST_NUMBER and text[0] in "+-.0123456789"
 
 
 def _schemas(signature: object) -> tuple[list[_Column] | None, _Output]:

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import io
 import json
+import tokenize
 import warnings
 import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from everloop.core.errors import InvalidInput, MissingExtra, UnsafeArtifact
+from everloop.core.errors import EverloopError, InvalidInput, MissingExtra, UnsafeArtifact
 from everloop.registry.adapters.refusals import (
     FloatArray,
     no_answers,
@@ -29,6 +33,13 @@ from everloop.registry.adapters.refusals import (
 
 _MOST_MEMBERS: Final = 10_000
 _MOST_UNPACKED_BYTES: Final = 1 << 30
+_MOST_INPUTS: Final = 1_000_000
+# What zipfile, NumPy's reader, skops and an estimator of damaged parts are known to raise.
+_BROKEN: Final = (
+    ValueError, TypeError, LookupError, AttributeError, ImportError, OSError, RuntimeError,
+    ArithmeticError, AssertionError, EOFError, MemoryError, SyntaxError, tokenize.TokenError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 class _Estimator(Protocol):
@@ -65,14 +76,15 @@ class SkopsPredictor:
             LimitExceeded: ``model.too_large``.
             MissingExtra: scikit-learn or skops is not installed.
         """
-        self._estimator = _load(archive, trusted_types)
-        self.inputs = int(self._estimator.n_features_in_)
-        named = getattr(self._estimator, "feature_names_in_", ())
-        self.names = tuple(str(name) for name in named)
-        classes = getattr(self._estimator, "classes_", None)
-        self.is_classifier = classes is not None
-        self._is_binary = self.is_classifier and _is_binary(_class_names(classes))
-        self.outputs = () if self._is_binary else self._find_outputs(classes)
+        with _readable():
+            self._estimator = _load(archive, trusted_types)
+            self.inputs = _count_inputs(self._estimator)
+            named = getattr(self._estimator, "feature_names_in_", ())
+            self.names = tuple(str(name) for name in named)
+            classes = getattr(self._estimator, "classes_", None)
+            self.is_classifier = classes is not None
+            self._is_binary = self.is_classifier and _is_binary(_class_names(classes))
+            self.outputs = () if self._is_binary else self._find_outputs(classes)
 
     def predict(self, rows: FloatArray) -> FloatArray:
         """Return one number, or one row of numbers, for each row of a 2-D array.
@@ -97,7 +109,7 @@ class SkopsPredictor:
                 else:
                     answers = self._estimator.predict(matrix)
             return np.asarray(answers, dtype=np.float64)
-        except (ValueError, TypeError, AttributeError) as error:
+        except _BROKEN as error:
             raise predict_failed("scikit-learn", str(error)) from error
 
     def _find_outputs(self, classes: object) -> tuple[str, ...]:
@@ -193,22 +205,33 @@ def _load(archive: bytes, trusted_types: tuple[str, ...]) -> _Estimator:
         loaded = skops_io.loads(archive, trusted=sorted(found))
     except UntrustedTypesFoundException as error:
         raise _refused([str(error)[:200]]) from error
-    except (ValueError, TypeError, KeyError, AttributeError, ImportError, OSError) as error:
-        if isinstance(error, UnsafeArtifact):
-            raise
-        raise _unreadable(str(error) or type(error).__name__) from error
     if not isinstance(loaded, BaseEstimator) or not hasattr(loaded, "n_features_in_"):
         raise _unreadable(f"it holds a {type(loaded).__name__}, not a fitted estimator")
     return cast("_Estimator", loaded)
 
 
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Refuse an archive of which anything cannot be read."""
+    try:
+        yield
+    except EverloopError:
+        raise
+    except _BROKEN as error:
+        raise _unreadable(str(error)[:300] or type(error).__name__) from error
+
+
+def _count_inputs(estimator: _Estimator) -> int:
+    count = int(estimator.n_features_in_)
+    if not 1 <= count <= _MOST_INPUTS:
+        raise _unreadable(f"it takes {str(count)[:40]} inputs")
+    return count
+
+
 def _check_archive(archive: bytes) -> None:
     require_size(archive, _MOST_UNPACKED_BYTES)
-    try:
-        with zipfile.ZipFile(io.BytesIO(archive)) as opened:
-            members = opened.infolist()
-    except (zipfile.BadZipFile, ValueError, OSError) as error:
-        raise _unreadable(str(error)) from error
+    with zipfile.ZipFile(io.BytesIO(archive)) as opened:
+        members = opened.infolist()
     unpacked = sum(member.file_size for member in members)
     if len(members) > _MOST_MEMBERS or unpacked > _MOST_UNPACKED_BYTES:
         raise too_large(
