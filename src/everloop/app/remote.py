@@ -139,6 +139,7 @@ class HttpBlobStore:
     def __init__(self, line: _Line, project: str) -> None:
         self._line = line
         self._project = project
+        self.sent_bytes = 0  # of files, so that who waits sees that one moves
 
     def put(self, data: bytes) -> Digest:
         """Store bytes; return their digest."""
@@ -154,7 +155,9 @@ class HttpBlobStore:
             Unavailable: ``server.unreachable`` or ``blob.too_slow``.
         """
         url = STREAM_PATH.replace("{project}", quote(self._project, safe=""))
-        sent = send_file(self._address(url), path, self._token(), least_rate=least_rate)
+        sent = send_file(
+            self._address(url), path, self._token(), least_rate=least_rate, moved=self._moved
+        )
         if sent.status >= 400:
             raise _error_of(httpx.Response(sent.status, content=sent.answer))
         found = msgspec.json.decode(sent.answer, type=_Stored).digest
@@ -259,6 +262,9 @@ class HttpBlobStore:
     def _send_batch(self, items: list[bytes]) -> None:
         path = BATCH_PATH.replace("{project}", quote(self._project, safe=""))
         _send(self._line.http, "POST", path, content=msgspec.msgpack.encode(items))
+
+    def _moved(self, count: int) -> None:
+        self.sent_bytes += count
 
     def _address(self, path: str) -> str:
         return str(self._line.http.base_url).rstrip("/") + path

@@ -5,6 +5,7 @@ The first call connects as `connect()` would; `use` puts another connection in i
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 LABELS_A_CALL = 5_000
 SAMPLING_VARIABLE = "EVERLOOP_SYSTEM_METRICS"
+PATIENCE_VARIABLE = "EVERLOOP_PATIENCE"
 _lock = threading.Lock()
 _client: Client | None = None
 
@@ -95,7 +97,7 @@ def start_run(
 
     at = client or current_client()
     watching = Watching(root=_project_folder(at), every_s=_sample_every_s(system_metrics))
-    ports = RunPorts(spool=_spool(at), watching=watching)
+    ports = RunPorts(spool=_spool(at), watching=watching, patience_s=_patience_s())
     above = active_run() if nested else None
     if resume is not None:
         run = resume_run(at, resume, ports=ports)
@@ -235,6 +237,24 @@ def _sample_every_s(wanted: bool | None) -> float | None:
             f"{SAMPLING_VARIABLE} is {told[:40]!r}.",
             hint="Set it to off, or to the seconds between two samples.",
         ) from error
+
+
+def _patience_s() -> float:
+    """Return the seconds for which a run waits for a server that does not answer."""
+    from everloop.track.courier import PATIENCE_S
+
+    told = os.environ.get(PATIENCE_VARIABLE, "").strip()
+    try:
+        seconds = float(told or PATIENCE_S)
+    except ValueError:
+        seconds = math.nan
+    if seconds >= 0:
+        return seconds
+    raise InvalidInput(
+        "setting.invalid",
+        f"{PATIENCE_VARIABLE} is {told[:40]!r}.",
+        hint="Set it to the seconds to wait for a server that does not answer, such as 20.",
+    )
 
 
 def commit(

@@ -8,8 +8,9 @@ from __future__ import annotations
 import http.client
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
@@ -36,7 +37,12 @@ class Sent(NamedTuple):
 
 
 def send_file(
-    address: str, path: Path, headers: Mapping[str, str], *, least_rate: float = 0.0
+    address: str,
+    path: Path,
+    headers: Mapping[str, str],
+    *,
+    least_rate: float = 0.0,
+    moved: Callable[[int], object] = int,
 ) -> Sent:
     """Send a file's bytes as the body of a POST.
 
@@ -45,6 +51,7 @@ def send_file(
         path: The file.
         headers: What the request says beside its length.
         least_rate: Bytes a second; give up when it goes slower, or nothing moves for two seconds.
+        moved: Hears of each piece how many bytes it had.
 
     Raises:
         NotFound: ``file.not_found``.
@@ -53,7 +60,8 @@ def send_file(
     """
     patience = HASTE_S if least_rate else PATIENCE_S
     with _opened(path) as file, _connected(address, patience) as connection:
-        return _send(connection, urlsplit(address).path, file, headers, least_rate)
+        body = partial(_send_body, connection, file, least_rate=least_rate, moved=moved)
+        return _send(connection, urlsplit(address).path, file, headers, body)
 
 
 def fetch(address: str, headers: Mapping[str, str]) -> Iterator[bytes]:
@@ -119,7 +127,7 @@ def _send(
     path: str,
     file: BinaryIO,
     headers: Mapping[str, str],
-    least_rate: float,
+    send_body: Callable[[int], Digest],
 ) -> Sent:
     size = os.fstat(file.fileno()).st_size
     connection.putrequest("POST", path)
@@ -127,7 +135,7 @@ def _send(
         connection.putheader(name, value)
     connection.endheaders()
     try:
-        digest = _send_body(connection, file, size, least_rate)
+        digest = send_body(size)
     except (BrokenPipeError, ConnectionResetError):
         digest = Digest("")  # a server that refuses may answer before it has read all
     connection.sock.settimeout(PATIENCE_S)  # it answers when the bytes are on its disk
@@ -136,7 +144,12 @@ def _send(
 
 
 def _send_body(
-    connection: http.client.HTTPConnection, file: BinaryIO, size: int, least_rate: float
+    connection: http.client.HTTPConnection,
+    file: BinaryIO,
+    size: int,
+    *,
+    least_rate: float,
+    moved: Callable[[int], object],
 ) -> Digest:
     buffer = memoryview(bytearray(min(PIECE_BYTES, size)))
     hasher, left, begun = blake3(), size, time.monotonic()
@@ -151,6 +164,7 @@ def _send_body(
         hasher.update(buffer[:read])
         connection.sock.sendall(buffer[:read])
         left -= read
+        moved(read)
         spent = time.monotonic() - begun
         if spent > JUDGED_AFTER_S and (size - left) / spent < least_rate:
             raise Unavailable(

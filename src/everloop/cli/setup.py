@@ -91,7 +91,7 @@ def configure(session: Session, reason: str | None, as_json: bool) -> int:
 @click.pass_obj
 def sync(session: Session, as_json: bool) -> int:
     """Ship the runs that wait in the spool, such as those of a time without the server."""
-    from everloop.track.shipper import Shipped, list_spools, sync_spool
+    from everloop.track.sync import Shipped, list_spools, sync_spool
 
     client = session.client
     total, done = len(list_spools(client.spool)), 0

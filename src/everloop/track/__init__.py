@@ -17,7 +17,7 @@ from everloop.track.model import (
     Run,
     RunStatus,
 )
-from everloop.track.shipper import SyncReport, sync_spool
+from everloop.track.sync import SyncReport, sync_spool
 from everloop.track.watch import Watching
 
 __all__ = [

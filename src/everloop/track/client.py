@@ -17,6 +17,7 @@ from everloop.core.errors import EverloopError, Unavailable
 from everloop.core.ids import Id, IdSource
 from everloop.kernel.performer import Performer
 from everloop.track import limits
+from everloop.track.courier import PATIENCE_S, Courier
 from everloop.track.environment import Environment, read_seeds
 from everloop.track.frames import (
     MAGIC,
@@ -47,10 +48,12 @@ class RunPorts(msgspec.Struct, frozen=True, kw_only=True):
         spool: Folder of the spools; a private temporary one when None, or when it cannot be
             written.
         watching: What the run finds out by itself; nothing when left out.
+        patience_s: Seconds for which start and end wait for a server while nothing moves.
     """
 
     spool: Path | None = None
     watching: Watching = msgspec.field(default_factory=Watching)
+    patience_s: float = PATIENCE_S
     clock: Clock = msgspec.field(default_factory=SystemClock)
     ids: IdSource | None = None
 
@@ -135,6 +138,7 @@ def start_run(
         params=params,
         tags=draft.tags.keys(),
         begin_child=_child_of(performer, run_id, draft.experiment, ports),
+        patience_s=ports.patience_s,
     )
     handle = RunHandle(opening, spool, Shipment(spool, performer), ports.clock)
     handle.announce()
@@ -159,7 +163,7 @@ def resume_run(performer: Performer, run: str, *, ports: RunPorts | None = None)
     spool = ports.open(f"{run_id}{SEPARATOR}{session}{SUFFIX}", resumed)
     shipment = Shipment(spool, performer)
     try:
-        shipment.ship()
+        Courier(shipment, patience_s=ports.patience_s).ship_now()
         known = performer.perform("run.show", ShowRun(run=run_id), RunDetails)
         params, tags, experiment = known.run.params, known.run.tags, known.experiment
         steps = {metric.key: metric.last_step + 1 for metric in known.metrics}
@@ -177,6 +181,7 @@ def resume_run(performer: Performer, run: str, *, ports: RunPorts | None = None)
         tags=tags.keys(),
         next_steps=steps,
         begin_child=_child_of(performer, run_id, experiment, ports),
+        patience_s=ports.patience_s,
     )
     handle = RunHandle(opening, spool, shipment, ports.clock)
     handle.announce()

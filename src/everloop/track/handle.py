@@ -28,11 +28,12 @@ from everloop.core.errors import Conflict, InvalidInput, Unavailable
 from everloop.core.ids import Id
 from everloop.track import limits
 from everloop.track.active import activate
+from everloop.track.courier import PATIENCE_S, Courier
 from everloop.track.environment import Environment
 from everloop.track.frames import Described, Ended, Kept, Read, Surroundings
 from everloop.track.media import MediaLog
 from everloop.track.model import RunStatus
-from everloop.track.shipper import Courier, Shipment
+from everloop.track.shipper import Shipment
 from everloop.track.spool import Spool
 from everloop.track.watch import PATCH, Watch
 from everloop.track.writer import SpoolWriter
@@ -61,6 +62,7 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
         tags: Names of those that are set already.
         next_steps: The step after the last, by metric.
         begin_child: Starts a run below this one.
+        patience_s: Seconds for which its start and its end wait for a server while nothing moves.
     """
 
     run: Id
@@ -70,6 +72,7 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
     tags: Collection[str] = ()
     next_steps: Mapping[str, int] = msgspec.field(default_factory=dict)
     begin_child: Callable[[str, Mapping[str, ParamValue], Mapping[str, str]], RunHandle]
+    patience_s: float = PATIENCE_S
 
 
 class RunHandle(MediaLog):
@@ -93,7 +96,7 @@ class RunHandle(MediaLog):
         self._begin_child = opening.begin_child
         self._spool = spool
         self._shipment = shipment
-        self._courier = Courier(shipment)
+        self._courier = Courier(shipment, patience_s=opening.patience_s)
         self._now = clock.now
         self._next_steps = opening.next_steps
         self._series: dict[str, _Series] = {}
@@ -125,7 +128,7 @@ class RunHandle(MediaLog):
             EverloopError: the server refuses the run.
         """
         try:
-            self._shipment.ship()
+            self._courier.ship_now()
         except ConnectionError:
             self._courier.notify()
         except BaseException:
@@ -320,8 +323,9 @@ class RunHandle(MediaLog):
     def finish(self, status: RunStatus = RunStatus.FINISHED, *, error: str | None = None) -> bool:
         """End the run; return whether everything has arrived at the server.
 
-        What has not stays in the spool for ``everloop sync``, but for what the server refused: that
-        is set aside in a file beside it. Ending it twice changes nothing.
+        What has not stays in the spool for ``everloop sync``: at once while the server is away, and
+        when it has not answered for ``EVERLOOP_PATIENCE`` seconds (20 when that is not set). What
+        the server refused is set aside in a file beside it. Ending the run twice changes nothing.
         """
         if self._is_ended:
             return not self._spool.path.exists()
@@ -336,7 +340,7 @@ class RunHandle(MediaLog):
         text = None if error is None else limits.to_unicode(error[: limits.MAX_ERROR_CHARS])
         is_written = self._writer.stop(Ended(status=status, error=text, ended_at=self._now()))
         # Without the end, something in the spool can't be read: then it stays.
-        if is_written and self._courier.stop() and self._shipment.ended is not None:
+        if is_written and self._ship_the_rest() and self._shipment.ended is not None:
             self._spool.remove()
             return self._shipment.refused == 0
         if is_written:
@@ -347,6 +351,14 @@ class RunHandle(MediaLog):
             self._courier.stop()
         self._spool.settle()
         return False
+
+    def _ship_the_rest(self) -> bool:
+        try:
+            return self._courier.stop()
+        except BaseException:  # such as Ctrl-C by somebody who will not wait
+            _log.warning("everloop: run %s waits in the spool; `everloop sync` ships it", self.id)
+            self._spool.settle()
+            raise
 
     def __enter__(self) -> Self:
         activate(self)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, TypedDict
 
@@ -18,7 +17,6 @@ import msgspec
 from everloop.core.digest import Digest, content_digest, parse_digest
 from everloop.core.errors import (
     Conflict,
-    Denied,
     EverloopError,
     InvalidInput,
     LimitExceeded,
@@ -26,7 +24,7 @@ from everloop.core.errors import (
     StaleVersion,
     Unavailable,
 )
-from everloop.core.ids import Id, is_id
+from everloop.core.ids import Id
 from everloop.kernel.performer import Performer
 from everloop.track import columns
 from everloop.track.columns import Columns
@@ -46,7 +44,7 @@ from everloop.track.mixed import MixedPoints, encode_mixed, mix
 from everloop.track.model import RunStatus
 from everloop.track.ring import split_points
 from everloop.track.series import FEW_POINTS
-from everloop.track.spool import SEPARATOR, SUFFIX, Spool
+from everloop.track.spool import SUFFIX, Spool
 from everloop.track.verbs import (
     ArtifactFile,
     Ending,
@@ -67,10 +65,8 @@ BATCH_FILE_BYTES: Final = 32 * 1024 * 1024
 BATCH_CHARS: Final = 750_000
 MOST_MISSES: Final = 3
 REFUSALS: Final = (InvalidInput, NotFound, Conflict, LimitExceeded)
-SHIP_EVERY_S: Final = 1.0
 # A slow disk's rate: below it, a copy into the spool would have been sooner done.
 LEAST_RATE: Final = 50e6
-MAX_BACKOFF_S: Final = 30.0
 
 _log = logging.getLogger(__name__)
 
@@ -180,6 +176,11 @@ class Shipment:
             _log.info("everloop: %s goes through the spool: %s", file.name, error)
             return None
         return None if size is None else (digest, size)
+
+    def progress(self) -> tuple[int, int]:
+        """Return numbers that change while something moves: whoever waits looks at them."""
+        # Only a performer that sends over a wire counts what it has sent of a file.
+        return self._offset, getattr(self._performer.blobs, "sent_bytes", 0)
 
     def seek(self) -> None:
         """Ask the server how far this spool has arrived, for one that another process began.
@@ -366,125 +367,6 @@ def _to_points(batch: Batch) -> _Points:
     }
 
 
-class Courier:
-    """Ships one spool from a thread of its own, as long as the process lives.
-
-    It never raises into the training: while the server is away it tries again, ever more rarely,
-    and a refusal stops it with a line in the log. The spool stays until everything has arrived.
-    """
-
-    def __init__(self, shipment: Shipment, *, every_s: float = SHIP_EVERY_S) -> None:
-        self._shipment = shipment
-        self._every_s = every_s
-        self._wake = threading.Event()
-        self._stop = threading.Event()
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self.refusal: EverloopError | None = None
-
-    def notify(self) -> None:
-        """Say that there is something to ship; starts the thread the first time."""
-        with self._lock:  # stop() may come from another thread, and joins only what has started
-            if self._thread is None:
-                thread = threading.Thread(target=self._work, name="everloop-ship", daemon=True)
-                thread.start()
-                self._thread = thread
-        self._wake.set()
-
-    def stop(self) -> bool:
-        """Stop the thread and try once more here; return whether everything has arrived."""
-        self._stop.set()
-        self._wake.set()
-        with self._lock:
-            thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
-        return self.ship_now()
-
-    def ship_now(self) -> bool:
-        """Ship from the caller's thread; return whether everything has arrived."""
-        return self.refusal is None and self._try()
-
-    def _work(self) -> None:
-        delay = self._every_s
-        while not self._stop.is_set() and self.refusal is None:
-            self._wake.wait()
-            self._stop.wait(delay)
-            if self._stop.is_set():
-                return
-            self._wake.clear()
-            if self._try():
-                delay = self._every_s
-            else:
-                delay = min(delay * 2, MAX_BACKOFF_S)
-                self._wake.set()
-
-    def _try(self) -> bool:
-        try:
-            self._shipment.ship()
-        except (Unavailable, StaleVersion, OSError) as error:
-            _log.info("everloop: the server is away, points wait in the spool: %s", error)
-            return False
-        except EverloopError as error:
-            self.refusal = error
-            _log.warning("everloop: the server refuses this run's points: %s", error)
-            return False
-        return True
-
-
-class Shipped(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one spool.
-
-    Attributes:
-        run: Id of the run.
-        points: Points that arrived by this call.
-        status: How the run stands now; None when nothing could be said about it.
-        problem: Why the spool is still there; None when it is done.
-        refused: Things that the server refused; they lie in a file beside the spool.
-    """
-
-    run: str
-    points: int
-    status: RunStatus | None
-    problem: str | None
-    refused: int = 0
-
-
-class SyncReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``sync_spool`` did, one item a spool of the performer's project."""
-
-    items: tuple[Shipped, ...]
-
-    @property
-    def waiting(self) -> int:
-        """How many spools are still there."""
-        return sum(item.problem is not None for item in self.items)
-
-
-def sync_spool(
-    folder: Path, performer: Performer, *, progress: Callable[[Shipped], None] | None = None
-) -> SyncReport:
-    """Ship what earlier processes left in the spool folder, and end runs whose process died.
-
-    Runs of other projects and of live processes are left alone. Spools of one run are shipped in
-    the order in which they were begun.
-
-    Args:
-        folder: The spool folder.
-        performer: The server.
-        progress: Hears of every spool when something became of it.
-
-    Raises:
-        Unavailable: the server is away.
-    """
-    items = []
-    for shipped in _sync_all(folder, performer):
-        items.append(shipped)
-        if progress is not None:
-            progress(shipped)
-    return SyncReport(items=tuple(items))
-
-
 def ship_earlier(later: Path, run: str, performer: Performer) -> None:
     """Ship what earlier processes left of one run, before it is taken up again.
 
@@ -511,69 +393,3 @@ def ship_earlier(later: Path, run: str, performer: Performer) -> None:
             spool.remove()
         finally:
             spool.close()
-
-
-def list_spools(folder: Path) -> list[Path]:
-    """Return the spools in a folder, in the order in which their runs began."""
-    return sorted(folder.glob(f"*{SUFFIX}"))
-
-
-def _sync_all(folder: Path, performer: Performer) -> Iterator[Shipped]:
-    paths = list_spools(folder)
-    newest = {_run_of(path): path for path in paths}
-    for path in paths:
-        try:
-            spool = Spool(path)
-        except Conflict:
-            continue
-        except EverloopError as error:
-            yield Shipped(run=_run_of(path), points=0, status=None, problem=str(error))
-            continue
-        try:
-            # Whoever took a run up again says how it ends.
-            shipped = _sync_one(spool, performer, is_last=newest[_run_of(path)] == path)
-        finally:
-            spool.close()
-        if shipped is not None:
-            yield shipped
-
-
-def _run_of(path: Path) -> str:
-    return path.stem.partition(SEPARATOR)[0]
-
-
-def _sync_one(spool: Spool, performer: Performer, *, is_last: bool) -> Shipped | None:
-    first = next((frame for frame, _ in spool.read(0)), None)
-    if first is None:
-        return _sync_nothing(spool, performer)
-    if not isinstance(first, Started | Resumed) or first.project != performer.project:
-        return None
-    shipment = Shipment(spool, performer)
-    try:
-        shipment.seek()
-        shipment.ship()
-        if shipment.ended is None and is_last:
-            shipment.finish(RunStatus.KILLED)
-    except Unavailable:
-        raise
-    except EverloopError as error:
-        return Shipped(run=first.run, points=shipment.points, status=None, problem=str(error))
-    spool.remove()
-    return Shipped(
-        run=first.run,
-        points=shipment.points,
-        status=shipment.ended,
-        problem=None,
-        refused=shipment.refused,
-    )
-
-
-def _sync_nothing(spool: Spool, performer: Performer) -> Shipped | None:
-    """End the run of a spool of which a power cut left not even the beginning."""
-    run, ended = _run_of(spool.path), None
-    if is_id(run):
-        with suppress(NotFound, Denied, Conflict):
-            ask = FinishRun(run=run, status=RunStatus.KILLED)
-            ended = performer.perform("run.finish", ask, RunFinished).status
-    spool.remove()
-    return None if ended is None else Shipped(run=run, points=0, status=ended, problem=None)
