@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import csv, parquet
 
 from everloop.app import registry
 from everloop.app.client import Client, connect
@@ -143,3 +144,36 @@ def test_a_version_number_by_hand_needs_a_reason_and_shows_both(shelf: Shelf) ->
 
     assert "needs a reason" in refused.stderr
     assert "By hand: Hires of a day. (The rule said " in " ".join(shown.split())
+
+
+def test_an_alias_is_moved_and_taken_away_with_a_reason(shelf: Shelf) -> None:
+    run = shelf.project.run
+
+    assert (
+        "bike@test -> 1.0.0\n" == run("models", "alias", "bike", "test", "1", "--why", "a").stdout
+    )
+    moved = run("models", "alias", "bike", "test", "2", "--reason", "better").stdout
+    assert moved.startswith("bike@test -> ")
+    assert "(was 1.0.0)" in moved
+    gone = run("models", "alias", "bike", "test", "--remove", "--reason", "unused").stdout
+    assert gone.startswith("bike@test -> nothing (was ")
+
+    for wrong in (["3"], ["2"], ["2", "--remove", "--reason", "both"], ["--reason", "none"]):
+        told = run("models", "alias", "bike", "test", *wrong, check=False)
+        assert told.returncode != 0
+        assert "Traceback" not in told.stderr
+
+
+def test_answers_go_to_a_file_that_can_hold_them(shelf: Shelf) -> None:
+    folder = shelf.project.folder
+    csv.write_csv(TABLE, folder / "rows.csv")
+    run = shelf.project.run
+
+    run("models", "predict", "bike@1", "rows.csv", "-o", "out.parquet")
+    assert 60 == parquet.read_table(folder / "out.parquet").num_rows
+    for target in ("out.parquet", "out.xlsx", "nowhere/out.csv"):
+        told = run("models", "predict", "bike@1", "rows.csv", "-o", target, check=False)
+        assert told.returncode != 0
+        assert target.rpartition("/")[2] in told.stderr
+        assert "inside Everloop" not in told.stderr
+    run("models", "predict", "bike@1", "rows.csv", "-o", "out.parquet", "--force")

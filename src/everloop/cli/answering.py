@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from everloop.cli import output
+from everloop.cli.exporting import table_form, unwritable
 from everloop.cli.session import Session
 from everloop.core.errors import InvalidInput
 
@@ -33,7 +34,7 @@ def load(session: Session, ref: str, as_of: str | None, as_json: bool) -> int:
             return 0
         output.write_fields(
             {
-                "model": f"{version.name}@{version.version}",
+                "model": f"{version.name}@{version.version} (number {version.number})",
                 "format": version.format,
                 "artifact": version.artifact,
                 "inputs": [f"{field.name} ({field.dtype})" for field in model.signature.inputs],
@@ -67,17 +68,26 @@ def verify(session: Session, ref: str, as_json: bool) -> int:
 @click.argument("ref")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option(
-    "--output", "-o", "target", type=click.Path(path_type=Path), help="A .csv or .parquet file."
+    "--output",
+    "-o",
+    "target",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A file that ends in .csv or .parquet.",
 )
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: one object for each row.")
 @click.pass_obj
-def predict(session: Session, ref: str, file: Path, target: Path | None, as_json: bool) -> int:
+def predict(  # noqa: PLR0917 -- one parameter an option
+    session: Session, ref: str, file: Path, target: Path | None, force: bool, as_json: bool
+) -> int:
     """Answer the rows of a CSV or Parquet file with a version; as CSV unless a file is named.
 
     The answers come in the order of the rows, and without the inputs.
     """
     from everloop.app.models import load_model
 
+    if target is not None:
+        table_form(target, force=force)
     rows = _read(file)
     with load_model(session.client, ref) as model:
         answers = model.predict_table(rows)
@@ -108,13 +118,14 @@ def _write(answers: pa.Table, target: Path | None) -> None:
     import pyarrow as pa
     from pyarrow import csv, parquet
 
-    if target is not None and target.suffix == ".parquet":
-        parquet.write_table(answers, target)
+    if target is None:
+        sink = pa.BufferOutputStream()
+        csv.write_csv(answers, sink)
+        output.write_clean(sink.getvalue().to_pybytes().decode().rstrip("\n"))
         return
-    sink = pa.BufferOutputStream()
-    csv.write_csv(answers, sink)
-    data = sink.getvalue().to_pybytes()
-    if target is not None:
-        target.write_bytes(data)
-    else:
-        output.write_clean(data.decode().rstrip("\n"))
+    write = parquet.write_table if target.suffix.lower() == ".parquet" else csv.write_csv
+    try:
+        write(answers, str(target))
+    except OSError as error:
+        raise unwritable(target, error) from error
+    output.write_note(f"{answers.num_rows:,} answers in {target}")

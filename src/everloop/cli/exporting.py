@@ -42,7 +42,7 @@ def export(session: Session, /, what: str, names: tuple[str, ...], file: Path, *
     from everloop.app.verbs import load_verbs
     from everloop.interop import exporting
 
-    form = _form(file, force=given["force"])
+    form = table_form(file, force=given["force"])
     load_verbs()
     try:
         if what == "metrics":
@@ -60,11 +60,7 @@ def export(session: Session, /, what: str, names: tuple[str, ...], file: Path, *
             )
             count = exporting.export_rows(rows, file, form)
     except OSError as error:
-        raise Unavailable(
-            "file.unwritable",
-            f"{str(file)[:200]} could not be written: {error.strerror or error}.",
-            hint="Choose another place, or make room.",
-        ) from error
+        raise unwritable(file, error) from error
     if given["as_json"]:
         output.write_json({"file": str(file), "rows": count})
     else:
@@ -72,7 +68,13 @@ def export(session: Session, /, what: str, names: tuple[str, ...], file: Path, *
     return 0
 
 
-def _form(file: Path, *, force: bool) -> Literal["parquet", "csv"]:
+def table_form(file: Path, *, force: bool) -> Literal["parquet", "csv"]:
+    """Return how a table is written to a file, by its ending.
+
+    Raises:
+        InvalidInput: ``export.format_unknown``.
+        Conflict: ``file.exists``.
+    """
     ending = file.suffix.lower()
     if ending not in {".parquet", ".csv"}:
         raise InvalidInput(
@@ -85,6 +87,15 @@ def _form(file: Path, *, force: bool) -> Literal["parquet", "csv"]:
             "file.exists", f"{file.name} is there already.", hint="Use --force, or another name."
         )
     return "csv" if ending == ".csv" else "parquet"
+
+
+def unwritable(file: Path, error: OSError) -> Unavailable:
+    """Return the error for a file that the system does not let us write."""
+    return Unavailable(
+        "file.unwritable",
+        f"{str(file)[:200]} could not be written: {error.strerror or error}.",
+        hint="Choose another place, or make room.",
+    )
 
 
 def _metrics(session: Session, names: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from everloop.cli import output
+from everloop.cli.aliases import alias
 from everloop.cli.answering import load, predict, verify
 from everloop.cli.binding import Bound, BoundGroup, VerbGroup, confirm
 from everloop.cli.session import Session
@@ -36,7 +37,7 @@ def _show_model(answer: Any) -> None:
             "stage": notes.stage if notes and notes.stage != "None" else None,
             "notes": notes.description if notes else None,
             "tags": notes.tags if notes else None,
-            "deleted_at": notes.deleted_at if notes else None,
+            "deleted_at": answer.model.deleted_at or (notes.deleted_at if notes else None),
             "format": version.format,
             "artifact": version.artifact,
             "task": version.signature.task,
@@ -60,6 +61,10 @@ def _show_model(answer: Any) -> None:
             "source": version.source or None,
         }
     )
+
+
+def _tell_model(answer: Any) -> None:
+    output.write_clean(f"model {answer.name}, last version number {answer.last_number}")
 
 
 def _answers(signature: Any) -> tuple[Any, ...]:
@@ -281,7 +286,6 @@ GROUP = VerbGroup(
                 ),
             ),
             "show": Bound("model.show", arguments=("ref",), show=_show_model),
-            "alias": Bound("model.alias", arguments=("model", "alias", "version")),
             "history": Bound(
                 "model.alias_history",
                 arguments=("name",),
@@ -299,11 +303,12 @@ GROUP = VerbGroup(
                 arguments=("name", "alias"),
                 columns=("alias", "version", "number", "before", "since", "until", "who", "why"),
             ),
-            "create": Bound("model.create", arguments=("name",)),
-            "rename": Bound("model.rename", arguments=("name", "to")),
+            "create": Bound("model.create", arguments=("name",), show=_tell_model),
+            "rename": Bound("model.rename", arguments=("name", "to"), show=_tell_model),
             "stage": Bound("version.stage", arguments=("version", "stage")),
         },
         written={
+            "alias": alias,
             "register": register,
             "load": load,
             "verify": verify,

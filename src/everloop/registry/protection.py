@@ -72,6 +72,6 @@ def require_mover(work: Work, alias: str, why: str) -> None:
     if len(why.strip()) < LEAST_REASON_CHARS:
         raise InvalidInput(
             "alias.reason_missing",
-            f"The alias {alias!r} is protected: whoever moves it says why.",
-            hint="Use `everloop models alias MODEL ALIAS VERSION --why '...'`.",
+            f"The alias {alias!r} is protected: whoever moves it says why, in words.",
+            hint=f"Give a reason of {LEAST_REASON_CHARS} characters or more, as with --reason.",
         )
