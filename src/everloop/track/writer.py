@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -54,6 +55,8 @@ class SpoolWriter:
     def _begin(self) -> None:
         self._count = self._written = self._limit = 0
         self._spill = bytearray()
+        self._nested: deque[LoggedPoint] = deque()
+        self._is_storing = False
         self._has_ring_failed = self._is_failing = self._is_losing = self._is_awake = False
         self._lock = threading.RLock()  # guards the counts, the ring and the spill
         self._writing = threading.Lock()  # held by who writes to the spool; taken before the other
@@ -78,17 +81,34 @@ class SpoolWriter:
     def put(self, key: int, step: int, seconds: float, value: float) -> None:
         """Keep one point; it survives the process when this returns."""
         with self._lock:
-            count = self._count
-            is_full = count >= self._limit
-            if is_full:
-                self._put_aside(LoggedPoint(key, step, seconds, value))
-            else:
-                self._store(count, step, seconds, value, key)
-                self._count = count + 1
+            if self._is_storing:  # by a signal handler, amid the call that it interrupted
+                self._nested.append(LoggedPoint(key, step, seconds, value))
+                return
+            self._is_storing = True
+            try:
+                count = self._count
+                is_full = count >= self._limit
+                if is_full:
+                    self._put_aside(LoggedPoint(key, step, seconds, value))
+                else:
+                    self._store(count, step, seconds, value, key)
+                    self._count = count + 1
+            finally:
+                self._is_storing = False
+        if self._nested:
+            self._put_nested()
         if not self._is_awake:
             self._arouse()
         if is_full and (self._is_child or self._ring is not None):
             self._relieve()
+
+    def _put_nested(self) -> None:
+        while self._nested and not self._is_storing:
+            try:
+                point = self._nested.popleft()
+            except IndexError:  # another thread was first
+                return
+            self.put(*point)
 
     def push(self, frame: Frame) -> None:
         """Write one frame; one that can't be written costs no other one."""
@@ -167,6 +187,8 @@ class SpoolWriter:
 
     def _write(self) -> bool:
         """Write what waits now; who calls it holds ``_writing``."""
+        if self._nested:
+            self._put_nested()
         end = self._count  # what comes in meanwhile is left to the next call
         try:
             self._write_frames()

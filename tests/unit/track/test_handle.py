@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import resource
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -507,3 +508,28 @@ def test_a_spool_that_cannot_be_read_to_its_end_stays(w: World, ports: RunPorts)
 
     assert not run.finish()
     assert 1 == len(spools(ports))
+
+
+def test_points_of_a_signal_handler_and_those_that_it_interrupts_are_all_kept(
+    w: World, ports: RunPorts
+) -> None:
+    run = start_run(w.owner, ports=ports)
+    taken = 0
+
+    def take(number: int, frame: object) -> None:
+        nonlocal taken
+        run.log_metric("signals", taken)
+        taken += 1
+
+    before = signal.signal(signal.SIGALRM, take)
+    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+    try:
+        while taken < 200:
+            run.log_metric("loop", 1)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    steps = run._series["loop"].next_step
+
+    assert run.finish()
+    assert {"loop": steps, "signals": taken} == {m.key: m.count for m in show(w, run).metrics}
