@@ -13,9 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 
 from everloop.interop.importers.mlflow import open_mlflow
+from everloop.registry.logged_queries import ListLoggedModels, LoggedModelList
 from everloop.registry.queries import ModelView, ShowModel
 from tests.parts.found import mlflow_python
 from tests.parts.mlflow import QUIET
@@ -96,3 +98,73 @@ def test_a_server_and_its_database_say_the_same_to_an_import(tmp_path: Path) -> 
             ) <= set(files_of(place, found[key].run.id))
         shown = place.owner.perform("model.show", ShowModel(ref="credit@champion"), ModelView)
         assert ["MLmodel"] == [file.path for file in shown.version.files]
+
+
+FILL = """
+import sys
+from pathlib import Path
+import mlflow
+from mlflow import MlflowClient
+mlflow.set_tracking_uri(sys.argv[1])
+client = MlflowClient()
+experiment = client.get_experiment_by_name("credit").experiment_id
+run = client.create_run(experiment, run_name="writes").info.run_id
+model = client.create_logged_model(
+    experiment, name="scorer", source_run_id=run, params={"depth": "3"}, tags={"team": "risk"},
+    model_type="tree",
+)
+Path("written").mkdir()
+Path("written/MLmodel").write_text("flavors: {}\\n")
+client.log_model_artifacts(model.model_id, "written")
+client.finalize_logged_model(model.model_id, "READY")
+client.log_metric(run, "auc", 0.75, step=2, model_id=model.model_id)
+client.set_terminated(run)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.needs_mlflow
+@pytest.mark.needs_postgres
+def test_a_postgresql_database_filled_by_mlflow_comes_over(
+    tmp_path: Path, postgres_url: str
+) -> None:
+    lent = tmp_path / "driver"  # MLflow's environment lacks the driver that ours has
+    lent.mkdir()
+    for part in Path(psycopg.__file__).parents[1].glob("psycopg*"):
+        (lent / part.name).symlink_to(part)
+    variables = clean_environment() | QUIET | {"PYTHONPATH": str(lent)}
+    said = tmp_path / "said"
+    (tmp_path / "fill.py").write_text(FILL)
+    for script, given, folder in (
+        (VECTORS / "make.py", (str(said), postgres_url), tmp_path),
+        (tmp_path / "fill.py", (postgres_url,), said),
+    ):
+        done = subprocess.run(
+            [str(mlflow_python(LINE)), "-P", str(script), *given],
+            env=variables, cwd=folder, check=False, capture_output=True, text=True, timeout=240,
+        )  # fmt: skip
+        assert 0 == done.returncode, done.stderr[-4000:]
+    place = a_world()
+    os.chdir(said)  # where relative places of files start from
+
+    first = bring_in(place, open_mlflow(postgres_url))
+    again = bring_in(place, open_mlflow(postgres_url))
+
+    expected = json.loads((said / "expected.json").read_text())
+    found = runs_by_origin(place)
+    for key, run in expected.items():
+        if run["lifecycle_stage"] == "active":
+            told = as_mlflow_says(place, found[key])
+            for each in (told, run):
+                each["tags"].pop("mlflow.parentRunId", None)
+            assert run == told
+    assert (0, 0, 0) == (again.runs.new, again.logged_models.new, again.versions.new)
+    assert 1 == first.logged_models.new
+    listed = place.owner.perform("logged_model.list", ListLoggedModels(), LoggedModelList)
+    view = listed.items[0]
+    assert ("scorer", "tree", "ready", "3", "risk") == (
+        view.model.name, view.model.kind, view.model.status,
+        view.model.params["depth"], view.model.tags["team"],
+    )  # fmt: skip
+    assert b"flavors: {}\n" == place.blobs.get(view.model.files[0].digest)
+    assert [("auc", "0.75", 2)] == [(m.key, m.text, m.step) for m in view.metrics]

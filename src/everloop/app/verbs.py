@@ -40,6 +40,7 @@ VERB_MODULES = (
     "everloop.track.points",
     "everloop.track.history",
     "everloop.track.inputs",
+    "everloop.track.bringing",
     "everloop.track.wholes",
     "everloop.track.traces",
 )

@@ -73,11 +73,11 @@ def _import(session: Session, source: Any, given: dict[str, Any]) -> int:
 def _show(report: Any) -> None:
     if report.dry_run:
         output.write("This is what would be done; nothing was changed.")
-    names = ("experiments", "runs", "models", "versions")
+    names = ("experiments", "runs", "logged models", "models", "versions")
     output.write_table(
         ("", "new", "changed", "same", "skipped"),
         [(name, t.new, t.changed, t.same, t.skipped) for name in names
-         if (t := getattr(report, name)) is not None],
+         if (t := getattr(report, name.replace(" ", "_"))) is not None],
     )  # fmt: skip
     output.write(
         f"{report.points:,} points, {report.params:,} parameters, {report.tags:,} tags, "

@@ -22,6 +22,7 @@ from everloop.track.queries import (
 from tests.kit import World, world
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "mlflow"
+VERSIONS_WITH_ALL = "v3"
 WORDS = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED", "running": "RUNNING"}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 
 import msgspec
@@ -19,6 +19,13 @@ from everloop.core.errors import (
     NotFound,
 )
 from everloop.core.ids import Id
+from everloop.interop.importers.batching import (
+    POINTS_A_BATCH,
+    named_data,
+    parents_first,
+    part_of,
+    to_batches,
+)
 from everloop.interop.importers.cleaning import Cleaner
 from everloop.interop.importers.naming import FROM_TAG, REFUSED, imported_id
 from everloop.interop.importers.report import Report
@@ -31,9 +38,10 @@ from everloop.interop.importers.source import (
 )
 from everloop.interop.importers.storing import FileStore, Kept
 from everloop.kernel.performer import Performer
-from everloop.track import columns, limits
-from everloop.track.columns import Columns, Ints
-from everloop.track.inputs import AddInputs, NamedData, RunExtended
+from everloop.track import limits
+from everloop.track.bringing import BringRuns, RunsBrought, WholeRun
+from everloop.track.columns import Columns
+from everloop.track.inputs import AddInputs, RunExtended
 from everloop.track.lifecycle import (
     CreateExperiment,
     ExperimentShown,
@@ -52,17 +60,13 @@ from everloop.track.queries import (
 from everloop.track.verbs import (
     ArtifactFile,
     Ending,
-    LogRun,
-    MetricSeries,
     RunLogged,
     RunStarted,
     StartRun,
 )
 
-POINTS_A_BATCH = 100_000
-SERIES_A_BATCH = 1_000
-FILES_A_BATCH = 500
-FEW_PARTS = 50
+RUNS_A_BATCH = 100
+MOST_DATA = 100
 PARENT_TAG = "mlflow.parentRunId"
 Tell = Callable[[str, int, int], None]
 
@@ -94,6 +98,7 @@ class Importer:
         self._options = options
         self._tell = tell or (lambda what, done, total: None)
         self._ids: dict[str, Id] = {}
+        self._batch: list[tuple[SourceRun, WholeRun, dict[str, Columns]]] = []
         self.report = report = Report(
             system=source.system, place=source.place, dry_run=options.dry_run
         )
@@ -117,15 +122,24 @@ class Importer:
     def _import_all(self) -> None:
         for experiment in self._source.experiments():
             self._guard(f"experiment {experiment.name}", self._experiment, experiment)
-        runs = _parents_first(self._source.runs())
+        runs = parents_first(self._source.runs())
         for number, run in enumerate(runs):
             self._tell("runs", number, len(runs))
             self._guard(f"run {run.id}", self._run, run)
+        self._flush()
         self._tell("runs", len(runs), len(runs))
         if self._options.with_models:
+            from everloop.interop.importers.logged import LoggedImporter
             from everloop.interop.importers.models import ModelImporter
 
-            ModelImporter(self._performer, self._source, self.report, self._ids).run()
+            given = (self._performer, self._source, self.report, self._ids)
+            LoggedImporter(
+                *given,
+                with_files=self._options.with_files,
+                with_deleted=self._options.with_deleted,
+                tell=self._tell,
+            ).run()
+            ModelImporter(*given).run()
 
     def _guard(self, what: str, do: Callable[..., None], *given: object) -> None:
         try:
@@ -172,17 +186,23 @@ class Importer:
             raise Skip("it is in the trash there; --with-deleted brings it in")
         key = imported_id(self._performer.project, self._source.system, there.id, there.started_at)
         here = self._find(key)
+        self._ids[there.id] = key
+        try:
+            self._bring(key, there, here)
+        except (Skip, *REFUSED):
+            del self._ids[there.id]
+            raise
+
+    def _bring(self, key: Id, there: SourceRun, here: RunDetails | None) -> None:
         contents = there.read()
         if here is None:
             self._new_run(key, there, contents)
-            self.report.runs.new += 1
         elif here.run.deleted_at is not None:
             self.report.runs.same += 1
         elif self._add_news(here, there, contents):
             self.report.runs.changed += 1
         else:
             self.report.runs.same += 1
-        self._ids[there.id] = key
 
     def _find(self, key: Id) -> RunDetails | None:
         with suppress(NotFound):
@@ -190,6 +210,7 @@ class Importer:
         return None
 
     def _new_run(self, key: Id, there: SourceRun, contents: Contents) -> None:
+        """Put a new run into the batch if it is small, else make it by itself."""
         cleaner = Cleaner(self.report, f"run {there.id}")
         params, tags = cleaner.params(contents.params), self._tags(there, contents, cleaner)
         parent = self._ids.get(there.parent) if there.parent else None
@@ -205,18 +226,58 @@ class Importer:
             started_at=there.started_at,
             code_commit=_commit(there.code_commit),
         )
-        self.report.params += len(params)
-        self.report.tags += len(tags)
-        if not self._options.dry_run:
-            self._performer.perform("run.start", start, RunStarted)
         files = self._files(there, {}, cleaner)
         ending = None
         if there.status is not RunStatus.RUNNING:
             ending = Ending(status=there.status, error=there.error, ended_at=there.ended_at)
-        self._log(key, cleaner.series(contents.metrics), files, ending)
+        series = cleaner.series(contents.metrics)
+        self.report.params += len(params)
+        self.report.tags += len(tags)
+        self.report.points += sum(len(points.steps) for points in series.values())
+        if self._options.dry_run:
+            self.report.runs.new += 1
+            return
+        data = named_data(contents)
+        logs = to_batches(key, series, files, ending)
+        if len(logs) == 1 and len(data) <= MOST_DATA:
+            whole = WholeRun(start=start, log=logs[0], data=data, deleted=there.is_deleted)
+            self._batch.append((there, whole, series))
+            if len(self._batch) >= RUNS_A_BATCH or self._batched_points() > POINTS_A_BATCH:
+                self._flush()
+            return
+        self._flush()  # parents go first
+        self._performer.perform("run.start", start, RunStarted)
+        for log in logs:
+            self._performer.perform("run.log", log, RunLogged)
         self._add_inputs(key, contents)
-        if there.is_deleted and not self._options.dry_run:
+        if there.is_deleted:
             self._performer.perform("run.delete", RunNamed(run=key), RunShown)
+        self.report.runs.new += 1
+
+    def _batched_points(self) -> int:
+        return sum(len(points.steps) for _, _, series in self._batch for points in series.values())
+
+    def _flush(self) -> None:
+        """Send the batch; where it is refused, one run after the other, to know which."""
+        batch, self._batch = self._batch, []
+        if not batch:
+            return
+        try:
+            ask = BringRuns(runs=tuple(whole for _, whole, _ in batch))
+            self._performer.perform("run.bring", ask, RunsBrought)
+            self.report.runs.new += len(batch)
+        except REFUSED as error:
+            if len(batch) == 1:
+                self._refuse(batch[0][0], f"{error.message} {error.hint}".strip())
+                return
+            for one in batch:
+                self._batch = [one]
+                self._flush()
+
+    def _refuse(self, there: SourceRun, why: str) -> None:
+        self.report.skip(f"run {there.id}", why)
+        self.report.runs.skipped += 1
+        self._ids.pop(there.id, None)
 
     def _add_news(self, here: RunDetails, there: SourceRun, contents: Contents) -> bool:
         """Add what the run got since the last import; tell whether there was anything."""
@@ -234,29 +295,20 @@ class Importer:
         if here.run.status is RunStatus.RUNNING and there.status is not RunStatus.RUNNING:
             ending = Ending(status=there.status, error=there.error, ended_at=there.ended_at)
         added = self._add_inputs(here.run.id, contents)
-        if not (params or tags or series or files or ending):
-            return added > 0
-        self.report.params += len(params)
-        self.report.tags += len(tags)
-        self._log(here.run.id, series, files, ending, params=params, tags=tags)
-        return True
+        if params or tags or series or files or ending:
+            self.report.params += len(params)
+            self.report.tags += len(tags)
+            self._log(here.run.id, series, files, ending, params=params, tags=tags)
+            added += 1
+        if there.is_deleted and not self._options.dry_run:  # an earlier import ended before this
+            self._performer.perform("run.delete", RunNamed(run=here.run.id), RunShown)
+            added += 1
+        return added > 0
 
     def _add_inputs(self, run: Id, contents: Contents) -> int:
         if not contents.inputs or self._options.dry_run:
             return 0
-        data = tuple(
-            NamedData(
-                name=read.name,
-                digest=read.digest,
-                source_type=read.source_type,
-                source=read.source,
-                schema=read.schema or None,
-                profile=read.profile or None,
-                tags=dict(read.tags),
-            )
-            for read in contents.inputs
-        )
-        ask = AddInputs(run=run, data=data)
+        ask = AddInputs(run=run, data=named_data(contents))
         return self._performer.perform("run.add_inputs", ask, RunExtended).added
 
     def _new_points(self, here: RunDetails, series: dict[str, Columns]) -> dict[str, Columns]:
@@ -273,7 +325,7 @@ class Importer:
         ask = ReadHistory(run=run, key=key, max_points=0)
         known = self._performer.perform("run.history", ask, RunHistory)
         if known.sampled:  # too long to compare point by point: history only grows at its end
-            return _part(points, slice(count, None))
+            return part_of(points, slice(count, None))
         seen = Counter(
             (step, repr(float(value)))
             for step, value in zip(known.steps, known.values, strict=True)
@@ -285,7 +337,7 @@ class Importer:
                 seen[point] -= 1
             else:
                 fresh.append(place)
-        return _part(points, np.array(fresh, dtype=np.int64))
+        return part_of(points, np.array(fresh, dtype=np.int64))
 
     def _tags(self, there: SourceRun, contents: Contents, cleaner: Cleaner) -> dict[str, str]:
         tags = cleaner.tags(contents.tags)
@@ -309,59 +361,12 @@ class Importer:
         params: dict[str, str] | None = None,
         tags: dict[str, str] | None = None,
     ) -> None:
-        """Log in as few batches as fit; the last one says how the run ended."""
+        """Log what is new of a run that is here."""
         self.report.points += sum(len(points.steps) for points in series.values())
         if self._options.dry_run:
             return
-        batches = [LogRun(run=run, metrics=batch, amend=True) for batch in _metric_batches(series)]
-        batches += [
-            LogRun(run=run, artifacts=tuple(files[at : at + FILES_A_BATCH]), amend=True)
-            for at in range(0, len(files), FILES_A_BATCH)
-        ]
-        if len(batches) > 1 and len(batches[-1].artifacts) + len(batches[0].metrics) < FEW_PARTS:
-            # Most runs are small: one commit for all of it.
-            batches[-1] = msgspec.structs.replace(batches[-1], metrics=batches.pop(0).metrics)
-        last = batches.pop() if batches else LogRun(run=run, amend=True)
-        last = msgspec.structs.replace(last, params=params or {}, tags=tags or {}, ending=ending)
-        if ending or last.metrics or last.artifacts or last.params or last.tags:
-            batches.append(last)
-        for batch in batches:
-            self._performer.perform("run.log", batch, RunLogged)
-
-
-def _part(points: Columns, chosen: slice | Ints) -> Columns:
-    return Columns(points.steps[chosen], points.times_us[chosen], points.values[chosen])
-
-
-def _metric_batches(series: dict[str, Columns]) -> Iterator[tuple[MetricSeries, ...]]:
-    batch: list[MetricSeries] = []
-    points = 0
-    for key, whole in series.items():
-        for at in range(0, len(whole.steps), POINTS_A_BATCH):
-            part = _part(whole, slice(at, at + POINTS_A_BATCH))
-            count = len(part.steps)
-            if batch and (points + count > POINTS_A_BATCH or len(batch) >= SERIES_A_BATCH):
-                yield tuple(batch)
-                batch, points = [], 0
-            batch.append(MetricSeries(key=key, data=columns.encode(part)))
-            points += count
-    if batch:
-        yield tuple(batch)
-
-
-def _parents_first(runs: list[SourceRun]) -> list[SourceRun]:
-    """Return the runs by start, but each parent before its children."""
-    by_id = {run.id: run for run in runs}
-    placed: dict[str, SourceRun] = {}
-    for run in sorted(runs, key=lambda each: (each.started_at, each.id)):
-        chain = [run]
-        while (above := chain[-1].parent) in by_id and above not in placed:
-            if any(each.id == above for each in chain):
-                break  # a circle: nobody is first
-            chain.append(by_id[str(above)])
-        for each in reversed(chain):
-            placed.setdefault(each.id, each)
-    return list(placed.values())
+        for log in to_batches(run, series, files, ending, params=params, tags=tags):
+            self._performer.perform("run.log", log, RunLogged)
 
 
 def _commit(text: str | None) -> str | None:

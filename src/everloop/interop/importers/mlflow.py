@@ -12,7 +12,7 @@ def open_mlflow(uri: str, artifacts: Path | None = None) -> Source:
     """Return the source behind an address as MLflow writes it.
 
     Raises:
-        InvalidInput: ``import.source_invalid``.
+        InvalidInput: ``import.source_invalid`` or ``import.database_unsupported``.
         NotAuthenticated: ``import.source_denied``.
         Unavailable: ``import.source_unavailable``.
     """
@@ -24,6 +24,12 @@ def open_mlflow(uri: str, artifacts: Path | None = None) -> Source:
         from everloop.interop.importers.mlflow_rest import MlflowServer
 
         return MlflowServer(uri)
+    if uri.startswith(("mysql", "mssql", "mariadb", "oracle")):
+        raise InvalidInput(
+            "import.database_unsupported",
+            f"Of databases, SQLite and PostgreSQL are read, not {uri.partition(':')[0][:30]}.",
+            hint="Start `mlflow server` on it and give the server's address: http://...",
+        )
     folder = Path(uri.removeprefix("file://")) if uri else None
     if folder is not None and folder.is_dir():
         from everloop.interop.importers.mlflow_folder import MlflowFolder

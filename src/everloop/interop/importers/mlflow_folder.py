@@ -19,6 +19,7 @@ from everloop.interop.importers.source import (
     SourceExperiment,
     SourceFile,
     SourceInput,
+    SourceLoggedModel,
     SourceModel,
     SourceRun,
     SourceVersion,
@@ -83,6 +84,10 @@ class MlflowFolder:
             for path in sorted(folder.glob(f"*/{META}"))
             if path.parent.name not in {"models", "tags", "datasets", "traces"}
         ]
+
+    def logged_models(self) -> list[SourceLoggedModel]:
+        """Return none: they are not kept apart there."""
+        return []
 
     def models(self) -> list[SourceModel]:
         """Return all registered models."""

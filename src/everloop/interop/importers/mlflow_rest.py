@@ -17,6 +17,7 @@ import httpx
 import numpy as np
 
 from everloop.core.errors import InvalidInput, NotAuthenticated, Unavailable
+from everloop.interop.importers.mlflow_logged import to_logged_model
 from everloop.interop.importers.mlflow_sql import COMMIT, PARENT, STATUSES, without_secrets
 from everloop.interop.importers.source import (
     Contents,
@@ -24,6 +25,7 @@ from everloop.interop.importers.source import (
     SourceExperiment,
     SourceFile,
     SourceInput,
+    SourceLoggedModel,
     SourceModel,
     SourceRun,
     SourceVersion,
@@ -98,6 +100,26 @@ class MlflowServer:
             for run in self._pages("POST", "runs/search", ask, "runs"):
                 found.append(self._run(run, item))
         return found
+
+    def logged_models(self) -> list[SourceLoggedModel]:
+        """Return the models that runs wrote; MLflow 2 has none."""
+        found: list[SourceLoggedModel] = []
+        for item in self._all:
+            ask = {"experiment_ids": [item["experiment_id"]], "max_results": 50}
+            if (
+                not found
+                and not self._http.post(f"{API}/logged-models/search", json=ask).is_success
+            ):
+                continue  # of MLflow 2
+            for model in self._pages("POST", "logged-models/search", ask, "models"):
+                found.append(to_logged_model(model, item["name"], self._handed_out))
+        return found
+
+    def _handed_out(self, uri: str) -> Iterable[SourceFile]:
+        if uri.startswith("mlflow-artifacts:"):
+            return self._served(urlsplit(uri).path.strip("/"), "")
+        message = f"its files are at {uri}, which the server does not hand out"
+        raise Skip(message)
 
     def models(self) -> list[SourceModel]:
         """Return all registered models."""
@@ -239,10 +261,7 @@ class MlflowServer:
         if uri.startswith("models:/"):
             model = self._send("GET", f"{API}/logged-models/{uri.removeprefix('models:/')}").json()
             uri = str(model["model"]["info"]["artifact_uri"])
-        if uri.startswith("mlflow-artifacts:"):
-            return self._served(urlsplit(uri).path.strip("/"), "")
-        message = f"its files are at {uri}, which the server does not hand out"
-        raise Skip(message)
+        return self._handed_out(uri)
 
     def _pages(self, method: str, path: str, ask: Json, field: str) -> Iterator[Json]:
         token: str | None = None

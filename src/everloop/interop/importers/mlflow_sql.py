@@ -18,11 +18,13 @@ import numpy as np
 
 from everloop.core.errors import InvalidInput, MissingExtra, Unavailable
 from everloop.interop.importers.mlflow_files import Locator
+from everloop.interop.importers.mlflow_logged import read_logged_models
 from everloop.interop.importers.source import (
     Contents,
     SourceExperiment,
     SourceFile,
     SourceInput,
+    SourceLoggedModel,
     SourceModel,
     SourceRun,
     SourceVersion,
@@ -124,6 +126,11 @@ class MlflowDatabase:
             " JOIN experiments e ON e.experiment_id = r.experiment_id ORDER BY r.start_time"
         )
         return [self._run(row, known) for row in found]
+
+    def logged_models(self) -> list[SourceLoggedModel]:
+        """Return the models that runs wrote; MLflow 2 has none."""
+        is_there = self._has_logged_models and self._columns("logged_model_metrics")
+        return read_logged_models(self._ask, self._locate) if is_there else []
 
     def models(self) -> list[SourceModel]:
         """Return all registered models."""

@@ -15,7 +15,7 @@ from everloop.core.errors import Denied, NotFound
 from everloop.core.ids import Id
 from everloop.core.manifest import FileEntry
 from everloop.interop.importers.cleaning import Cleaner
-from everloop.interop.importers.naming import FROM_TAG, REFUSED, imported_id
+from everloop.interop.importers.naming import CREATED_TAG, FROM_TAG, REFUSED, imported_id
 from everloop.interop.importers.report import Report
 from everloop.interop.importers.source import Skip, Source, SourceFile, SourceModel, SourceVersion
 from everloop.interop.importers.storing import FileStore
@@ -35,7 +35,6 @@ from everloop.track.verbs import (
 )
 
 HOLDING = "imported models"
-CREATED_TAG = "imported.created_at"
 FOLDER = "imported/models"
 Stage = Literal["None", "Staging", "Production", "Archived"]
 _UNUSABLE = re.compile(r"[^A-Za-z0-9._-]+|\.\.+")

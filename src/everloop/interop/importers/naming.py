@@ -9,6 +9,7 @@ from everloop.core.errors import Conflict, InvalidInput, LimitExceeded, NotFound
 from everloop.core.ids import Id
 
 FROM_TAG = "imported.from"
+CREATED_TAG = "imported.created_at"
 REFUSED = (InvalidInput, NotFound, Conflict, LimitExceeded)
 """Errors that concern one thing; any other ends the import."""
 

@@ -21,6 +21,7 @@ from everloop.interop.importers.source import (
     Skip,
     SourceExperiment,
     SourceFile,
+    SourceLoggedModel,
     SourceModel,
     SourceRun,
     either,
@@ -79,6 +80,10 @@ class NeptuneFolder:
         """Return one experiment for each Neptune project."""
         names = dict.fromkeys(project for project, _ in self._parts)
         return [SourceExperiment(id=name, name=name) for name in names]
+
+    def logged_models(self) -> list[SourceLoggedModel]:
+        """Return none: they are not kept apart there."""
+        return []
 
     def models(self) -> list[SourceModel]:
         """Return none: the exporter writes no registry that is known here."""

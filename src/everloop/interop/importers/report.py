@@ -46,6 +46,7 @@ class Report(msgspec.Struct, kw_only=True):
     runs: Tally = msgspec.field(default_factory=Tally)
     models: Tally = msgspec.field(default_factory=Tally)
     versions: Tally = msgspec.field(default_factory=Tally)
+    logged_models: Tally = msgspec.field(default_factory=Tally)
     points: int = 0
     params: int = 0
     tags: int = 0

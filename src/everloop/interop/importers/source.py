@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from everloop.core.clock import Instant
+from everloop.registry.logged import LoggedStatus
 from everloop.track.columns import Columns
 from everloop.track.model import RunStatus
 
@@ -116,6 +117,49 @@ class SourceVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceMeasured:
+    """One value that a run measured on a logged model, and maybe on a dataset.
+
+    Attributes:
+        run: Id there of the run that measured it.
+        text: The value exactly.
+    """
+
+    run: str | None
+    key: str
+    text: str
+    step: int
+    time_us: int
+    dataset_name: str = ""
+    dataset_digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceLoggedModel:
+    """A model's folder that a run wrote, registered or not.
+
+    Attributes:
+        experiment: Name of its experiment.
+        run: Id there of the run that wrote it.
+        kind: What its author calls its type.
+        files: Lists its files; raises Skip where they can't be reached.
+    """
+
+    id: str
+    experiment: str
+    run: str | None
+    name: str
+    status: LoggedStatus
+    created_at: Instant
+    files: Callable[[], Iterable[SourceFile]]
+    kind: str = ""
+    params: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    metrics: tuple[SourceMeasured, ...] = ()
+    is_deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class SourceModel:
     """A registered model."""
 
@@ -147,6 +191,10 @@ class Source(Protocol):
 
     def models(self) -> list[SourceModel]:
         """Return all registered models."""
+        ...
+
+    def logged_models(self) -> list[SourceLoggedModel]:
+        """Return all models that runs wrote, where the system keeps these apart."""
         ...
 
     def close(self) -> None:

@@ -20,6 +20,7 @@ from everloop.interop.importers.source import (
     Contents,
     Skip,
     SourceExperiment,
+    SourceLoggedModel,
     SourceModel,
     SourceRun,
 )
@@ -71,6 +72,10 @@ class TensorboardFolder:
     def experiments(self) -> list[SourceExperiment]:
         """Return the one experiment."""
         return [SourceExperiment(id=self._experiment, name=self._experiment)]
+
+    def logged_models(self) -> list[SourceLoggedModel]:
+        """Return none: they are not kept apart there."""
+        return []
 
     def models(self) -> list[SourceModel]:
         """Return none: there is no registry."""

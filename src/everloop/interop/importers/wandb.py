@@ -26,6 +26,7 @@ from everloop.interop.importers.source import (
     Skip,
     SourceExperiment,
     SourceFile,
+    SourceLoggedModel,
     SourceModel,
     SourceRun,
     either,
@@ -85,6 +86,10 @@ class WandbFolder:
         """Return one experiment for each W&B project."""
         names = dict.fromkeys(run.experiment for run in self.runs())
         return [SourceExperiment(id=name, name=name) for name in names]
+
+    def logged_models(self) -> list[SourceLoggedModel]:
+        """Return none: they are not kept apart there."""
+        return []
 
     def models(self) -> list[SourceModel]:
         """Return none: artifacts are files of their runs."""
