@@ -24,7 +24,7 @@ import msgspec
 from everloop.core.canonical import canonical_json
 from everloop.core.clock import Clock, Instant
 from everloop.core.digest import content_digest
-from everloop.core.errors import Conflict, InvalidInput, Unavailable
+from everloop.core.errors import Conflict, EverloopError, InvalidInput, Unavailable
 from everloop.core.ids import Id
 from everloop.track import limits
 from everloop.track.active import activate
@@ -416,7 +416,13 @@ class RunHandle(MediaLog):
         if found is None:
             return False
         self._push(Kept(path=name, digest=found[0], size_bytes=found[1]))
-        return self._writer.flush() and self._courier.ship_now()
+        if not self._writer.flush():
+            return False
+        try:
+            self._courier.ship_now()
+        except (EverloopError, ConnectionError):
+            return False  # it waits in the spool, with the file itself
+        return True
 
     def _keep_bytes(self, data: bytes, name: str) -> None:
         if len(data) <= limits.SMALL_FILE_BYTES:  # goes with the frame, for the price of a metric

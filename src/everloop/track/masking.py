@@ -17,7 +17,7 @@ MASK: Final = "***"
 
 _SECRET_NAME: Final = re.compile(
     r"(?:^|[^a-z])(?:auth|cookie|credentials?|dsn|jwt|key|pass|passphrase|passw(?:or)?d|private"
-    r"|pwd|secrets?|session|signature|tokens?)(?:[^a-z]|$)|(?:token|secret|password|apikey)$",
+    r"|pwd?|secrets?|session|signature|tokens?)(?:[^a-z]|$)|(?:token|secret|password|apikey)$",
     re.IGNORECASE,
 )
 _KNOWN_SHAPE: Final = re.compile(
@@ -92,10 +92,15 @@ def _mask_line(line: str) -> str:
 
 def _mask_assignment(found: re.Match[str]) -> str:
     value = found["value"]
-    if not _SECRET_NAME.search(_spaced(found["name"])) or value in _NO_SECRETS:
+    if value in _NO_SECRETS:
         return found[0]
     quote = value[0] if value[0] in "'\"" else ""
-    return f"{found['name']}{found['sign']}{quote}{MASK}{quote}"
+    if _SECRET_NAME.search(_spaced(found["name"])):
+        return f"{found['name']}{found['sign']}{quote}{MASK}{quote}"
+    if quote:  # a text may hold assignments of its own: dsn = "user=joe password=..."
+        inner = _ASSIGNMENT.sub(_mask_assignment, value[1:-1])
+        return f"{found['name']}{found['sign']}{quote}{inner}{quote}"
+    return found[0]
 
 
 def looks_secret(value: str) -> bool:

@@ -83,6 +83,10 @@ def test_a_token_in_a_text_is_masked_wherever_it_stands(secret: str) -> None:
         ('"secret": "abc",', '"secret": "***",'),
         ("DB_PASSWORD=abc", "DB_PASSWORD=***"),
         ("url = 'postgres://u:pw@h/db'", "url = 'postgres://u:***@h/db'"),
+        ("pw = 'abc'", "pw = '***'"),
+        ("dsn_text = \"password='hunter2'\"", "dsn_text = \"password='***'\""),
+        ("text = 'user=joe password=hunter2 port=1'", "text = 'user=joe password=*** port=1'"),
+        ("head = {'x': 'Token: abc'}", "head = {'x': 'Token: ***'}"),
     ],
 )
 def test_a_value_with_a_secret_name_is_masked_in_a_text(line: str, masked: str) -> None:
