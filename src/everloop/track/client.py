@@ -163,7 +163,7 @@ def resume_run(performer: Performer, run: str, *, ports: RunPorts | None = None)
     spool = ports.open(f"{run_id}{SEPARATOR}{session}{SUFFIX}", resumed)
     shipment = Shipment(spool, performer)
     try:
-        Courier(shipment, patience_s=ports.patience_s).ship_now()
+        Courier(shipment, patience_s=ports.patience_s).begin()
         known = performer.perform("run.show", ShowRun(run=run_id), RunDetails)
         params, tags, experiment = known.run.params, known.run.tags, known.experiment
         steps = {metric.key: metric.last_step + 1 for metric in known.metrics}

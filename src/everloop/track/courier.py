@@ -40,7 +40,7 @@ class Courier:
         Args:
             shipment: What it brings.
             every_s: Seconds between two batches.
-            patience_s: Seconds for which `ship_now` and `stop` wait while nothing moves.
+            patience_s: Seconds for which a call here waits for a server while nothing moves.
         """
         self._shipment = shipment
         self._every_s = every_s
@@ -60,7 +60,18 @@ class Courier:
                 self._thread = thread
         self._wake.set()
 
-    def ship_now(self) -> None:
+    def ship_now(self) -> bool:
+        """Ship what waits; return whether everything has arrived."""
+        if self.refusal is not None:
+            return False
+        try:
+            self._wait_for(self._ship_or_raise)
+        except Unavailable as error:
+            _log.info("everloop: %s", error)
+            return False
+        return self.refusal is None
+
+    def begin(self) -> None:
         """Ship what waits.
 
         Raises:
@@ -79,10 +90,8 @@ class Courier:
         def ship_the_rest() -> None:
             if thread is not None and thread is not threading.current_thread():
                 thread.join()
-            if self.refusal is None and not self._try():
-                raise Unavailable(
-                    "server.away", "The server is away.", hint="Run `everloop sync` later."
-                )
+            if self.refusal is None:
+                self._ship_or_raise()
 
         try:
             self._wait_for(ship_the_rest)
@@ -139,6 +148,12 @@ class Courier:
             else:
                 delay = min(delay * 2, MAX_BACKOFF_S)
                 self._wake.set()
+
+    def _ship_or_raise(self) -> None:
+        if not self._try() and self.refusal is None:
+            raise Unavailable(
+                "server.away", "The server is away.", hint="Run `everloop sync` later."
+            )
 
     def _try(self) -> bool:
         try:

@@ -128,7 +128,7 @@ class RunHandle(MediaLog):
             EverloopError: the server refuses the run.
         """
         try:
-            self._courier.ship_now()
+            self._courier.begin()
         except ConnectionError:
             self._courier.notify()
         except BaseException:
