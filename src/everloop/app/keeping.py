@@ -16,6 +16,7 @@ from everloop.app.home import Home
 from everloop.app.starting import put_in_force
 from everloop.core.digest import sha256_digest
 from everloop.core.errors import EverloopError
+from everloop.core.events import Event
 from everloop.kernel.bootstrap import LOOP, SERVER, local_caller
 from everloop.kernel.performer import LocalPerformer
 from everloop.release.queries import DeploymentList, ListDeployments
@@ -28,6 +29,7 @@ QUIET_S = 0.02
 GATHER_S = 0.2
 AFTER_ERROR_S = 2.0
 STOP_S = 20.0
+TRACKING = frozenset({"blob", "experiment", "run", "trace"})
 
 
 def _controller_name(home: Home) -> str:
@@ -104,7 +106,7 @@ class Keeper:
         performer = LocalPerformer(kernel, local_caller(kernel, LOOP), self._client.project)
         trainer = ProcessTrainer(self._home, self._client.project)
         source = LogSource(self._home, performer)
-        kernel.subscribe(lambda event: self._news.set())
+        kernel.subscribe(self._hear)
         controller = Controller(
             performer,
             trainer=trainer,
@@ -125,7 +127,9 @@ class Keeper:
                 "deployment.list", ListDeployments(limit=1000), DeploymentList
             ).items
             acted = [controller.step(view.deployment.name) for view in names]
-            if not any(acted):
+            if not names:
+                self._news.wait(LOOP_EVERY_S)
+            elif not any(acted):
                 self._await_news(source.size_bytes)
             return True
 
@@ -133,6 +137,11 @@ class Keeper:
             self._repeat(step, lambda done: 0.0)
         finally:
             trainer.stop()
+
+    def _hear(self, event: Event) -> None:
+        """Wake the loop, but not for what trainings write down many times a second."""
+        if event.verb.partition(".")[0] not in TRACKING:
+            self._news.set()
 
     def _ship_leftovers(self, performer: LocalPerformer) -> None:
         """Bring in what processes that were killed had measured, and end their runs."""
