@@ -17,7 +17,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from many_runs import MadeRun, fill_mlflow, fill_postgres, fill_sqlite, made_runs
+from many_runs import MadeRun, fill_mlflow, fill_postgres, fill_sqlite, made_runs, project_id
 from measure import Options, Report, parse_options, tell, workplace
 from peers import Mlflow, find_mlflow
 from processes import everloop, run_once
@@ -129,7 +129,7 @@ def measure(
     run_once(everloop("init", "--name", PROJECT), folder=folder)
     database = folder / ".everloop" / "everloop.db"
     before = database.stat().st_size
-    fill_sqlite(database, count, _project_id(database))
+    fill_sqlite(database, count, project_id(database))
     size = report.row(f"{count:,} runs, size in SQLite", "bytes/run")
     size.add("everloop", (database.stat().st_size - before) / count)
     with connect(folder) as client:
@@ -167,27 +167,12 @@ def _measure_postgres(rows: dict, options: Options, folder: Path, count: int) ->
             home.mkdir()
             variables = {DATABASE_VARIABLE: url}
             run_once(everloop("init", "--name", PROJECT), folder=home, variables=variables)
-            fill_postgres(url, count, _project_id(url))
+            fill_postgres(url, count, project_id(url))
             with connect(home) as client:
                 for name, spent in _asked(client, options).items():
                     rows[name].add("everloop", *spent)
         finally:
             del os.environ[DATABASE_VARIABLE]
-
-
-def _project_id(database: Path | str) -> str:
-    """Return the id of the one project in a database."""
-    query = "SELECT id FROM project"
-    if isinstance(database, str):
-        import psycopg
-
-        with psycopg.connect(database.replace("+psycopg", "")) as connection:
-            found = connection.execute(query).fetchone()
-    else:
-        with _opened(database) as plain:
-            found = plain.execute(query).fetchone()
-    assert found is not None
-    return str(found[0])
 
 
 def _limits(path: Path, count: int, options: Options) -> dict[str, list[float]]:

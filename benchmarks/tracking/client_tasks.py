@@ -15,10 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
-from mlflow.entities import Metric, Param
+import requests
+from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
 
-KEYS = 20
 Samples = dict[str, list[float]]
 
 
@@ -64,25 +64,23 @@ def start_and_finish(count: int) -> Samples:
     return {"each_s": spent}
 
 
-def search(runs: int, count: int) -> Samples:
-    """Search by filter and order among runs with 20 parameters and 20 metrics each."""
+def search(filter: str, order: str, where: str, limit: int, count: int) -> Samples:
+    """Search one experiment; and ask the same without the client, which reads no answer."""
     client = MlflowClient()
-    where = client.create_experiment(f"search-{time.time_ns()}")
-    for number in range(runs):
-        run = client.create_run(where).info.run_id
-        values = [(number * 7919 + key) % 1_000 / 1_000 for key in range(KEYS)]
-        client.log_batch(
-            run,
-            metrics=[Metric(f"m{key}", value, 1, 0) for key, value in enumerate(values)],
-            params=[Param(f"p{key}", str((number * 31 + key) % 10)) for key in range(KEYS)],
-        )  # fmt: skip
-    spent = []
-    for number in range(count):
-        text = f"metrics.m3 > 0.{number % 5 + 4} and params.p1 = '{number % 10}'"
+    spent, bare, found = [], [], 0
+    session, token = requests.Session(), os.environ.get("MLFLOW_TRACKING_TOKEN")
+    address = os.environ["MLFLOW_TRACKING_URI"] + "/api/2.0/mlflow/runs/search"
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    body = {"experiment_ids": [where], "filter": filter, "order_by": [order], "max_results": limit}
+    for _ in range(count):
         at = time.perf_counter()
-        client.search_runs([where], text, order_by=["metrics.m5 DESC"], max_results=100)
+        found = len(client.search_runs([where], filter, order_by=[order], max_results=limit))
         spent.append(time.perf_counter() - at)
-    return {"each_s": spent}
+        at = time.perf_counter()
+        answer = session.post(address, json=body, headers=headers, timeout=600)
+        bare.append(time.perf_counter() - at)
+        answer.raise_for_status()
+    return {"each_s": spent, "bare_s": bare, "found": [float(found)]}
 
 
 def files(size: int, small: int) -> Samples:

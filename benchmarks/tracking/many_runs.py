@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -82,13 +83,28 @@ def _plain_id(name: int, number: int) -> str:
     return f"01900000-{name:04x}-7000-8000-{number:012x}"
 
 
+EXPERIMENT = _plain_id(0, 0)
+
+
+def project_id(database: Path | str) -> str:
+    """Return the id of the one project in a database: a file of SQLite or PostgreSQL's address."""
+    query = "SELECT id FROM project"
+    with (
+        psycopg.connect(database.replace("+psycopg", ""))
+        if isinstance(database, str)
+        else closing(sqlite3.connect(database)) as connection
+    ):
+        found = connection.execute(query).fetchone()
+    assert found is not None
+    return str(found[0])
+
+
 def our_rows(runs: Iterable[MadeRun], project: str) -> Iterator[tuple[str, dict[str, object]]]:
     """Yield rows of our tables, as table name and columns."""
-    experiment = _plain_id(0, 0)
     at = BEGIN.isoformat(timespec="microseconds")[:26] + "Z"
     yield (
         "experiment",
-        {"id": experiment, "project": project, "name": "many", "created_at": at,
+        {"id": EXPERIMENT, "project": project, "name": "many", "created_at": at,
          "created_by": "user:ann", "tags": "{}"},
     )  # fmt: skip
     for number in range(20):
@@ -105,7 +121,7 @@ def our_rows(runs: Iterable[MadeRun], project: str) -> Iterator[tuple[str, dict[
         common = {"project": project, "run": key}
         yield (
             "run",
-            {"id": key, "project": project, "experiment": experiment, "name": f"run {run.number}",
+            {"id": key, "project": project, "experiment": EXPERIMENT, "name": f"run {run.number}",
              "status": "finished", "started_at": begun, "ended_at": begun,
              "params": canonical_json(run.params).decode(),
              "tags": canonical_json(run.tags).decode(), "created_by": "user:ann"},

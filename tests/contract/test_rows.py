@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from everloop.core.errors import InvalidInput
 from everloop.core.ids import Id
-from everloop.core.ports import MetadataStore
+from everloop.core.ports import Compare, Condition, MetadataStore
 from everloop.core.records import digest_of
 from tests.contract.kinds import Colour, Level, Part, Thing
 
@@ -126,6 +126,29 @@ def test_a_record_keeps_its_digest(store: MetadataStore, thing: Thing) -> None:
     assert digest_of(thing) == digest_of(found)
     assert type(found.level) is type(thing.level)
     assert type(found.flag) is bool
+
+
+def test_fields_that_are_read_alone_are_those_of_the_record(store: MetadataStore) -> None:
+    other = msgspec.structs.replace(PLAIN, id=Id("2"), text="other")
+    edges = msgspec.structs.replace(EDGES, id=Id("3"))
+    with store.write() as tx:
+        for thing in (PLAIN, other, edges):
+            tx.insert(thing)
+    fields = [name for name in Thing.__struct_fields__ if name != "text"]
+
+    with store.read() as view:
+        found = view.values(Thing, fields, Condition("text", Compare.NE, "other"))
+        nothing = view.values(Thing, ("id", "text"), Condition("id", Compare.EQ, "none"))
+
+    expected = [tuple(getattr(thing, name) for name in fields) for thing in (PLAIN, edges)]
+    assert expected == sorted(found, key=lambda row: str(row[0]))
+    assert [] == nothing
+    assert [type(value) for value in expected[1]] == [type(value) for value in found[-1]]
+
+
+def test_a_field_that_does_not_exist_is_not_read(store: MetadataStore) -> None:
+    with store.read() as view, pytest.raises(TypeError):
+        view.values(Thing, ("id", "nothing"))
 
 
 @EXAMPLES

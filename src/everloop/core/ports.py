@@ -107,6 +107,18 @@ class Transaction(Protocol):
         """
         ...
 
+    def values(
+        self, kind: type[Record], fields: Sequence[str], *conditions: Condition
+    ) -> list[tuple[object, ...]]:
+        """Return these fields of all rows that meet all conditions, in no certain order.
+
+        For pages that show a few fields of thousands of rows: making records costs more.
+
+        Raises:
+            TypeError: a field does not exist.
+        """
+        ...
+
     def count(self, kind: type[Record], *conditions: Condition) -> int:
         """Return how many rows meet all conditions."""
         ...

@@ -148,6 +148,13 @@ class View:
         found = self.select(kind, *conditions, limit=1)
         return found[0] if found else None
 
+    def values(
+        self, kind: type[Record], fields: Sequence[str], *conditions: Condition
+    ) -> list[tuple[object, ...]]:
+        """Return some fields of rows of this project; see ``Transaction.values``."""
+        own = where(project=self.project) if _has_project(kind) else ()
+        return self.tx.values(kind, fields, *own, *conditions)
+
     def count(self, kind: type[Record], *conditions: Condition) -> int:
         """Return how many rows of this project meet the conditions."""
         own = where(project=self.project) if _has_project(kind) else ()

@@ -182,6 +182,16 @@ class MemoryTransaction:
         """Return how many rows meet all conditions."""
         return len(self._meeting(kind, conditions))
 
+    def values(
+        self, kind: type[Record], fields: Sequence[str], *conditions: Condition
+    ) -> list[tuple[object, ...]]:
+        """Return these fields of all rows that meet all conditions, in no certain order."""
+        self._of(kind)[0].require_fields(fields)
+        return [
+            tuple([getattr(row, name) for name in fields])
+            for row in self._meeting(kind, conditions)
+        ]
+
     def distinct(
         self, kind: type[Record], field: str, *conditions: Condition, limit: int
     ) -> list[str]:

@@ -182,6 +182,16 @@ class SqlTransaction:
             text, values = text + self._schema.limit, (*values, limit)
         return [table.from_row(row, kind) for row in self._run(text, values).fetchall()]
 
+    def values(
+        self, kind: type[Record], fields: Sequence[str], *conditions: Condition
+    ) -> list[tuple[object, ...]]:
+        """Return these fields of all rows that meet all conditions, in no certain order."""
+        table, fixed, query = self._schema.of(kind)
+        table.require_fields(fields)
+        clause = joined(query.filters(conditions))
+        rows = self._run(fixed.some(fields) + clause.text, clause.values).fetchall()
+        return table.from_columns(rows, fields)
+
     def count(self, kind: type[Record], *conditions: Condition) -> int:
         """Return how many rows meet all conditions."""
         _, fixed, query = self._schema.of(kind)

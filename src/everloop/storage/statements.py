@@ -120,6 +120,10 @@ class Fixed:
         """Return the statement that finds the least value of a column."""
         return f"SELECT MIN({quoted(column)}) FROM {self.name}"
 
+    def some(self, columns: Sequence[str]) -> str:
+        """Return the statement that reads some columns."""
+        return f"SELECT {', '.join(quoted(column) for column in columns)} FROM {self.name}"
+
     def mentioning(self, columns: Sequence[str], mark: str) -> str:
         """Return the statement that finds a page of rows some column of which contains a text.
 

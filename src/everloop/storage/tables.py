@@ -8,7 +8,7 @@ This module knows no database library; every store shares it, the one in memory 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum, StrEnum
@@ -29,6 +29,7 @@ Decode: TypeAlias = Callable[..., object]
 T = TypeVar("T", bound=Record)
 
 INTEGER_BOUND = 2**63
+_ESCAPE = "\x01"
 _NO_OFFSET = timedelta(0)
 _INSTANT_CHARS = len("2026-01-01T00:00:00.000000")
 
@@ -118,7 +119,15 @@ class Table:
 
     @cached_property
     def _decoders(self) -> tuple[tuple[int, Decode], ...]:
-        return tuple((i, c.decode) for i, c in enumerate(self.columns) if c.decode is not None)
+        return tuple(
+            (i, c.decode)
+            for i, c in enumerate(self.columns)
+            if c.decode is not None and c.decode is not _decode_text
+        )
+
+    @cached_property
+    def _texts(self) -> tuple[int, ...]:
+        return tuple(i for i, c in enumerate(self.columns) if c.decode is _decode_text)
 
     @cached_property
     def _names(self) -> tuple[str, ...]:
@@ -147,17 +156,51 @@ class Table:
         """
         values: list[object] = list(row)
         try:
+            for index in self._texts:
+                text = row[index]
+                if text is not None and _ESCAPE in text:  # type: ignore[operator]
+                    values[index] = _decode_text(text)  # type: ignore[arg-type]
             for index, decode in self._decoders:
                 if values[index] is not None:
                     values[index] = decode(values[index])
         except (TypeError, ValueError, msgspec.MsgspecError) as error:
-            raise IntegrityError(
-                "record.unreadable",
-                f"A row of {self.name} is not in the form in which it was stored.",
-                hint="Somebody changed the database. Run `everloop audit verify`.",
-                context={"kind": self.name},
-            ) from error
+            raise self._unreadable() from error
         return shape(**dict(zip(self._names, values, strict=True)))  # type: ignore[arg-type]
+
+    def from_columns(self, rows: Sequence[Row], fields: Sequence[str]) -> list[tuple[object, ...]]:
+        """Return some fields of many rows from what was stored of them.
+
+        Raises:
+            IntegrityError: ``record.unreadable`` for rows that no store has written.
+        """
+        decoders = [self.by_name[name].decode for name in fields]
+        try:
+            columns = [
+                column if decode is None else _decoded(column, decode)
+                for column, decode in zip(zip(*rows, strict=True), decoders, strict=False)
+            ]
+        except (TypeError, ValueError, msgspec.MsgspecError) as error:
+            raise self._unreadable() from error
+        return list(zip(*columns, strict=True))
+
+    def require_fields(self, fields: Sequence[str]) -> None:
+        """Refuse fields that do not exist.
+
+        Raises:
+            TypeError: one of them does not exist.
+        """
+        unknown = [name for name in fields if name not in self.by_name]
+        if unknown:
+            message = f"{self.name} has no field {unknown[0]!r}"
+            raise TypeError(message)
+
+    def _unreadable(self) -> IntegrityError:
+        return IntegrityError(
+            "record.unreadable",
+            f"A row of {self.name} is not in the form in which it was stored.",
+            hint="Somebody changed the database. Run `everloop audit verify`.",
+            context={"kind": self.name},
+        )
 
     def _refusal(self, values: tuple[object, ...], error: _Inexact) -> InvalidInput:
         for column, value in zip(self.columns, values, strict=True):
@@ -257,6 +300,16 @@ def _decode_text(text: str) -> str:
     if "\x01" in text:
         return text.replace("\x01\x01", "\x00").replace("\x01\x02", "\x01")
     return text
+
+
+def _decoded(column: Sequence[object], decode: Decode) -> Sequence[object]:
+    if decode is _decode_text:
+        decode = _decode_escaped
+    return [None if value is None else decode(value) for value in column]
+
+
+def _decode_escaped(text: str) -> str:
+    return _decode_text(text) if _ESCAPE in text else text
 
 
 def _encode_integer(value: object) -> int:

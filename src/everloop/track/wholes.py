@@ -19,14 +19,24 @@ MAX_PAGE = 50_000
 MANY = 500
 Text = Annotated[str, msgspec.Meta(max_length=10_000)]
 Cursor = Annotated[str, msgspec.Meta(max_length=20_000)]
-T = TypeVar("T", MetricSummary, RunInput, RunModel)
+T = TypeVar("T", RunInput, RunModel)
+_POINT = ("run", "key", "last_text", "last_time_us", "last_step")
+
+
+class LastPoint(msgspec.Struct, frozen=True, gc=False):
+    """The last point of a metric; fields as in ``MetricSummary``."""
+
+    key: str
+    last_text: str
+    last_time_us: int
+    last_step: int
 
 
 class WholeRun(msgspec.Struct, frozen=True, kw_only=True):
     """A run with all that is shown of it."""
 
     run: Run
-    metrics: tuple[MetricSummary, ...]
+    metrics: tuple[LastPoint, ...]
     inputs: tuple[RunInput, ...]
     models: tuple[RunModel, ...]
 
@@ -116,7 +126,7 @@ def fetch_experiments(ask: FetchExperiments, view: View) -> WholeExperiments:
 
 def _wholes(view: View, runs: Sequence[Run]) -> list[WholeRun]:
     ids = [run.id for run in runs]
-    metrics = _of_runs(view, MetricSummary, ids)
+    metrics = _last_points(view, ids)
     inputs = _of_runs(view, RunInput, ids)
     models = _of_runs(view, RunModel, ids)
     return [
@@ -128,6 +138,15 @@ def _wholes(view: View, runs: Sequence[Run]) -> list[WholeRun]:
         )
         for run in runs
     ]
+
+
+def _last_points(view: View, ids: list[Id]) -> dict[Id, list[LastPoint]]:
+    found: dict[Id, list[LastPoint]] = {key: [] for key in ids}
+    for start in range(0, len(ids), MANY):
+        part = Condition("run", Compare.IN, tuple(ids[start : start + MANY]))
+        for run, *point in view.values(MetricSummary, _POINT, part):
+            found[run].append(LastPoint(*point))  # type: ignore[index, arg-type]
+    return found
 
 
 def _of_runs(view: View, kind: type[T], ids: list[Id]) -> dict[Id, list[T]]:

@@ -8,13 +8,13 @@ import msgspec
 
 from everloop.core.clock import Instant
 from everloop.core.errors import Conflict, InvalidInput, NotFound
-from everloop.interop.mlflow.reading import number
+from everloop.interop.mlflow.reading import Number, number
 from everloop.interop.mlflow.routing import Context, Json
 from everloop.track.inputs import MADE, READ, RunInput
 from everloop.track.lifecycle import CreateExperiment, ExperimentShown, ShowExperiment
-from everloop.track.model import Experiment, MetricSummary, Run, RunStatus
+from everloop.track.model import Experiment, Run, RunStatus
 from everloop.track.search import Deleted
-from everloop.track.wholes import WholeRun
+from everloop.track.wholes import LastPoint, WholeRun
 
 RUN_NAME = "mlflow.runName"
 USER = "mlflow.user"
@@ -45,9 +45,25 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
     value: str = ""
 
 
-def pairs_of(values: dict[str, str]) -> list[Json]:
+class ShownPair(msgspec.Struct, frozen=True, gc=False):
+    """A parameter or a tag in an answer; an answer may hold 100,000 of them."""
+
+    key: str
+    value: str
+
+
+class ShownMetric(msgspec.Struct, frozen=True, gc=False):
+    """The last point of a metric in an answer."""
+
+    key: str
+    value: Number
+    timestamp: int
+    step: int
+
+
+def pairs_of(values: dict[str, str]) -> list[ShownPair]:
     """Return parameters or tags as MLflow lists them."""
-    return [{"key": key, "value": value} for key, value in values.items()]
+    return [ShownPair(key, value) for key, value in values.items()]
 
 
 def to_texts(pairs: tuple[Pair, ...]) -> dict[str, str]:
@@ -138,14 +154,10 @@ def to_info(run: Run) -> Json:
     return info
 
 
-def to_metric(summary: MetricSummary) -> Json:
+def to_metric(last: LastPoint) -> ShownMetric:
     """Return a metric's last point."""
-    return {
-        "key": summary.key,
-        "value": number(float(summary.last_text)),
-        "timestamp": summary.last_time_us // 1000,
-        "step": summary.last_step,
-    }
+    value = number(float(last.last_text))
+    return ShownMetric(last.key, value, last.last_time_us // 1000, last.last_step)
 
 
 def to_run(whole: WholeRun) -> Json:
