@@ -25,7 +25,9 @@ _KNOWN_SHAPE: Final = re.compile(
     r"|AKIA|ASIA|AIza|ya29\.|eyJ[A-Za-z0-9_-]{8,}\.|-----BEGIN )"
 )
 _URL_PASSWORD: Final = re.compile(
-    r"(?P<head>[a-z][a-z0-9+.-]*://[^/\s:@]*):[^/\s@]+@", re.IGNORECASE
+    # A port and a path are no password; one may hold slashes and further @.
+    r"(?P<head>[a-z][a-z0-9+.-]{0,30}://[^/\s:@]{0,200}):(?!\d+(?:[/\s\"']|$))[^\s\"'<>]{1,300}@",
+    re.IGNORECASE,
 )
 # Dashes, underscores and slashes part the words of paths and names; keys are one long word, but
 # for base64 ones of 30 bytes, the shape of cloud keys.
@@ -39,7 +41,21 @@ _PRIVATE_KEY: Final = re.compile(
 # name = "value", "name": 'value', name=value, name: value; a call or an index is no literal.
 _ASSIGNMENT: Final = re.compile(
     r"(?P<name>[A-Za-z_][A-Za-z0-9_.-]*)(?P<sign>[\"']?\]?\s*(?:=|:|=>)\s*)"
-    r"(?P<value>\"[^\"\n]*\"|'[^'\n]*'|[^\s\"'()\[\]{},;]+(?![\w(\[.]))"
+    r"(?P<value>\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'|[^\s\"'()\[\]{},;]+(?![\w(\[.]))"
+)
+# Names that leave no doubt: no text in quotes behind one of them on its line is kept.
+_SURE_NAME: Final = re.compile(
+    r"(?i:passw(?:or)?d|passphrase|secret|credential|authorization|(?:api|access)[_-]?key"
+    r"|(?:auth|access|bearer)[_-]?token)|[A-Z0-9]_(?:TOKEN|KEY|PASS|PWD)\b"
+)
+_QUOTED: Final = re.compile(r"(?P<quote>[\"'])(?P<text>(?:(?!(?P=quote))[^\\\n]|\\.)+)(?P=quote)")
+_HEADER: Final = re.compile(
+    r"(?P<head>authorization[\"']?\s{0,9}[:=]\s{0,9}[\"']?)"
+    r"(?:(?:basic|bearer|digest|token)\s+)?[^\s\"',]+",
+    re.IGNORECASE,
+)
+_ELEMENT: Final = re.compile(
+    r"(?P<head><\w{0,40}(?:password|secret|token|apikey)\w{0,40}>)[^<\n]+", re.IGNORECASE
 )
 _NO_SECRETS: Final = frozenset(
     {"None", "True", "False", "null", "true", "false", '""', "''", "str"}
@@ -51,7 +67,7 @@ def mask_value(name: str, value: str) -> str:
     """Return the value, or a mask where it may be a secret."""
     if value and (_SECRET_NAME.search(_spaced(name)) or looks_secret(value)):
         return MASK
-    return _URL_PASSWORD.sub(rf"\g<head>:{MASK}@", value)
+    return _mask_line(value)
 
 
 def mask_arguments(arguments: Sequence[str]) -> tuple[str, ...]:
@@ -76,8 +92,9 @@ def mask_text(text: str) -> str:
     """Return a text of many lines, such as source code, with what may be secrets masked.
 
     Masked are values in quotes or behind an equals sign or colon whose name says that they are
-    secret, tokens of known kinds, keys as irregular as chance, passwords in addresses, and private
-    keys from their first line to their last.
+    secret, all texts in quotes behind such a name that leaves no doubt, tokens of known kinds, keys
+    as irregular as chance, passwords in addresses, and private keys from their first line to their
+    last.
     """
     bare = _PRIVATE_KEY.sub(MASK, text)
     return "".join(_mask_line(line) for line in bare.splitlines(keepends=True))
@@ -85,7 +102,12 @@ def mask_text(text: str) -> str:
 
 def _mask_line(line: str) -> str:
     line = _URL_PASSWORD.sub(rf"\g<head>:{MASK}@", line)
+    line = _HEADER.sub(rf"\g<head>{MASK}", line)
+    line = _ELEMENT.sub(rf"\g<head>{MASK}", line)
     line = _ASSIGNMENT.sub(_mask_assignment, line)
+    sure = _SURE_NAME.search(line)
+    if sure is not None:
+        line = line[: sure.end()] + _mask_behind(line[: sure.end()], line[sure.end() :])
     line = _KNOWN_TOKEN.sub(MASK, line)
     return _WORDLIKE.sub(lambda found: MASK if looks_secret(found[0]) else found[0], line)
 
@@ -101,6 +123,33 @@ def _mask_assignment(found: re.Match[str]) -> str:
         inner = _ASSIGNMENT.sub(_mask_assignment, value[1:-1])
         return f"{found['name']}{found['sign']}{quote}{inner}{quote}"
     return found[0]
+
+
+def _mask_behind(head: str, tail: str) -> str:
+    """Return what stands behind a name that is sure, without the texts in it."""
+    end = 0
+    quote = _open_quote(head)
+    if quote:  # the name itself stands in quotes
+        end = tail.find(quote) + 1
+    return tail[:end] + _QUOTED.sub(_mask_quoted, tail[end:])
+
+
+def _open_quote(text: str) -> str:
+    last = ""
+    for character in text:
+        if character == last:
+            last = ""
+        elif not last and character in "\"'":
+            last = character
+    return last
+
+
+def _mask_quoted(found: re.Match[str]) -> str:
+    text, quote = found["text"], found["quote"]
+    # The name of another secret, as in environ["PASSWORD"], is none.
+    if MASK in text or re.fullmatch(r"[A-Z0-9_]+", text):
+        return found[0]
+    return f"{quote}{MASK}{quote}"
 
 
 def looks_secret(value: str) -> bool:

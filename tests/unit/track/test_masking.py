@@ -84,9 +84,21 @@ def test_a_token_in_a_text_is_masked_wherever_it_stands(secret: str) -> None:
         ("DB_PASSWORD=abc", "DB_PASSWORD=***"),
         ("url = 'postgres://u:pw@h/db'", "url = 'postgres://u:***@h/db'"),
         ("pw = 'abc'", "pw = '***'"),
-        ("dsn_text = \"password='hunter2'\"", "dsn_text = \"password='***'\""),
+        ("text = \"password='hunter2'\"", "text = \"password='***'\""),
         ("text = 'user=joe password=hunter2 port=1'", "text = 'user=joe password=*** port=1'"),
         ("head = {'x': 'Token: abc'}", "head = {'x': 'Token: ***'}"),
+        ('head = {"Authorization": "Bearer hunter2"}', 'head = {"Authorization": "***"}'),
+        ("Authorization: Basic hunter2", "Authorization: ***"),
+        ('password = f"hunter2"', 'password = ***"***"'),
+        ('password = """hunter2"""', 'password = """***"""'),
+        ("passwd = 'it\\'s hunter2'", "passwd = '***'"),
+        ('password: str = "hunter2"', 'password: str = "***"'),
+        ('"password": ["hunter2", "hunter3"],', '"password": ["***", "***"],'),
+        ('set_password("hunter2")', 'set_password("***")'),
+        ('os.environ.get("API_KEY", "hunter2")', 'os.environ.get("API_KEY", "***")'),
+        ("getenv('PGPASSWORD', default='hunter2')", "getenv('PGPASSWORD', default='***')"),
+        ("<dbPassword>hunter2</dbPassword>", "<dbPassword>***</dbPassword>"),
+        ("url = 'postgres://u:p@/hunter2@h/db'", "url = 'postgres://u:***@h/db'"),
     ],
 )
 def test_a_value_with_a_secret_name_is_masked_in_a_text(line: str, masked: str) -> None:
@@ -99,10 +111,31 @@ def test_a_value_with_a_secret_name_is_masked_in_a_text(line: str, masked: str) 
         "token = tokenizer(text)", "password = os.environ['PASSWORD']", "key = None",
         "def f(token: str) -> None:", "learning_rate = 0.01", "for key in keys: pass",
         "model.load_state_dict(weights)", "index 3f5a2c1..9b8d7e6 100644",
+        "row['secretary'] = compute(row)", "url = 'http://localhost:8000/users/@me'",
     ],
 )  # fmt: skip
 def test_code_without_secrets_stays_as_it_is(line: str) -> None:
     assert line == mask_text(line)
+
+
+@pytest.mark.parametrize(
+    ("argument", "masked"),
+    [
+        ("+db.password=hunter2", "+db.password=***"),
+        ('--config={"password": "hunter2"}', '--config={"password": "***"}'),
+        ("--env=PASSWORD=hunter2", "--env=PASSWORD=***"),
+        ("Authorization: Bearer hunter2", "Authorization: ***"),
+        ("X-Api-Key: hunter2", "X-Api-Key: ***"),
+    ],
+)
+def test_a_secret_within_an_argument_is_masked(argument: str, masked: str) -> None:
+    assert (masked,) == mask_arguments([argument])
+
+
+def test_a_long_line_made_to_be_slow_is_masked_in_one_go() -> None:
+    hostile = ("a://" * 5 + ":x" + "password=" + "<secret" + "'" + "\\'") * 20_000
+
+    assert hostile.count("\n") == mask_text(hostile).count("\n")
 
 
 def test_a_private_key_is_masked_from_its_first_line_to_its_last() -> None:
