@@ -195,3 +195,18 @@ def test_a_tag_that_is_none_is_refused(logged: Logged, tags: list[str]) -> None:
 
     assert told.returncode != 0
     assert "KEY=VALUE" in told.stderr
+
+
+def test_a_metric_that_a_run_never_logged_is_not_exported_as_nothing(logged: Logged) -> None:
+    told = logged.project.run(
+        "export", "metrics", logged.runs[0], "nokey", "-o", "n.csv", check=False
+    )
+
+    assert 3 == told.returncode
+    assert not (logged.project.folder / "n.csv").exists()
+
+
+def test_a_purge_of_a_thing_that_is_held_says_so_by_its_exit_code(logged: Logged) -> None:
+    told = logged.project.run("trash", "purge", f"run:{logged.runs[0]}", "--yes", check=False)
+
+    assert told.returncode != 0

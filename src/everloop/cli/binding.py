@@ -24,6 +24,7 @@ from everloop.core.errors import InvalidInput
 
 Show = Callable[[msgspec.Struct], None]
 COLUMNS_HELP = "What to show, separated by commas; params.x, tags.x and metrics.x where there are."
+_TYPE_WORDS = {"int": "a whole number", "float": "a number", "str": "a text", "bool": "yes or no"}
 _ATTRIBUTE = re.compile(r"^(?P<name>\w+): (?P<text>.*)$")
 
 
@@ -157,10 +158,19 @@ def to_ask(verb_name: str, given: dict[str, Any]) -> msgspec.Struct:
     except msgspec.ValidationError as error:
         raise InvalidInput(
             "input.invalid",
-            f"{verb_name}: {str(error)[:300]}.",
+            f"{_in_words(str(error))}.",
             hint="The command's --help states what it takes.",
         ) from error
     return ask
+
+
+def _in_words(problem: str) -> str:
+    """Return what a check of types found, in words for a command line."""
+    told, found, place = problem.partition(" - at ")
+    for name, words in _TYPE_WORDS.items():
+        told = told.replace(f"`{name}`", words)
+    option = place.strip("`").removeprefix("$.").replace("_", "-")
+    return f"{option}: {told[:1].lower()}{told[1:]}"[:300] if found else told[:300]
 
 
 def deployment_id(session: Session, name: str) -> str:

@@ -9,7 +9,7 @@ import click
 
 from everloop.cli import output
 from everloop.cli.session import Session
-from everloop.core.errors import Conflict, InvalidInput, Unavailable
+from everloop.core.errors import Conflict, InvalidInput, NotFound
 
 WHAT = (
     "runs", "experiments", "models", "versions", "datasets", "deployments", "releases",
@@ -89,9 +89,9 @@ def table_form(file: Path, *, force: bool) -> Literal["parquet", "csv"]:
     return "csv" if ending == ".csv" else "parquet"
 
 
-def unwritable(file: Path, error: OSError) -> Unavailable:
+def unwritable(file: Path, error: OSError) -> InvalidInput:
     """Return the error for a file that the system does not let us write."""
-    return Unavailable(
+    return InvalidInput(
         "file.unwritable",
         f"{str(file)[:200]} could not be written: {error.strerror or error}.",
         hint="Choose another place, or make room.",
@@ -101,12 +101,18 @@ def unwritable(file: Path, error: OSError) -> Unavailable:
 def _metrics(session: Session, names: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     if not names:
         raise click.UsageError("Name the run: everloop export metrics RUN -o FILE.")
-    if len(names) > 1:
-        return names[0], names[1:]
     from everloop.track.queries import RunDetails, ShowRun
 
     found = session.perform("run.show", ShowRun(run=names[0]), RunDetails)
-    return found.run.id, tuple(metric.key for metric in found.metrics)
+    known = tuple(metric.key for metric in found.metrics)
+    unknown = sorted(set(names[1:]) - set(known))
+    if unknown:
+        raise NotFound(
+            "metric.not_found",
+            f"Run {found.run.id} has no metric {unknown[0][:60]!r}.",
+            hint="`everloop runs show` lists the metrics of a run.",
+        )
+    return found.run.id, names[1:] or known
 
 
 COMMANDS = {"export": export}

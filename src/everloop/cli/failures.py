@@ -31,9 +31,9 @@ EXIT_CODES: tuple[tuple[type[EverloopError], int, str], ...] = (
 )
 
 
-def exit_code(error: EverloopError) -> int:
-    """Return the exit code of an error."""
-    return next((code for kind, code, _ in EXIT_CODES if isinstance(error, kind)), OTHER)
+def exit_code(kind: type[EverloopError]) -> int:
+    """Return the exit code of a kind of error."""
+    return next((code for known, code, _ in EXIT_CODES if issubclass(kind, known)), OTHER)
 
 
 def report(error: EverloopError) -> int:
@@ -41,7 +41,7 @@ def report(error: EverloopError) -> int:
     say(error.message, error.hint, excerpt=_excerpt(error))
     if os.environ.get(DEBUG_VARIABLE):
         traceback.print_exception(error)
-    return exit_code(error)
+    return exit_code(type(error))
 
 
 def report_unexpected(error: Exception) -> int:

@@ -10,8 +10,9 @@ import click
 
 from everloop.cli import output
 from everloop.cli.binding import Bound, BoundGroup, VerbGroup
+from everloop.cli.failures import exit_code
 from everloop.cli.session import Session
-from everloop.core.errors import Denied
+from everloop.core.errors import Conflict, Denied
 
 UNITS = ("bytes", "KB", "MB", "GB", "TB")
 SHOWN = 50
@@ -199,18 +200,20 @@ def purge(
         left = tuple(ref for ref in refs if ref not in gone)
         ask = PurgeTrash(refs=left, older_than_days=older_than, ignore_grace=ignore_grace)
     freed = None if given["keep_bytes"] or not gone else _free(session, reason)
+    # Whoever names things hears by the exit code that one of them stayed.
+    code = exit_code(Conflict) if refs and done.refused else 0
     if as_json:
         output.write_json(
             {"things": gone, "rows": rows, "refused": done.refused, "collected": freed}
         )
-        return 0
+        return code
     output.write(f"{len(gone):,} things with {rows:,} records are gone.")
     for refused in done.refused[:SHOWN]:
         words = "; ".join(_hold_text(hold) for hold in refused.holds)
         output.write_clean(f"kept: {refused.ref}: {words}")
     if freed is not None:
         _say_collected(freed)
-    return 0
+    return code
 
 
 def _free(session: Session, reason: str | None) -> Any:

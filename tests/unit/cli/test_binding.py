@@ -67,12 +67,24 @@ def plain(kind: object) -> object:
     return options[0] if options and type(kind).__name__ == "UnionType" else kind
 
 
-def test_a_wrong_value_names_the_verb_and_the_field() -> None:
-    with pytest.raises(InvalidInput, match=r"model\.list.*limit"):
-        to_ask("model.list", {"limit": 0})
-
-
 def test_every_change_that_cannot_be_taken_back_easily_asks_first() -> None:
     asking = {bound.verb for _, bound in BOUND if bound.confirm}
 
     assert {"token.revoke", "gate.waive", "actor.disable", "role.revoke", "loop.pause"} <= asking
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"limit": 5_000}, "limit: expected a whole number <= 1000."),
+        ({"limit": "many"}, "limit: expected a whole number, got a text."),
+        ({"status": "odd"}, "status: invalid enum value 'odd'."),
+    ],
+)
+def test_input_of_a_wrong_type_is_told_by_the_name_of_its_option(
+    given: dict[str, object], told: str
+) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        to_ask("run.search", given)
+
+    assert told == refused.value.message

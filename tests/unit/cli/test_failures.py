@@ -32,7 +32,7 @@ from everloop.core.filter.faults import fault
     ],
 )
 def test_each_kind_of_error_has_its_exit_code(kind: type[EverloopError], code: int) -> None:
-    assert code == failures.exit_code(kind("a.b", "What.", hint="How."))
+    assert code == failures.exit_code(kind)
 
 
 def test_a_refusal_prints_its_message_and_its_hint(capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,7 +84,7 @@ def test_a_token_in_a_text_is_masked_wherever_it_stands(secret: str) -> None:
         ("DB_PASSWORD=abc", "DB_PASSWORD=***"),
         ("url = 'postgres://u:pw@h/db'", "url = 'postgres://u:***@h/db'"),
         ("pw = 'abc'", "pw = '***'"),
-        ("text = \"password='hunter2'\"", "text = \"password='***'\""),
+        ("said = \"password='hunter2'\"", "said = \"password='***'\""),
         ("text = 'user=joe password=hunter2 port=1'", "text = 'user=joe password=*** port=1'"),
         ("head = {'x': 'Token: abc'}", "head = {'x': 'Token: ***'}"),
         ('head = {"Authorization": "Bearer hunter2"}', 'head = {"Authorization": "***"}'),
