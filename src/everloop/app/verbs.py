@@ -41,6 +41,7 @@ VERB_MODULES = (
     "everloop.track.history",
     "everloop.track.inputs",
     "everloop.track.bringing",
+    "everloop.track.deriving",
     "everloop.track.wholes",
     "everloop.track.traces",
 )

@@ -10,6 +10,7 @@ import msgspec
 from everloop.cli import output
 from everloop.cli.binding import Bound, BoundGroup, VerbGroup
 from everloop.cli.run_changes import rename, tag
+from everloop.cli.run_checks import verify
 from everloop.cli.run_files import download
 from everloop.cli.session import Session
 from everloop.core.errors import NotFound
@@ -194,6 +195,7 @@ GROUP = VerbGroup(
             "download": download,
             "rename": rename,
             "tag": tag,
+            "verify": verify,
         },
     ),
 )  # fmt: skip

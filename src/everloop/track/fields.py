@@ -76,6 +76,21 @@ def number_in(value: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def make_field(id: Id, run: Run, space: str, key: str, value: str) -> RunField:
+    """Return the row of the index for one parameter or tag."""
+    return RunField(
+        id=id,
+        project=run.project,
+        run=run.id,
+        space=space,
+        key=key,
+        value=value,
+        head=value[:HEAD_CHARS],
+        number=number_in(value),
+        at=run.started_at,
+    )
+
+
 def _keep(
     work: Work, run: Run, space: str, before: Mapping[str, str], after: Mapping[str, str]
 ) -> None:
@@ -93,19 +108,7 @@ def _keep(
                 )
             )
             continue
-        added.append(
-            RunField(
-                id=work.new_id(),
-                project=run.project,
-                run=run.id,
-                space=space,
-                key=key,
-                value=value,
-                head=value[:HEAD_CHARS],
-                number=number_in(value),
-                at=run.started_at,
-            )
-        )
+        added.append(make_field(work.new_id(), run, space, key, value))
     work.insert_many(added)
     for key in before:
         if key not in after:

@@ -132,7 +132,7 @@ def add_points(work: Work, run: Run, prepared: PreparedPoints) -> None:
     for key, new in prepared.summaries.items():
         old = known.get(key)
         if old is None:
-            fresh.append(_first_summary(work, run, key, new, after.get(key, (0, 0))))
+            fresh.append(to_summary(work.new_id(), run, key, new, after.get(key, (0, 0))))
         else:
             now = after.get(key, (old.chunks, old.growing))
             known[key] = _next_summary(old, new, now)
@@ -329,12 +329,11 @@ def _empty_chunk(work: Work, run: Run, key: str, seq: int, first_step: int) -> M
     )
 
 
-def _first_summary(
-    work: Work, run: Run, key: str, new: Summary, chunks: tuple[int, int]
-) -> MetricSummary:
+def to_summary(id: Id, run: Run, key: str, new: Summary, chunks: tuple[int, int]) -> MetricSummary:
+    """Return the row that says of a metric what its points say, ``chunks`` and ``growing`` too."""
     return MetricSummary(
-        id=work.new_id(),
-        project=work.project,
+        id=id,
+        project=run.project,
         run=run.id,
         key=key,
         count=new.points,
