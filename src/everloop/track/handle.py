@@ -181,6 +181,8 @@ class RunHandle(MediaLog):
             number = float(value)
             index = series.next_step if step is None else operator.index(step)
             seconds = (self._now() if at is None else _checked(key, at)).timestamp()
+        except InvalidInput:
+            raise
         except (TypeError, ValueError, OverflowError) as error:
             raise _not_a_number(key, error) from error
         if not _LEAST <= index < _MOST:
