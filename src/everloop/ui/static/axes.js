@@ -39,7 +39,10 @@
   function valueOf(run, key) {
     const dot = key.indexOf(".");
     const space = key.slice(0, dot);
-    return dot < 0 ? (key === "took" ? run.seconds : run[key]) : (run[space] || {})[key.slice(dot + 1)];
+    if (dot < 0) return key === "took" ? run.seconds : run[key];
+    const name = key.slice(dot + 1);
+    // A name may be that of something every object has.
+    return run[space] && Object.hasOwn(run[space], name) ? run[space][name] : undefined;
   }
 
   function quoted(key) {

@@ -12,7 +12,7 @@
   }
 
   function numbers(runs, key) {
-    return runs.map(function (run) { return key in run.metrics ? Number(run.metrics[key]) : NaN; });
+    return runs.map(function (run) { return Object.hasOwn(run.metrics, key) ? Number(run.metrics[key]) : NaN; });
   }
 
   function figure(runs, key, order) {
@@ -23,7 +23,7 @@
     made.append(element("figcaption", {}, asWritten(key)));
     const list = element("ul", { class: "bars" });
     runs.forEach(function (run, index) {
-      if (!(key in run.metrics)) return;
+      if (!Object.hasOwn(run.metrics, key)) return;
       const row = element("li", { title: (run.name || run.id) + ": " + run.metrics[key] });
       const bar = element("span", { class: "bar c" + (order.indexOf(run.id) % 10) });
       const value = values[index];
