@@ -377,7 +377,7 @@ def test_files_are_shown_each_in_its_way(browser: Chrome, tracked: Tracked, site
     browser.get(f"{at}?path=config.json")
     assert '"rate": 0.1' in one(browser, ".source").text
     browser.get(f"{at}?path=README.md")
-    assert "<b>text</b>, with an umlaut: ä" in one(browser, ".source").text
+    assert "<b>text</b>, with an umlaut: ä" in one(browser, ".prose").text
     browser.get(f"{at}?path=model/model.bin")
     assert "Not shown here" in one(browser, ".viewer").text
     assert [] == complaints(browser)
