@@ -11,8 +11,10 @@ import os
 import subprocess
 import sys
 import venv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from measure import Options, tell
 from processes import run_once
@@ -20,6 +22,7 @@ from processes import run_once
 CACHE_VARIABLE = "EVERLOOP_BENCH_CACHE"
 WANTED = ("mlflow>=3,<4", "lightgbm")
 Samples = dict[str, list[float]]
+P = TypeVar("P", bound="Peer")
 # No peer may talk to its maker or wait for a network.
 QUIET = {
     "WANDB_MODE": "offline",
@@ -82,28 +85,27 @@ class Mlflow(Peer):
 
 def find_mlflow(options: Options) -> Mlflow | None:
     """Return the peer, installed if need be; None when it is not wanted or cannot be had."""
-    if not options.peer:
-        return None
-    folder = _cache() / "mlflow"
-    try:
-        if not (folder / "bin" / "mlflow").exists():
-            _install(folder, WANTED)
-        return Mlflow(folder)
-    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
-        tell(f"no peer: MLflow cannot be installed or started ({error})")
-        return None
+    return _find(options, "MLflow", _cache() / "mlflow", WANTED, Mlflow)
 
 
 def find_peer(options: Options, title: str, package: str) -> Peer | None:
     """Return a further peer, installed if need be; None, loudly, when it cannot be had."""
+    folder = _cache() / package
+    return _find(options, title, folder, (package,), lambda at: Peer(at, title, package))
+
+
+def _find(
+    options: Options, title: str, folder: Path, wanted: Sequence[str], open_at: Callable[[Path], P]
+) -> P | None:
     if not options.peer:
         return None
-    folder = _cache() / package
-    try:
-        if not list(folder.glob(f"lib/python*/site-packages/{package}")):
-            _install(folder, (package,))
-        return Peer(folder, title, package)
-    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
+    problems = (OSError, RuntimeError, subprocess.CalledProcessError)
+    with suppress(*problems):
+        return open_at(folder)
+    try:  # not there, or an installation that was cut short
+        _install(folder, wanted)
+        return open_at(folder)
+    except problems as error:
         tell(f"LEFT OUT: {title} cannot be installed or started ({error})")
         return None
 
@@ -115,7 +117,7 @@ def _cache() -> Path:
 
 def _install(folder: Path, wanted: Sequence[str]) -> None:
     tell(f"installing {' and '.join(wanted)} into {folder}, once")
-    venv.create(folder, with_pip=True)
+    venv.create(folder, with_pip=True, clear=True)
     subprocess.run(
         [folder / "bin" / "python", "-m", "pip", "install", "--quiet", *wanted],
         check=True,
