@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.expected_conditions import (
     presence_of_element_located as present,
 )
@@ -225,15 +226,17 @@ def fill_in(driver: Chrome, part: str, reason: str) -> None:
 
 
 def gone(driver: Chrome, element: object) -> bool:
+    """Tell whether an element's page has been replaced, or is just being replaced."""
     del driver
-    from selenium.common.exceptions import StaleElementReferenceException
-    from selenium.webdriver.remote.webelement import WebElement
-
     assert isinstance(element, WebElement)
     try:
         element.is_enabled()
     except StaleElementReferenceException:
         return True
+    except WebDriverException as error:
+        if "does not belong to the document" in str(error):
+            return True
+        raise
     return False
 
 
