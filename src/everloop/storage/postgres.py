@@ -173,7 +173,7 @@ class PostgresMetadataStore:
             autocommit=True,  # transactions are begun and ended by our own statements
             connect_timeout=CONNECT_SECONDS,
             application_name="everloop",
-            options=f"-c lock_timeout={LOCK_MILLISECONDS} -c timezone=UTC",
+            options=f"-c lock_timeout={LOCK_MILLISECONDS} -c timezone=UTC -c jit=off",
         )
 
 

@@ -101,7 +101,10 @@ class Reaching:
             if isinstance(part, Has):
                 inner = self._values(part, bound)
                 if inner is not None:
-                    found = self._among(wanted, part.link.ours, inner, bound)
+                    # All of them meet this part already.
+                    rest = All(tuple(other for other in parts if other is not part))
+                    unmet = wanted._replace(filter=rest)
+                    found = self._among(unmet, part.link.ours, inner, bound)
         if found is None or not (link.prefix or link.strip):
             return found
         # Back over the link: what is put before our value comes off again.

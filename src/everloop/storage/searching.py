@@ -12,6 +12,7 @@ from everloop.core.errors import LimitExceeded
 from everloop.core.records import Record
 from everloop.core.search import All, Any, Compare, Filter, Has, Link, Not, Order, Test
 from everloop.storage.cursors import Key
+from everloop.storage.reading import fixed_in
 from everloop.storage.statements import Dialect, Fragment, end_of_prefix, quoted, require_few
 from everloop.storage.tables import ColumnType, SqlValue, Table, to_parameter
 
@@ -129,6 +130,7 @@ class Compiler:
         self._named = 0
         self._unled: tuple[str, frozenset[str]] = ("", frozenset())
         self._ids: dict[str, str] = {}
+        self._aside: dict[str, frozenset[str]] = {}
 
     def stand_in(self, row: str, column: str) -> None:
         """Let a column stand for the id of a row, so that a test of it need not read the row."""
@@ -156,7 +158,7 @@ class Compiler:
                 return self._test(self._tables[kind], row, filter)
             case Has():
                 other = self.name()
-                belongs = self.belonging(row, filter, other)
+                belongs = self.looked_up(row, filter, other)
                 table = quoted(self._tables[filter.kind].name)
                 inner = f"SELECT 1 FROM {table} {other} WHERE {belongs.text}{self._dialect.probe}"
                 return Fragment(f"EXISTS ({inner})", belongs.values)
@@ -167,6 +169,20 @@ class Compiler:
             case Not(part=part):
                 held = self.filter(kind, row, part)
                 return Fragment(f"({held.text}) IS NOT TRUE", held.values)
+
+    def looked_up(self, row: str, has: Has, other: str) -> Fragment:
+        """Return the condition of ``belonging`` for an ``other`` that is found from the row.
+
+        If a unique group names it, that leads to it and nothing else: an index of the remaining
+        fields may look as good to the databases, and holds thousands of rows for each.
+        """
+        table = self._tables[has.kind]
+        known = fixed_in(has.filter) | {has.link.theirs}
+        for group in table.kind.unique:
+            if has.link.theirs in group and known.issuperset(group):
+                self._aside[other] = frozenset(table.by_name) - {*group, "project"}
+                break
+        return self.belonging(row, has, other)
 
     def belonging(self, row: str, has: Has, other: str) -> Fragment:
         """Return the condition that ``other`` is a row that ``has`` asks for."""
@@ -189,7 +205,7 @@ class Compiler:
         return Fragment(f"{theirs} = {ours}")
 
     def _test(self, table: Table, row: str, test: Test) -> Fragment:
-        column, mark = self.column(row, test.field), self._dialect.mark
+        column, mark = self._tested(table, row, test.field), self._dialect.mark
         compare = test.compare
         if compare is Compare.IN:
             assert isinstance(test.value, tuple)
@@ -210,8 +226,14 @@ class Compiler:
             return Fragment(f"{column} {self._dialect.like}", (self._dialect.pattern(bound),))
         return Fragment(f"{column} {self._dialect.ilike}", (bound,))
 
-    def _is_in(self, table: Table, row: str, field: str, values: tuple[object, ...]) -> Fragment:
+    def _tested(self, table: Table, row: str, field: str) -> str:
         column = self.column(row, field)
+        if field in self._aside.get(row, ()):
+            return self._dialect.aside(column, table.by_name[field].type)
+        return column
+
+    def _is_in(self, table: Table, row: str, field: str, values: tuple[object, ...]) -> Fragment:
+        column = self._tested(table, row, field)
         present = [to_parameter(table, field, value) for value in values if value is not None]
         null = f" OR {column} IS NULL" if len(present) < len(values) else ""
         if not present:

@@ -42,7 +42,7 @@ class Sorting:
             via = key.order.via
             if via is not None and name not in joined:
                 joined.add(name)
-                on = self._compiler.belonging(self._row, via, name)
+                on = self._compiler.looked_up(self._row, via, name)
                 pieces.append(
                     Fragment(f" LEFT JOIN {quoted(key.table.name)} {name} ON {on.text}", on.values)
                 )

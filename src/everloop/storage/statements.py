@@ -13,7 +13,7 @@ from typing import NamedTuple
 from everloop.core.errors import LimitExceeded
 from everloop.core.ports import Compare, Condition
 from everloop.core.records import Record
-from everloop.storage.tables import SqlValue, Table, to_parameter
+from everloop.storage.tables import ColumnType, SqlValue, Table, to_parameter
 
 MAX_VALUES_IN = 16_384
 _OPERATORS = {
@@ -39,6 +39,7 @@ class Dialect:
         among: Asks whether a column is one of what a statement yields, by the column's index.
         probe: Ends a statement within EXISTS, so that it is asked row by row.
         unled: Put before a column that shall not lead the search through an index of its own.
+        aside: Writes a column so that a test of it uses no index.
         follow: Joins each row of the first table with its row of the second.
     """
 
@@ -51,7 +52,20 @@ class Dialect:
     among: str
     probe: str
     unled: str
+    aside: Callable[[str, ColumnType], str]
     follow: str
+
+
+def _plus(column: str, _: ColumnType) -> str:
+    return f"+{column}"
+
+
+def _computed(column: str, type: ColumnType) -> str:
+    if type in {ColumnType.TEXT, ColumnType.INSTANT}:
+        return f"({column} || '')"
+    if type in {ColumnType.INTEGER, ColumnType.DOUBLE}:
+        return f"({column} + 0)"
+    return column
 
 
 def to_glob(pattern: str) -> str:
@@ -73,6 +87,7 @@ SQLITE = Dialect(
     among="IN ({})",
     probe="",
     unled="+",
+    aside=_plus,
     follow="CROSS JOIN",
 )
 # The columns of text have the collation "C", by which ILIKE folds ASCII alone.
@@ -88,6 +103,7 @@ POSTGRES = Dialect(
     among="= ANY(ARRAY({}))",
     probe=" OFFSET 0",
     unled="",
+    aside=_computed,
     follow="JOIN",
 )
 
