@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +17,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from bench_client import TASKS, our_server, their_server
+from blake3 import blake3
 from measure import Report, Row, parse_options, tell, workplace
 from peers import Mlflow, find_mlflow
-from processes import Started, run_once
+from processes import Started, free_port, run_once, running
 
 from everloop.app.client import connect
 from everloop.app.sdk import start_run
@@ -27,9 +30,12 @@ from everloop.track.model import ArtifactEntry
 GIGABYTE = 1 << 30
 SMALL = 1_000
 PIECE = 1 << 20
+THIN_PIECE = 1 << 14
+ANSWERER = Path(__file__).with_name("answer_at_once.py")
 KEPT = (
     "Everloop: flushed to the disk under its digest before the answer, and in the ledger; "
-    "MLflow: in the file system's cache; limit: written once and flushed."
+    "MLflow: in the file system's cache; limit: written once and flushed; for small files, MLflow's client against a server that keeps "
+    "nothing."
 )
 
 
@@ -45,6 +51,8 @@ def main() -> None:
     rows = Rows(report, size)
     with workplace() as folder:
         _measure_disk(rows, folder, size)
+        _measure_parts(rows, size)
+        _measure_client_alone(rows, peer, folder)
         place = folder / "everloop"
         place.mkdir()
         with our_server(place, peer) as (variables, server):
@@ -71,10 +79,13 @@ class Rows:
         self.client_down = report.row(f"{name} down, MLflow's client", "MB/s", "more")
         self.client_small = report.row(f"{SMALL:,} small files up, MLflow's client", "s", kept=KEPT)
         self.memory = report.row("server memory after it", "MB")
+        self.hashed = report.row("hashed with BLAKE3, one core", "MB/s", "more")
+        self.sent = report.row("through a loopback connection, 1 MiB at a time", "MB/s", "more")
+        self.sent_thin = report.row("the same, 16 KiB as MLflow's client", "MB/s", "more")
 
 
 def _measure_disk(rows: Rows, folder: Path, size: int) -> None:
-    """Write and flush a file once, and read it back past the cache, as far as the system lets."""
+    """Write and flush a file once; copy it, unflushed, as every client does that fetches one."""
     tell("the disk")
     path = folder / "disk.bin"
     piece = os.urandom(PIECE)
@@ -86,14 +97,63 @@ def _measure_disk(rows: Rows, folder: Path, size: int) -> None:
             file.flush()
             os.fsync(file.fileno())
 
-    def read() -> None:
-        with path.open("rb") as file:
-            while file.read(PIECE):
-                pass
+    def copy() -> None:
+        with path.open("rb") as file, path.with_suffix(".copy").open("wb") as other:
+            while read := file.read(PIECE):
+                other.write(read)
 
     _speed((rows.up, rows.client_up), "limit", size, write)
-    _speed((rows.down, rows.client_down), "limit", size, read)
+    _speed((rows.down, rows.client_down), "limit", size, copy)
     path.unlink()
+    path.with_suffix(".copy").unlink()
+
+
+def _measure_parts(rows: Rows, size: int) -> None:
+    """What each byte costs besides the disk: one digest, and one way over the loopback."""
+    tell("digest and loopback")
+    piece = os.urandom(PIECE)
+
+    def digest() -> None:
+        hasher = blake3()
+        for _ in range(size // PIECE):
+            hasher.update(piece)
+
+    _speed((rows.hashed,), "limit", size, digest)
+    _speed((rows.sent,), "limit", size, lambda: _through_loopback(piece, size, PIECE))
+    _speed((rows.sent_thin,), "limit", size, lambda: _through_loopback(piece, size, THIN_PIECE))
+
+
+def _through_loopback(data: bytes, size: int, at_once: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        writer = socket.create_connection(listener.getsockname())
+        reader, _ = listener.accept()
+
+    def write() -> None:
+        with writer:
+            for _ in range(size // at_once):
+                writer.sendall(data[:at_once])
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    buffer = bytearray(PIECE)
+    with reader:
+        while reader.recv_into(buffer):
+            pass
+    thread.join()
+
+
+def _measure_client_alone(rows: Rows, peer: Mlflow, folder: Path) -> None:
+    """MLflow's client against somebody who only answers: below that no server can come."""
+    tell("MLflow's client alone")
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    with running([sys.executable, str(ANSWERER), str(port)], folder=folder) as answerer:
+        answerer.seconds_to_answer(port, "/")
+        given = json.dumps({"address": address, "small": SMALL})
+        variables = peer.variables | {"BENCH_FOLDER": str(folder)}
+        command = [peer.python, str(TASKS), "put_small", given]
+        _, told = run_once(command, folder=folder, variables=variables)
+    rows.client_small.add("limit", *json.loads(told.splitlines()[-1])["up_small_s"])
 
 
 def _measure_ours(

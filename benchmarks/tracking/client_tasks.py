@@ -106,15 +106,27 @@ def files(size: int, small: int) -> Samples:
     return {"up_s": [up], "down_s": [down], "up_small_s": [up_small], "down_small_s": [down_small]}
 
 
+def put_small(address: str, small: int) -> Samples:
+    """Put many small files where somebody answers at once: what the client itself takes."""
+    from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
+
+    with tempfile.TemporaryDirectory(dir=os.environ["BENCH_FOLDER"]) as folder:
+        for number in range(small):
+            (Path(folder) / f"{number}.txt").write_text(f"small {number}")
+        place = HttpArtifactRepository(
+            f"{address}/api/2.0/mlflow-artifacts/artifacts/1/2/artifacts"
+        )
+        return {"up_small_s": [_time(lambda: place.log_artifacts(folder, "many"))]}
+
+
 def _time(work: Callable[[], object]) -> float:
     at = time.perf_counter()
     work()
     return time.perf_counter() - at
 
 
-TASKS: dict[str, Callable[..., Samples]] = {
-    task.__name__: task for task in (log_metric, log_batch, start_and_finish, search, files)
-}
+DONE = (log_metric, log_batch, start_and_finish, search, files, put_small)
+TASKS: dict[str, Callable[..., Samples]] = {task.__name__: task for task in DONE}
 
 if __name__ == "__main__":
     logging.disable(logging.WARNING)
