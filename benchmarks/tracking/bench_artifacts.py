@@ -34,8 +34,8 @@ THIN_PIECE = 1 << 14
 ANSWERER = Path(__file__).with_name("answer_at_once.py")
 KEPT = (
     "Everloop: flushed to the disk under its digest before the answer, and in the ledger; "
-    "MLflow: in the file system's cache; limit: written once and flushed; for small files, MLflow's client against a server that keeps "
-    "nothing."
+    "MLflow: in the file system's cache; limit: written once and flushed; for small files, "
+    "MLflow's client against a server that keeps nothing."
 )
 
 
