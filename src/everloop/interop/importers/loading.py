@@ -15,9 +15,7 @@ from contextlib import suppress
 import msgspec
 import numpy as np
 
-from everloop.core.errors import (
-    NotFound,
-)
+from everloop.core.errors import EverloopError, InvalidInput, NotFound
 from everloop.core.ids import Id
 from everloop.interop.importers.batching import (
     POINTS_A_BATCH,
@@ -27,7 +25,7 @@ from everloop.interop.importers.batching import (
     to_batches,
 )
 from everloop.interop.importers.cleaning import Cleaner
-from everloop.interop.importers.naming import FROM_TAG, REFUSED, imported_id
+from everloop.interop.importers.naming import DAMAGED, FROM_TAG, REFUSED, imported_id
 from everloop.interop.importers.report import Report
 from everloop.interop.importers.source import (
     Contents,
@@ -108,12 +106,21 @@ class Importer:
         """Import everything; return what was done.
 
         Raises:
+            InvalidInput: ``import.source_damaged`` when its lists can't be read.
             EverloopError: an error that concerns more than one thing, such as a server that does
                 not answer; what was imported until then stays, and a repetition goes on.
         """
         begun = time.perf_counter()
         try:
             self._import_all()
+        except EverloopError:
+            raise
+        except DAMAGED as error:
+            raise InvalidInput(
+                "import.source_damaged",
+                f"{self._source.place[:200]} is damaged: {str(error)[:200]}.",
+                hint="Import a sound copy; what came before the damage is here.",
+            ) from error
         finally:
             self._source.close()
         self.report.seconds = round(time.perf_counter() - begun, 3)
@@ -149,6 +156,9 @@ class Importer:
             self.report.runs.skipped += what.startswith("run ")
         except REFUSED as error:
             self.report.skip(what, f"{error.message} {error.hint}".strip())
+            self.report.runs.skipped += what.startswith("run ")
+        except DAMAGED as error:
+            self.report.skip(what, f"it is damaged: {str(error)[:200]}")
             self.report.runs.skipped += what.startswith("run ")
 
     # --- experiments

@@ -32,7 +32,11 @@ class Locator:
         """
         if uri.startswith(SERVED):
             return self._served(uri)
-        scheme = urlsplit(uri).scheme
+        try:
+            scheme = urlsplit(uri).scheme
+        except ValueError as error:
+            message = f"{uri[:200]} is no address"
+            raise Skip(message) from error
         if scheme in {"s3", "gs", "az", "abfs", "abfss"}:
             return _bucket_files(uri)
         if scheme not in {"", "file"}:

@@ -167,7 +167,7 @@ class MlflowFolder:
 def _meta(path: Path) -> dict[str, Any]:
     try:
         read: object = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+    except (OSError, yaml.YAMLError, ValueError, RecursionError):
         return {}
     return read if isinstance(read, dict) else {}
 
@@ -176,9 +176,15 @@ def _texts(folder: Path) -> dict[str, str]:
     """Return the texts of files below a folder by their paths, which are the keys."""
     return {
         path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8", errors="replace")
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        for path in _plain_files(folder)
     }
+
+
+def _plain_files(folder: Path) -> list[Path]:
+    """Return the files below a folder, without links: those may lead to anything on the machine."""
+    if folder.is_symlink():
+        return []
+    return [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink()]
 
 
 def _contents(folder: Path) -> Contents:
@@ -187,8 +193,7 @@ def _contents(folder: Path) -> Contents:
         tags=_texts(folder / "tags"),
         metrics={
             path.relative_to(folder / "metrics").as_posix(): _points(path)
-            for path in sorted((folder / "metrics").rglob("*"))
-            if path.is_file()
+            for path in _plain_files(folder / "metrics")
         },
         inputs=tuple(_inputs(folder)),
     )

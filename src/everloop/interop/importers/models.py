@@ -15,7 +15,13 @@ from everloop.core.errors import Denied, NotFound
 from everloop.core.ids import Id
 from everloop.core.manifest import FileEntry
 from everloop.interop.importers.cleaning import Cleaner
-from everloop.interop.importers.naming import CREATED_TAG, FROM_TAG, REFUSED, imported_id
+from everloop.interop.importers.naming import (
+    CREATED_TAG,
+    DAMAGED,
+    FROM_TAG,
+    REFUSED,
+    imported_id,
+)
 from everloop.interop.importers.report import Report
 from everloop.interop.importers.source import Skip, Source, SourceFile, SourceModel, SourceVersion
 from everloop.interop.importers.storing import FileStore
@@ -61,6 +67,9 @@ class ModelImporter:
             except REFUSED as error:
                 self._report.models.skipped += 1
                 self._report.skip(f"model {model.name}", f"{error.message} {error.hint}")
+            except DAMAGED as error:
+                self._report.models.skipped += 1
+                self._report.skip(f"model {model.name}", f"it is damaged: {str(error)[:200]}")
 
     def _model(self, there: SourceModel) -> None:
         name = usable_name(there.name)
@@ -94,6 +103,9 @@ class ModelImporter:
             except REFUSED as error:
                 self._report.versions.skipped += 1
                 self._report.skip(what, f"{error.message} {error.hint}")
+            except DAMAGED as error:
+                self._report.versions.skipped += 1
+                self._report.skip(what, f"it is damaged: {str(error)[:200]}")
         self._aliases(name, there, numbers, is_new=known is None)
 
     def _known(self, name: str) -> dict[str, Id] | None:
@@ -165,7 +177,10 @@ class ModelImporter:
             self._report.skip(f"version {origin}", f"it has number {made.number} here")
         if there.stage in get_args(Stage):
             stage = StageVersion(version=made.id, stage=cast("Stage", there.stage))
-            self._performer.perform("version.stage", stage, VersionNotes)
+            try:
+                self._performer.perform("version.stage", stage, VersionNotes)
+            except Denied as error:
+                self._report.skip(f"version {origin}, stage", f"{error.message} {error.hint}")
         return made.id
 
     def _content_below(self, run: Id, folder: str) -> frozenset[tuple[str, str]]:

@@ -12,6 +12,8 @@ FROM_TAG = "imported.from"
 CREATED_TAG = "imported.created_at"
 REFUSED = (InvalidInput, NotFound, Conflict, LimitExceeded)
 """Errors that concern one thing; any other ends the import."""
+DAMAGED = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
+"""What reading raises where something else lies than the other system ever writes."""
 
 
 def imported_id(project: str, system: str, key: str, at: Instant) -> Id:
