@@ -169,3 +169,15 @@ def test_a_number_to_the_base_of_sixty_is_not_reckoned_out(here: Wire) -> None:
     version = here.registered("sixty", {"MLmodel": told})
 
     assert "1" == version["version"]
+
+
+def test_a_part_of_an_upload_counts_once(here: Wire) -> None:
+    run = here.run()
+    upload = "/api/2.0/mlflow-artifacts/mpu"
+    etag = here.send("PUT", f"{upload}/part/u/1", content=b"part").headers["etag"]
+    experiment = here.get("runs/get", run_id=run)["run"]["info"]["experiment_id"]
+    many = {"path": "file", "parts": [{"part_number": 1, "etag": etag}] * 1_000}
+
+    refused = here.ask("POST", f"{upload}/complete/{experiment}/{run}/artifacts", many)
+
+    assert is_refused(refused)

@@ -199,7 +199,7 @@ class Importer:
         self._ids[there.id] = key
         try:
             self._bring(key, there, here)
-        except (Skip, *REFUSED):
+        except (Skip, *REFUSED, *DAMAGED):
             del self._ids[there.id]
             raise
 
@@ -280,9 +280,17 @@ class Importer:
             if len(batch) == 1:
                 self._refuse(batch[0][0], f"{error.message} {error.hint}".strip())
                 return
-            for one in batch:
-                self._batch = [one]
-                self._flush()
+            self._flush_singly(batch)
+        except DAMAGED as error:
+            if len(batch) == 1:
+                self._refuse(batch[0][0], f"it is damaged: {str(error)[:200]}")
+                return
+            self._flush_singly(batch)
+
+    def _flush_singly(self, batch: list[tuple[SourceRun, WholeRun, dict[str, Columns]]]) -> None:
+        for one in batch:
+            self._batch = [one]
+            self._flush()
 
     def _refuse(self, there: SourceRun, why: str) -> None:
         self.report.skip(f"run {there.id}", why)

@@ -12,7 +12,13 @@ from everloop.core.clock import to_text
 from everloop.core.errors import NotFound
 from everloop.core.ids import Id
 from everloop.interop.importers.cleaning import Cleaner
-from everloop.interop.importers.naming import CREATED_TAG, FROM_TAG, REFUSED, imported_id
+from everloop.interop.importers.naming import (
+    CREATED_TAG,
+    DAMAGED,
+    FROM_TAG,
+    REFUSED,
+    imported_id,
+)
 from everloop.interop.importers.report import Report
 from everloop.interop.importers.source import Skip, Source, SourceLoggedModel
 from everloop.interop.importers.storing import FileStore
@@ -64,6 +70,8 @@ class LoggedImporter:
                 self._refuse(model, str(reason))
             except REFUSED as error:
                 self._refuse(model, f"{error.message} {error.hint}".strip())
+            except DAMAGED as error:
+                self._refuse(model, f"it is damaged: {str(error)[:200]}")
             self._tell("logged models", number, len(models))
 
     def _refuse(self, there: SourceLoggedModel, why: str) -> None:

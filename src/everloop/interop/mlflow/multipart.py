@@ -94,6 +94,14 @@ async def put_part(context: Context, ask: Nothing) -> Response:
 
 async def complete(context: Context, ask: Complete) -> Response:
     """Put the parts together in their order."""
+    numbers = {part.part_number for part in ask.parts}
+    if len(numbers) != len(ask.parts) or len(numbers) > MAX_PARTS:
+        # A part that counts a thousand times is a thousand times as many bytes on the disk.
+        raise InvalidInput(
+            "artifact.parts_invalid",
+            f"{len(ask.parts)} parts with {len(numbers)} numbers are not possible.",
+            hint=f"Name each of at most {MAX_PARTS} parts once.",
+        )
     parts = [_digest(part) for part in sorted(ask.parts, key=lambda part: part.part_number)]
 
     def admit() -> tuple[Place, str]:
