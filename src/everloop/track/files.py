@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Final
 
 import msgspec
@@ -21,10 +22,15 @@ RunText = Annotated[str, msgspec.Meta(max_length=300)]
 
 
 class ListFolder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What ``run.folder`` takes; an empty path is the top."""
+    """What ``run.folder`` takes; an empty path is the top.
+
+    Attributes:
+        after: The ``next`` of the page before.
+    """
 
     run: RunText
     path: Path = ""
+    after: Path | None = None
 
 
 class FolderEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,16 +49,21 @@ class FolderEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Folder(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of ``run.folder``: folders first, then files, by name.
+    """One page of the answer of ``run.folder``: folders first, then files, by name.
+
+    A page looks at 10,000 files; a folder with files on several pages is on each of them, with
+    what that page saw of it (``merged`` puts pages together).
 
     Attributes:
         is_cut: Whether there are more files than were looked at.
+        next: Where the page after it begins.
     """
 
     run: Id
     path: str
     items: tuple[FolderEntry, ...]
     is_cut: bool
+    next: str | None = None
 
 
 class FindFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -71,9 +82,11 @@ def list_folder(ask: ListFolder, view: View) -> Folder:
     """
     run = view.get(Run, Id(ask.run.removeprefix("run:")))
     inside = f"{ask.path.strip('/')}/" if ask.path.strip("/") else ""
-    begins = (Condition("path", Compare.PREFIX, inside),) if inside else ()
+    of_page = [Condition("path", Compare.PREFIX, inside)] if inside else []
+    if ask.after is not None:
+        of_page.append(Condition("path", Compare.GT, ask.after))
     found = view.select(
-        ArtifactEntry, *where(run=run.id), *begins, order="path", limit=MAX_ENTRIES + 1
+        ArtifactEntry, *where(run=run.id), *of_page, order="path", limit=MAX_ENTRIES + 1
     )
     folders: dict[str, FolderEntry] = {}
     files: list[FolderEntry] = []
@@ -103,7 +116,23 @@ def list_folder(ask: ListFolder, view: View) -> Folder:
         path=inside.rstrip("/"),
         items=(*folders.values(), *files),
         is_cut=len(found) > MAX_ENTRIES,
+        next=found[MAX_ENTRIES - 1].path if len(found) > MAX_ENTRIES else None,
     )
+
+
+def merged(pages: Iterable[Folder]) -> list[FolderEntry]:
+    """Return the entries of all pages of a folder: folders first, then files, by name."""
+    found: dict[tuple[bool, str], FolderEntry] = {}
+    for page in pages:
+        for item in page.items:
+            place = (item.digest is not None, item.name)
+            before = found.get(place)
+            found[place] = msgspec.structs.replace(
+                item,
+                size_bytes=item.size_bytes + (before.size_bytes if before else 0),
+                files=item.files + (before.files if before else 0),
+            )
+    return [found[place] for place in sorted(found)]
 
 
 @query("run.file", permission="run:read")

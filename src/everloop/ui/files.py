@@ -73,7 +73,7 @@ def show(visit: Visit) -> Response:
     """Show a folder of a run's files, and beside it the file that the address names."""
     run, path = visit.path("run"), visit.param("path") or ""
     inside = path.rpartition("/")[0] if path else visit.param("in") or ""
-    folder = visit.get("run.folder", Folder, run=run, path=inside)
+    folder = visit.get("run.folder", Folder, run=run, path=inside, after=visit.param("after"))
     shown = None
     if path:
         entry = visit.get("run.file", ArtifactEntry, run=run, path=path)

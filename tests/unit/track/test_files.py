@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from everloop.core.errors import NotFound
@@ -56,6 +58,22 @@ def test_a_folder_with_too_many_files_says_so(
     monkeypatch.setattr(files, "MAX_ENTRIES", 2)
 
     assert folder(fresh, run).is_cut
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 4])
+@pytest.mark.parametrize("path", ["", "plots"])
+def test_the_pages_of_a_folder_together_are_the_whole(
+    fresh: World, run: Id, monkeypatch: pytest.MonkeyPatch, most: int, path: str
+) -> None:
+    whole = folder(fresh, run, path)
+    monkeypatch.setattr(files, "MAX_ENTRIES", most)
+    pages = [folder(fresh, run, path)]
+    while (after := pages[-1].next) is not None:
+        ask = ListFolder(run=run, path=path, after=after)
+        pages.append(fresh.owner.perform("run.folder", ask, Folder))
+
+    assert math.ceil(sum(item.files for item in whole.items) / most) == len(pages)
+    assert list(whole.items) == files.merged(pages)
 
 
 def test_a_file_is_found_by_its_exact_path(fresh: World, run: Id) -> None:

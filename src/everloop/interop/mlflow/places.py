@@ -5,13 +5,14 @@ An address below ``mlflow-artifacts:/`` names one of them and a path within it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 from everloop.core.digest import Digest
 from everloop.core.errors import InvalidInput
 from everloop.interop.mlflow.routing import Context, Json
-from everloop.track.files import FindFile, Folder, ListFolder
+from everloop.track.files import FindFile, Folder, ListFolder, merged
 from everloop.track.lifecycle import DropFiles, FilesDropped, RunNamed, RunShown
 from everloop.track.limits import check_artifact_path
 from everloop.track.model import ArtifactEntry
@@ -73,14 +74,22 @@ class RunPlace:
 
     def files(self, path: str) -> list[Json]:
         """Return what lies within a folder; a file lies in itself, as MLflow has it."""
-        ask = ListFolder(run=self.run, path=path)
-        folder = self.context.perform("run.folder", ask, Folder)
         return [
             {"path": item.name, "is_dir": True}
             if item.digest is None
             else {"path": item.name, "is_dir": False, "file_size": item.size_bytes}
-            for item in sorted(folder.items, key=lambda item: item.name)
+            for item in sorted(merged(self._pages(path)), key=lambda item: item.name)
         ]
+
+    def _pages(self, path: str) -> Iterator[Folder]:
+        after: str | None = None
+        while True:
+            ask = ListFolder(run=self.run, path=path, after=after)
+            page = self.context.perform("run.folder", ask, Folder)
+            yield page
+            after = page.next
+            if after is None:
+                return
 
     def find(self, path: str) -> tuple[Digest, int]:
         """Return digest and size of a file."""
