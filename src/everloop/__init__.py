@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from everloop.app.client import Client, connect
-    from everloop.app.recall import download_artifacts, read_metric, search_runs
     from everloop.app.sdk import (
         add_feedback,
         autolog,
@@ -49,7 +48,6 @@ __all__ = [
     "commit",
     "connect",
     "current_run",
-    "download_artifacts",
     "load_model",
     "log_artifact",
     "log_metric",
@@ -58,10 +56,8 @@ __all__ = [
     "log_params",
     "pipeline",
     "read",
-    "read_metric",
     "register",
     "run_pipeline",
-    "search_runs",
     "set_tags",
     "start_run",
     "step",
@@ -70,9 +66,6 @@ __all__ = [
 _HOME = {
     "Client": "app.client",
     "connect": "app.client",
-    "download_artifacts": "app.recall",
-    "read_metric": "app.recall",
-    "search_runs": "app.recall",
     "add_feedback": "app.sdk",
     "autolog": "app.sdk",
     "commit": "app.sdk",

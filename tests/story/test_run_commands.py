@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from everloop.app import recall
 from everloop.app.client import Client, connect
 from everloop.app.sdk import start_run
 from everloop.core.errors import Conflict, IntegrityError, InvalidInput, NotFound
@@ -103,7 +102,7 @@ def test_files_of_a_run_are_written_to_a_folder(logged: Logged, tmp_path: Path) 
     first = logged.runs[0]
 
     logged.project.run("runs", "download", first, "--to", str(tmp_path / "all"))
-    found = recall.download_artifacts(first, "notes", to=tmp_path / "some", client=logged.client)
+    found = logged.client.download_artifacts(first, "notes", to=tmp_path / "some")
 
     assert BIG == (tmp_path / "all/big.bin").read_bytes()
     assert [tmp_path / "some/notes/read.txt"] == found
@@ -116,10 +115,10 @@ def test_a_file_that_is_there_is_replaced_only_by_request(logged: Logged, tmp_pa
     (tmp_path / "big.bin").write_text("mine")
 
     with pytest.raises(Conflict, match="are there already"):
-        recall.download_artifacts(first, to=tmp_path, client=client)
+        client.download_artifacts(first, to=tmp_path)
     assert ["big.bin"] == [path.name for path in tmp_path.iterdir()]
 
-    recall.download_artifacts(first, to=tmp_path, replace=True, client=client)
+    client.download_artifacts(first, to=tmp_path, replace=True)
     assert BIG == (tmp_path / "big.bin").read_bytes()
 
 
@@ -127,12 +126,12 @@ def test_a_place_that_cannot_be_written_is_told(logged: Logged, tmp_path: Path) 
     (tmp_path / "notes").write_text("a file where a folder must be")
 
     with pytest.raises(InvalidInput, match="cannot be written"):
-        recall.download_artifacts(logged.runs[0], "notes", to=tmp_path, client=logged.client)
+        logged.client.download_artifacts(logged.runs[0], "notes", to=tmp_path)
 
 
 def test_a_path_that_a_run_does_not_have_is_told(logged: Logged, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="kept no file"):
-        recall.download_artifacts(logged.runs[0], "nope", to=tmp_path, client=logged.client)
+        logged.client.download_artifacts(logged.runs[0], "nope", to=tmp_path)
 
 
 def test_bytes_swapped_on_disk_never_get_their_name(tmp_path: Path) -> None:
@@ -146,14 +145,14 @@ def test_bytes_swapped_on_disk_never_get_their_name(tmp_path: Path) -> None:
         big.write_bytes(BIG * 9 + BIG[::-1])
 
         with pytest.raises(IntegrityError):
-            recall.download_artifacts(run.id, to=tmp_path / "out", client=client)
+            client.download_artifacts(run.id, to=tmp_path / "out")
 
     assert [] == [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
 
 
 def test_points_and_runs_are_read_back_as_tables(logged: Logged) -> None:
-    found = recall.search_runs("params.lr > 0.15", client=logged.client)
-    points = recall.read_metric(logged.runs[1], "val.auc", client=logged.client)
+    found = logged.client.search_runs("params.lr > 0.15")
+    points = logged.client.read_metric(logged.runs[1], "val.auc")
 
     assert ["second"] == found.column("name").to_pylist()
     assert [0, 1, 2, 3, 4] == points.column("step").to_pylist()

@@ -124,6 +124,52 @@ class Client:
         """
         return self.search("runs", filter, order=order, limit=limit, **also)
 
+    def read_metric(self, run: str, key: str) -> pa.Table:
+        """Return every point of a metric, in the order of logging.
+
+        Args:
+            run: Id of the run.
+            key: Name of the metric.
+
+        Returns:
+            An Arrow table with the columns ``step`` (int64), ``time`` (UTC, microseconds) and
+            ``value`` (float64; NaN and the infinities as they were logged).
+
+        Raises:
+            NotFound: ``run.not_found`` or ``metric.not_found``.
+        """
+        import pyarrow as pa
+
+        from everloop.track.history import history_of
+
+        points = history_of(self, run, key)
+        times = pa.array(points.times_us, pa.timestamp("us", tz="UTC"))
+        return pa.table({"step": points.steps, "time": times, "value": points.values})
+
+    def download_artifacts(
+        self, run: str, path: str = "", *, to: Path | str = ".", replace: bool = False
+    ) -> list[Path]:
+        """Write a run's files below a folder, each verified against its digest.
+
+        Args:
+            run: Id of the run.
+            path: A file or a folder within the run; everything when empty.
+            to: The folder, which is made when missing.
+            replace: Whether files that are there may be replaced.
+
+        Returns:
+            Where the files lie.
+
+        Raises:
+            NotFound: ``run.not_found`` or ``artifact.not_found``.
+            Conflict: ``artifact.target_exists``, before anything is written.
+            InvalidInput: ``artifact.target_invalid``.
+            IntegrityError: ``blob.corrupt``.
+        """
+        from everloop.track.download import download_artifacts
+
+        return download_artifacts(self, run, path, to=Path(to), replace=replace)
+
     def close(self) -> None:
         """Release the store or the connections; idempotent."""
         if self.kernel is not None:
