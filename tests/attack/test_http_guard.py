@@ -142,3 +142,24 @@ def test_a_batch_of_more_blobs_than_anybody_sends_is_refused(client: LoopbackCli
     answer = client.request("POST", path, content=body, headers=headers)
 
     assert (400, "blob.batch_invalid") == (answer.status_code, answer.json()["error"]["code"])
+
+
+@pytest.mark.parametrize(
+    ("verb", "more"),
+    [
+        ("run.start", '"started_at": "2025-01-01T02:00:00"'),
+        ("run.finish", '"ended_at": "2025-01-01T02:00:00"'),
+        ("run.log", '"ending": {"ended_at": "2025-01-01T02:00:00"}'),
+    ],
+)
+def test_a_time_without_a_zone_is_refused_with_the_name_of_its_field(
+    client: LoopbackClient, verb: str, more: str
+) -> None:
+    headers = {"authorization": f"Bearer {client.token}"}
+    body = '{"run": "01900000-0000-7000-8000-000000000000", ' + more + "}"
+
+    path = f"/api/v1/projects/{PROJECT}/{verb}"
+    answer = client.request("POST", path, headers=headers, content=body.encode())
+
+    assert (400, "input.invalid") == (answer.status_code, answer.json()["error"]["code"])
+    assert "ed_at" in answer.json()["error"]["message"]

@@ -6,11 +6,14 @@ An instant is an aware UTC ``datetime``; its text form is RFC 3339 with microsec
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Annotated, Protocol, TypeAlias
+
+import msgspec
 
 from everloop.core.errors import InvalidInput
 
-Instant = datetime
+# A time without a zone is refused where input is read, and not where it is first compared.
+Instant: TypeAlias = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class Clock(Protocol):

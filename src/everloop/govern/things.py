@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from functools import singledispatch
 
 from msgspec import Struct
 
-from everloop.core.clock import Instant, to_text
+from everloop.core.clock import to_text
 from everloop.core.ids import Id
 from everloop.core.records import Record, kind_of
 from everloop.data.model import Dataset, DatasetVersion
@@ -287,5 +288,5 @@ def _(row: LossPoint, view: View) -> Thing:
 
 
 def _text(value: object) -> str:
-    text = to_text(value) if isinstance(value, Instant) else str(value)
+    text = to_text(value) if isinstance(value, datetime) else str(value)
     return text if len(text) <= LONGEST_FACT else text[: LONGEST_FACT - 3] + "..."
