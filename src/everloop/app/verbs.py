@@ -31,6 +31,7 @@ VERB_MODULES = (
         f"everloop.{domain}.search"
         for domain in ("data", "track", "registry", "release", "monitor")
     ),
+    "everloop.track.experiments",
     "everloop.track.lifecycle",
     "everloop.registry.lifecycle",
     "everloop.registry.folders",

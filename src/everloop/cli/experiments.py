@@ -11,7 +11,7 @@ from everloop.cli.binding import Bound, BoundGroup, VerbGroup
 from everloop.cli.session import Session
 from everloop.cli.tagging import parse_tags, require_change
 from everloop.core.ids import is_id
-from everloop.track.lifecycle import (
+from everloop.track.experiments import (
     ExperimentNamed,
     ExperimentShown,
     ShowExperiment,

@@ -7,7 +7,7 @@ from typing import Final
 from starlette.responses import Response
 
 from everloop.core.errors import EverloopError, InvalidInput
-from everloop.track.lifecycle import ExperimentShown
+from everloop.track.experiments import ExperimentShown
 from everloop.track.queries import ExperimentCount, ExperimentCounts
 from everloop.track.search import Deleted, FoundExperiments
 from everloop.ui.run import HOUSEKEEPING, NOTE

@@ -27,7 +27,8 @@ from everloop.kernel.ledger.log import LedgerRef
 from everloop.kernel.lineage import Edge
 from everloop.storage.memory_blobs import MemoryBlobStore
 from everloop.track import columns
-from everloop.track.lifecycle import ExperimentNamed, ExperimentShown, RunNamed, RunShown
+from everloop.track.experiments import ExperimentNamed, ExperimentShown
+from everloop.track.lifecycle import RunNamed, RunShown
 from everloop.track.model import Run
 from everloop.track.verbs import (
     ArtifactFile,

@@ -9,19 +9,21 @@ import pytest
 from everloop.core.errors import Conflict, Denied, EverloopError, InvalidInput, NotFound
 from everloop.core.ids import Id
 from everloop.kernel.authz import Role
-from everloop.track.lifecycle import (
+from everloop.track.experiments import (
     CreateExperiment,
-    DropFiles,
     ExperimentNamed,
     ExperimentShown,
-    FilesDropped,
-    RunNamed,
-    RunShown,
     ShowExperiment,
     TagExperiment,
     UntagExperiment,
-    UntagRun,
     UpdateExperiment,
+)
+from everloop.track.lifecycle import (
+    DropFiles,
+    FilesDropped,
+    RunNamed,
+    RunShown,
+    UntagRun,
     UpdateRun,
 )
 from everloop.track.model import Experiment, Run, RunStatus

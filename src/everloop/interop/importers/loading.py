@@ -39,15 +39,14 @@ from everloop.kernel.performer import Performer
 from everloop.track import limits
 from everloop.track.bringing import BringRuns, RunsBrought, WholeRun
 from everloop.track.columns import Columns
-from everloop.track.inputs import AddInputs, RunExtended
-from everloop.track.lifecycle import (
+from everloop.track.experiments import (
     CreateExperiment,
     ExperimentShown,
-    RunNamed,
-    RunShown,
     ShowExperiment,
     TagExperiment,
 )
+from everloop.track.inputs import AddInputs, RunExtended
+from everloop.track.lifecycle import RunNamed, RunShown
 from everloop.track.model import RunStatus
 from everloop.track.queries import (
     ReadHistory,

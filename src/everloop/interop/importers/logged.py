@@ -34,7 +34,7 @@ from everloop.registry.folders import (
 )
 from everloop.registry.logged import LoggedModel, LoggedStatus
 from everloop.registry.logged_queries import LoggedModelView, ShowLoggedModel
-from everloop.track.lifecycle import ExperimentShown, ShowExperiment
+from everloop.track.experiments import ExperimentShown, ShowExperiment
 
 
 class LoggedImporter:

@@ -16,7 +16,7 @@ from everloop.interop.mlflow.words import (
     to_experiment,
     to_texts,
 )
-from everloop.track.lifecycle import (
+from everloop.track.experiments import (
     CreateExperiment,
     ExperimentNamed,
     ExperimentShown,

@@ -10,8 +10,8 @@ from everloop.core.clock import Instant
 from everloop.core.errors import Conflict, InvalidInput, NotFound
 from everloop.interop.mlflow.reading import Number, number
 from everloop.interop.mlflow.routing import Context, Json
+from everloop.track.experiments import CreateExperiment, ExperimentShown, ShowExperiment
 from everloop.track.inputs import MADE, READ, RunInput
-from everloop.track.lifecycle import CreateExperiment, ExperimentShown, ShowExperiment
 from everloop.track.model import Experiment, Run, RunStatus
 from everloop.track.search import Deleted
 from everloop.track.wholes import LastPoint, WholeRun
