@@ -181,3 +181,16 @@ def test_a_part_of_an_upload_counts_once(here: Wire) -> None:
     refused = here.ask("POST", f"{upload}/complete/{experiment}/{run}/artifacts", many)
 
     assert is_refused(refused)
+
+
+@pytest.mark.parametrize("point", [{}, {"value": None}])
+def test_a_point_without_a_value_is_no_zero(here: Wire, point: dict[str, object]) -> None:
+    run = here.run()
+    whole = {"key": "m", "timestamp": 1, **point}
+
+    alone = here.ask("POST", "runs/log-metric", {"run_id": run, **whole})
+    batch = here.ask("POST", "runs/log-batch", {"run_id": run, "metrics": [whole]})
+
+    assert is_refused(alone)
+    assert is_refused(batch)
+    assert [] == here.get("metrics/get-history", run_id=run, metric_key="m")["metrics"]

@@ -33,7 +33,7 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     """One point, maybe measured on a logged model and a dataset."""
 
     key: str = ""
-    value: float | str = 0.0
+    value: float | str | None = None
     timestamp: int = 0
     step: int = 0
     model_id: str = ""
@@ -45,7 +45,7 @@ class LogMetric(ById, frozen=True, kw_only=True):
     """Body of ``runs/log-metric``."""
 
     key: str = ""
-    value: float | str = 0.0
+    value: float | str | None = None
     timestamp: int = 0
     step: int = 0
     model_id: str = ""
@@ -119,7 +119,7 @@ def find_measured(context: Context, metrics: tuple[Metric, ...]) -> tuple[Measur
         Measured(
             model=from_model_id(metric.model_id),
             key=metric.key,
-            text=repr(to_float(metric.value)),
+            text=repr(_value_of(metric)),
             step=metric.step,
             time_us=metric.timestamp * 1_000,
             dataset_name=metric.dataset_name,
@@ -138,6 +138,16 @@ def measure(context: Context, run: str, measured: tuple[Measured, ...]) -> None:
     if measured:
         ask = MeasureLoggedModels(run=run, metrics=measured)
         context.perform("logged_model.measure", ask, MeasuredCount)
+
+
+def _value_of(metric: Metric) -> float:
+    if metric.value is None:
+        raise InvalidInput(
+            "metric.value_missing",
+            f"Metric {metric.key[:60]!r} has no value.",
+            hint='Send a number, or "NaN" for none.',
+        )
+    return to_float(metric.value)
 
 
 def _check_batch(ask: LogBatch) -> None:
@@ -182,7 +192,7 @@ def to_points(metrics: tuple[Metric, ...]) -> MixedPoints | None:
         places.append(keys.setdefault(metric.key, len(keys)))
         steps.append(metric.step)
         times.append(metric.timestamp * 1_000)
-        values.append(to_float(metric.value))
+        values.append(_value_of(metric))
     if not keys:
         return None
     points = columns.to_columns(steps, times, values)
