@@ -77,6 +77,7 @@ class Plan:
         self, filter: Filter, keys: Sequence[Key], after: Sequence[Place] | None, need: int
     ) -> list[Hit]:
         """Return the first rows that meet the filter, sorted, after a place."""
+        filter = self._reaching.resolved(self._kind, filter)
         ask = _Question(filter, keys, after, need)
         few = self._reaching.ids(self._kind, filter, FEW)
         if few is not None:

@@ -8,16 +8,18 @@ be worth following.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from everloop.core.records import Record
-from everloop.core.search import All, Any, Compare, Filter, Has, Test
+from everloop.core.search import All, Any, Compare, Filter, Has, Not, Test
 from everloop.storage.reading import led_by, parts_of
 from everloop.storage.searching import Compiler, Tables
 from everloop.storage.statements import Dialect, Fragment, quoted
 from everloop.storage.tables import Row, SqlValue
 
 Run = Callable[[str, Sequence[SqlValue]], Sequence[Row]]
+NAMED = 50
 _RANGES = frozenset({Compare.LT, Compare.LE, Compare.GT, Compare.GE, Compare.PREFIX, Compare.IN})
 
 
@@ -65,6 +67,34 @@ class Reaching:
             elif isinstance(part, Any):
                 best = self._least(best, self._by_any(kind, part, limit))
         return best
+
+    def resolved(self, kind: type[Record], filter: Filter) -> Filter:
+        """Return a filter that means the same, where what few rows are named by is written out.
+
+        A run that read ``credit@3`` is one whose edge leads to that very version: found once,
+        instead of once for each run.
+        """
+        match filter:
+            case Has():
+                inner = self.resolved(filter.kind, filter.filter)
+                has = replace(filter, filter=inner)
+                return has if has.link.ours == "id" else self._named(kind, has)
+            case All(parts=parts):
+                return All(tuple(self.resolved(kind, part) for part in parts))
+            case Any(parts=parts):
+                return Any(tuple(self.resolved(kind, part) for part in parts))
+            case Not(part=part):
+                return Not(self.resolved(kind, part))
+        return filter
+
+    def _named(self, kind: type[Record], has: Has) -> Filter:
+        found = self._values(has, NAMED)
+        if found is None:
+            return has
+        rows = [] if found.most == 0 else self._run(found.values.text, found.values.values)
+        decode = self._tables[kind].by_name[has.link.ours].decode
+        values = {value if decode is None else decode(value) for (value,) in rows}
+        return Test(has.link.ours, Compare.IN, tuple(sorted(str(value) for value in values)))
 
     def _by_any(self, kind: type[Record], filter: Any, bound: int) -> Reach | None:
         most = 0
