@@ -283,3 +283,27 @@ def test_an_mlruns_folder_comes_over_also_when_it_was_moved(place: World, tmp_pa
     assert ("All credit", found.run.id) == (shown.model.description, shown.version.run)
     assert any("metric loss is damaged" in skip.why for skip in report.skipped)
     assert any("it has number 1 here" in skip.why for skip in report.skipped)
+
+
+def test_a_version_of_the_same_name_and_number_elsewhere_is_another(
+    place: World, tmp_path: Path
+) -> None:
+    for name, run in (("ours", "abc"), ("theirs", "xyz")):
+        make_folder(tmp_path / name)
+        if run != "abc":
+            (tmp_path / name / "7/abc").rename(tmp_path / name / "7" / run)
+            (tmp_path / name / "7" / run / "artifacts/model/MLmodel").write_text("flavors: {a: 1}")
+            for meta in ("7/xyz/meta.yaml", "models/credit/version-2/meta.yaml"):
+                path = tmp_path / name / meta
+                path.write_text(path.read_text().replace("abc", run))
+
+    reports = [bring_in(place, open_mlflow(str(tmp_path / name))) for name in ("ours", "theirs")]
+    again = bring_in(place, open_mlflow(str(tmp_path / "theirs")))
+
+    assert [1, 1, 0] == [report.versions.new for report in (*reports, again)]
+    shown = [
+        place.owner.perform("model.show", ShowModel(ref=f"credit@{number}"), ModelView)
+        for number in (1, 2)
+    ]
+    assert shown[0].version.artifact != shown[1].version.artifact
+    assert ("champion",) == shown[0].aliases

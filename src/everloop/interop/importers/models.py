@@ -91,8 +91,8 @@ class ModelImporter:
         for version in there.versions:
             what = f"model {there.name}, version {version.number}"
             origin = f"{self._source.system}:{there.name}/{version.number}"
-            if known and origin in known:
-                numbers[version.number] = known[origin]
+            if known and (source := _identity(origin, version)) in known:
+                numbers[version.number] = known[source]
                 self._report.versions.same += 1
                 continue
             try:
@@ -166,7 +166,7 @@ class ModelImporter:
             name=name,
             run=run,
             folder=folder,
-            source=origin,
+            source=_identity(origin, there),
             description=there.description,
             tags=tags,
         )
@@ -194,7 +194,8 @@ class ModelImporter:
         """Return the run that the version's files lie with."""
         if there.run and there.run in self._runs:
             return self._runs[there.run]
-        key = imported_id(self._performer.project, "version", origin, there.created_at)
+        source = _identity(origin, there)
+        key = imported_id(self._performer.project, "version", source, there.created_at)
         start = StartRun(
             run=key,
             experiment=HOLDING,
@@ -242,3 +243,9 @@ def usable_name(name: str) -> str:
     """Return a model's name with what can't stand in one replaced by dashes."""
     text = _UNUSABLE.sub("-", name)[:100].strip("-._")
     return text or "model"
+
+
+def _identity(origin: str, there: SourceVersion) -> str:
+    """Return by what a version is known again: two servers each have a version 1 of a name."""
+    made = int(there.created_at.timestamp() * 1000)
+    return f"{origin}?created={made}&run={there.run or ''}"
