@@ -77,7 +77,7 @@ def start_run(
     beside it, with secrets masked.
 
     Args:
-        experiment: Group of the run; ``default``, or with `nested` that of the run above.
+        experiment: Group of the run; ``Default``, or with `nested` that of the run above.
         name: Shown name.
         params: Parameters to begin with.
         tags: Tags to begin with.
@@ -94,6 +94,7 @@ def start_run(
     from everloop.track import RunDraft, RunHandle, RunPorts, Watching, resume_run
     from everloop.track import start_run as begin
     from everloop.track.active import activate, active_run
+    from everloop.track.limits import DEFAULT_EXPERIMENT
 
     at = client or current_client()
     watching = Watching(root=_project_folder(at), every_s=_sample_every_s(system_metrics))
@@ -106,7 +107,7 @@ def start_run(
         if tags:
             run.set_tags(tags)
     else:
-        group = above.experiment if isinstance(above, RunHandle) else "default"
+        group = above.experiment if isinstance(above, RunHandle) else DEFAULT_EXPERIMENT
         draft = RunDraft(
             experiment=experiment or group,
             name=name,

@@ -89,7 +89,7 @@ class RunPorts(msgspec.Struct, frozen=True, kw_only=True):
 class RunDraft(msgspec.Struct, frozen=True, kw_only=True):
     """What a run is when it starts."""
 
-    experiment: str = "default"
+    experiment: str = limits.DEFAULT_EXPERIMENT
     name: str = ""
     parent: str | None = None
     pipeline: str | None = None
@@ -213,7 +213,7 @@ def _child_of(performer: Performer, run: Id, experiment: str, ports: RunPorts) -
 
 
 class _Leftovers(msgspec.Struct):
-    experiment: str = "default"
+    experiment: str = limits.DEFAULT_EXPERIMENT
     params: dict[str, str] = msgspec.field(default_factory=dict)
     tags: dict[str, str] = msgspec.field(default_factory=dict)
     next_steps: dict[str, int] = msgspec.field(default_factory=dict)

@@ -24,6 +24,8 @@ STRAIGHT_FILE_BYTES: Final = 16 * 1024 * 1024
 MAX_PATH_CHARS: Final = 500
 MAX_NAME_CHARS: Final = 500
 MAX_EXPERIMENT_CHARS: Final = 500
+# As MLflow calls it, so that all clients share one.
+DEFAULT_EXPERIMENT: Final = "Default"
 MAX_ERROR_CHARS: Final = 8_000
 PART_CHARS: Final = 250_000
 MIN_STEP: Final = -(2**63)

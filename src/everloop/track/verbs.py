@@ -64,7 +64,9 @@ class StartRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """
 
     run: str
-    experiment: Annotated[str, msgspec.Meta(max_length=limits.MAX_EXPERIMENT_CHARS)] = "default"
+    experiment: Annotated[str, msgspec.Meta(max_length=limits.MAX_EXPERIMENT_CHARS)] = (
+        limits.DEFAULT_EXPERIMENT
+    )
     experiment_id: str | None = None
     name: Annotated[str, msgspec.Meta(max_length=limits.MAX_NAME_CHARS)] = ""
     parent: str | None = None

@@ -7,7 +7,6 @@ import msgspec
 from everloop.core.errors import Conflict, InvalidInput, NotFound
 from everloop.interop.mlflow.routing import Context, Json, Route
 from everloop.interop.mlflow.words import (
-    DEFAULT_EXPERIMENT,
     Pair,
     default_experiment,
     experiment_id,
@@ -25,6 +24,7 @@ from everloop.track.experiments import (
     UntagExperiment,
     UpdateExperiment,
 )
+from everloop.track.limits import DEFAULT_EXPERIMENT
 from everloop.track.wholes import MAX_PAGE, FetchExperiments, WholeExperiments
 
 

@@ -12,6 +12,7 @@ from everloop.interop.mlflow.reading import Number, number
 from everloop.interop.mlflow.routing import Context, Json
 from everloop.track.experiments import CreateExperiment, ExperimentShown, ShowExperiment
 from everloop.track.inputs import MADE, READ, RunInput
+from everloop.track.limits import DEFAULT_EXPERIMENT
 from everloop.track.model import Experiment, Run, RunStatus
 from everloop.track.search import Deleted
 from everloop.track.wholes import LastPoint, WholeRun
@@ -19,7 +20,6 @@ from everloop.track.wholes import LastPoint, WholeRun
 RUN_NAME = "mlflow.runName"
 USER = "mlflow.user"
 PARENT = "mlflow.parentRunId"
-DEFAULT_EXPERIMENT = "Default"
 DEFAULT_ID = "0"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _STATUS = {
