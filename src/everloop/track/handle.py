@@ -100,7 +100,7 @@ class RunHandle(MediaLog):
         self._now = clock.now
         self._next_steps = opening.next_steps
         self._series: dict[str, _Series] = {}
-        self._opening = threading.Lock()
+        self._opening = threading.RLock()
         self._params = dict(opening.params)
         self._tags = set(opening.tags)
         self._writer = SpoolWriter(spool, self._tell_courier)
@@ -452,7 +452,7 @@ class RunHandle(MediaLog):
         # The child has neither our threads nor a right to what the parent still has to write.
         self._writer.after_fork()
         self._spool.after_fork()
-        self._opening = threading.Lock()
+        self._opening = threading.RLock()
         self._watch = None
 
 

@@ -59,7 +59,9 @@ class SpoolWriter:
         self._is_storing = False
         self._has_ring_failed = self._is_failing = self._is_losing = self._is_awake = False
         self._lock = threading.RLock()  # guards the counts, the ring and the spill
-        self._writing = threading.Lock()  # held by who writes to the spool; taken before the other
+        # Held by who writes to the spool; taken before the other, and again by a signal handler.
+        self._writing = threading.RLock()
+        self._is_writing = False
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -187,6 +189,15 @@ class SpoolWriter:
 
     def _write(self) -> bool:
         """Write what waits now; who calls it holds ``_writing``."""
+        if self._is_writing:  # by a signal handler, amid the call that it interrupted
+            return False
+        self._is_writing = True
+        try:
+            return self._write_all()
+        finally:
+            self._is_writing = False
+
+    def _write_all(self) -> bool:
         if self._nested:
             self._put_nested()
         end = self._count  # what comes in meanwhile is left to the next call

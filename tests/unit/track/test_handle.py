@@ -514,12 +514,16 @@ def test_points_of_a_signal_handler_and_those_that_it_interrupts_are_all_kept(
     w: World, ports: RunPorts
 ) -> None:
     run = start_run(w.owner, ports=ports)
-    taken = 0
+    taken, is_inside = 0, False
 
     def take(number: int, frame: object) -> None:
-        nonlocal taken
+        nonlocal taken, is_inside
+        if is_inside:  # on a busy machine the next signal comes before this one is through
+            return
+        is_inside = True
         run.log_metric("signals", taken)
         taken += 1
+        is_inside = False
 
     before = signal.signal(signal.SIGALRM, take)
     signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
