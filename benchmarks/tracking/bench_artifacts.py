@@ -23,7 +23,7 @@ from peers import Mlflow, find_mlflow
 from processes import Started, free_port, run_once, running
 
 from everloop.app.client import connect
-from everloop.app.sdk import start_run
+from everloop.app.tracking import start_run
 from everloop.track.files import FindFile
 from everloop.track.model import ArtifactEntry
 

@@ -31,7 +31,7 @@ from peers import Samples, find_mlflow, find_peer
 from processes import everloop, free_port, run_once, running
 
 from everloop.app.client import SPOOL_VARIABLE, Client, connect
-from everloop.app.sdk import start_run
+from everloop.app.tracking import start_run
 from everloop.kernel.tokens import CreateToken, NewToken
 from everloop.track.queries import RunDetails, ShowRun
 

@@ -21,7 +21,7 @@ from peers import Mlflow, find_mlflow
 from processes import Started, environment, everloop, free_port, run_once, running
 
 from everloop.app.client import connect
-from everloop.app.sdk import start_run
+from everloop.app.tracking import start_run
 from everloop.kernel.tokens import CreateToken, NewToken
 from everloop.track.queries import RunDetails, ShowRun
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from everloop.app.client import connect
-from everloop.app.sdk import start_run
+from everloop.app.tracking import start_run
 from everloop.track.files import FindFile
 from everloop.track.model import ArtifactEntry
 

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from everloop.app.client import connect
-from everloop.app.sdk import start_run
+from everloop.app.tracking import start_run
 
 PATIENCE_S = 0.002
 

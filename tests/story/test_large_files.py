@@ -16,9 +16,9 @@ import pytest
 from everloop.app.client import Client, connect, connect_home
 from everloop.app.config import parse_config
 from everloop.app.home import Home
-from everloop.app.sdk import start_run
 from everloop.app.server import ServerOptions, allowed_hosts, answering, build_app, listening
 from everloop.app.starting import start_project
+from everloop.app.tracking import start_run
 from everloop.app.transfer import send_file
 from everloop.core.digest import content_digest
 from everloop.core.errors import EverloopError, IntegrityError, InvalidInput, Unavailable

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from everloop.app.client import Client, connect
-from everloop.app.sdk import start_run
+from everloop.app.tracking import start_run
 from everloop.core.errors import Conflict, IntegrityError, InvalidInput, NotFound
 from tests.story.project import Project, make_project
 

@@ -10,9 +10,10 @@ import pytest
 from everloop.app.client import Client, connect, connect_home, with_reason
 from everloop.app.config import parse_config
 from everloop.app.home import Home
-from everloop.app.sdk import read, start_run
+from everloop.app.sdk import read
 from everloop.app.server import ServerOptions, allowed_hosts, answering, build_app, listening
 from everloop.app.starting import start_project
+from everloop.app.tracking import start_run
 from everloop.core.digest import Digest, content_digest
 from everloop.core.errors import (
     Denied,

@@ -61,6 +61,11 @@ class Client:
         return self._performer.blobs
 
     @property
+    def folder(self) -> Path:
+        """The project's folder; the one at hand for a connection to a server."""
+        return self.home.project_folder if self.home is not None else Path.cwd()
+
+    @property
     def spool(self) -> Path:
         """Folder in which tracking data waits to be shipped; ``EVERLOOP_SPOOL`` names another."""
         named = os.environ.get(SPOOL_VARIABLE)

@@ -22,8 +22,9 @@ from everloop.registry.evidence import (
     newest_report,
     verify_report,
 )
+from everloop.registry.lookup import get_model, resolve_model
 from everloop.registry.model import ModelVersion
-from everloop.registry.queries import RefText, get_model, resolve_model
+from everloop.registry.queries import RefText
 
 Limit = Annotated[int, Meta(ge=1, le=1_000)]
 Cursor = Annotated[str, Meta(max_length=100)]

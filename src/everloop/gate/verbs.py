@@ -37,9 +37,10 @@ from everloop.registry.evidence import (
     verify_report,
 )
 from everloop.registry.formats import require_one_answer
+from everloop.registry.lookup import find_alias, resolve_model
 from everloop.registry.model import ModelVersion
 from everloop.registry.proof import require_proven
-from everloop.registry.queries import PRODUCTION, RefText, find_alias, resolve_model
+from everloop.registry.queries import PRODUCTION, RefText
 
 Reason = Annotated[str, Meta(min_length=1, max_length=2_000)]
 

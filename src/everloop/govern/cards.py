@@ -31,8 +31,8 @@ from everloop.kernel.unit_of_work import View
 from everloop.kernel.verbs import query
 from everloop.monitor.model import Alert, AlertState, LossPoint, Watch
 from everloop.registry.evidence import GateReport, newest_report, verify_report
+from everloop.registry.lookup import current_aliases, resolve_model
 from everloop.registry.model import Model, ModelVersion
-from everloop.registry.queries import current_aliases, resolve_model
 from everloop.release.model import Deployment, Release
 from everloop.track.model import MetricSummary, Run
 

@@ -12,7 +12,7 @@ from everloop.data.queries import resolve_dataset
 from everloop.kernel.lineage import Edge
 from everloop.kernel.unit_of_work import View
 from everloop.monitor.queries import PredictionView, ShowPrediction, show_prediction
-from everloop.registry.queries import resolve_model
+from everloop.registry.lookup import resolve_model
 from everloop.release.queries import get_deployment
 
 LEAVES = frozenset({"blob", "source", "commit"})

@@ -26,8 +26,8 @@ from everloop.kernel.reach import needed_blobs
 from everloop.kernel.unit_of_work import View, Work
 from everloop.kernel.verbs import query, verb
 from everloop.registry.aliases import move_alias
+from everloop.registry.lookup import current_aliases
 from everloop.registry.model import Model, ModelVersion, VersionNotes
-from everloop.registry.queries import current_aliases
 from everloop.track.model import Experiment, Run
 
 MOST_THINGS = 10_000

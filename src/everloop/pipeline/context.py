@@ -13,8 +13,9 @@ from everloop.core.clock import Instant
 from everloop.core.errors import InvalidInput
 from everloop.kernel.performer import Performer
 from everloop.track.active import active_run
-from everloop.track.handle import ParamValue, RunHandle
+from everloop.track.handle import RunHandle
 from everloop.track.media import MediaLog
+from everloop.track.values import ParamValue
 
 Arguments: TypeAlias = tuple[object, ...]
 Named: TypeAlias = dict[str, object]

@@ -8,9 +8,10 @@ from everloop.core.ports import where
 from everloop.core.refs import parse_ref
 from everloop.kernel.unit_of_work import View
 from everloop.kernel.verbs import query
+from everloop.registry.lookup import get_model
 from everloop.registry.model import Model, RetiredName, VersionNotes
 from everloop.registry.protection import PRODUCTION, registry_settings
-from everloop.registry.queries import RefText, get_model
+from everloop.registry.queries import RefText
 
 MOST_NOTES = 1_000
 

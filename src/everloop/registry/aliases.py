@@ -8,8 +8,8 @@ from typing import Final
 from everloop.core.errors import InvalidInput
 from everloop.core.ids import Id, check_name, is_id
 from everloop.kernel.unit_of_work import Work
+from everloop.registry.lookup import last_move
 from everloop.registry.model import AliasMove, Model, ModelVersion
-from everloop.registry.queries import last_move
 
 _LOOKS_LIKE_A_VERSION: Final = re.compile(r"v?\d+(?:\.\d+)*", re.IGNORECASE)
 _TAKEN: Final = frozenset({"latest"})

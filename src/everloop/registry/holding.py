@@ -10,9 +10,9 @@ from everloop.core.errors import Conflict
 from everloop.core.ports import Scalar, where
 from everloop.core.records import declared_kinds
 from everloop.kernel.unit_of_work import View
+from everloop.registry.lookup import current_aliases
 from everloop.registry.model import Model, ModelVersion
 from everloop.registry.protection import is_protected
-from everloop.registry.queries import current_aliases
 
 
 def require_free(view: View, model: Model, versions: tuple[ModelVersion, ...]) -> None:

@@ -16,8 +16,8 @@ from everloop.core.ids import check_name
 from everloop.core.ports import where
 from everloop.kernel.unit_of_work import View, Work
 from everloop.registry.aliases import move_alias
+from everloop.registry.lookup import current_aliases, find_any_model, find_notes
 from everloop.registry.model import Model, ModelVersion, RetiredName, VersionNotes
-from everloop.registry.queries import current_aliases, find_any_model, find_notes
 
 
 class Standing(NamedTuple):

@@ -18,9 +18,7 @@ from everloop.kernel.verbs import verb
 from everloop.registry.aliases import move_alias
 from everloop.registry.holding import require_free
 from everloop.registry.keeping import change_notes, open_model, retire_name, touch_model
-from everloop.registry.model import Model, ModelVersion, RetiredName, VersionNotes
-from everloop.registry.queries import (
-    RefText,
+from everloop.registry.lookup import (
     current_aliases,
     find_any_model,
     find_model,
@@ -28,6 +26,8 @@ from everloop.registry.queries import (
     get_model,
     resolve_model,
 )
+from everloop.registry.model import Model, ModelVersion, RetiredName, VersionNotes
+from everloop.registry.queries import RefText
 
 Name = Annotated[str, Meta(min_length=1, max_length=100)]
 Text = Annotated[str, Meta(max_length=100_000)]

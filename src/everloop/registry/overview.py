@@ -15,8 +15,8 @@ from everloop.core.ports import Compare, Condition, where
 from everloop.kernel.authz import Actor
 from everloop.kernel.unit_of_work import View
 from everloop.kernel.verbs import query
+from everloop.registry.lookup import current_aliases, get_model
 from everloop.registry.model import Model, ModelVersion, VersionNotes
-from everloop.registry.queries import current_aliases, get_model
 
 MOST = 1_000
 Name = Annotated[str, Meta(max_length=300)]

@@ -32,9 +32,10 @@ from everloop.registry.keeping import add_version, open_model, raced, reuse_vers
 from everloop.registry.lifecycle import Tags, Text, UpdateVersion, update_version
 from everloop.registry.logged import LoggedStatus
 from everloop.registry.logged_queries import get_logged_model
+from everloop.registry.lookup import newest_version, resolve_model
 from everloop.registry.mlflow_folder import Told, read_folder
 from everloop.registry.model import ModelVersion
-from everloop.registry.queries import RefText, newest_version, resolve_model
+from everloop.registry.queries import RefText
 from everloop.registry.signature import find_breaks, name_outputs
 from everloop.registry.versioning import Bump, Comparison, decide_bump
 

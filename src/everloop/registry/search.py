@@ -28,8 +28,9 @@ from everloop.kernel.searching import (
 )
 from everloop.kernel.unit_of_work import View
 from everloop.kernel.verbs import query
+from everloop.registry.lookup import get_model
 from everloop.registry.model import AliasMove, Model, ModelVersion, VersionNotes
-from everloop.registry.queries import ModelList, Which, get_model, summarise
+from everloop.registry.queries import ModelList, Which, summarise
 
 _HIGHEST_DIGITS = 18
 # MLflow's clients ask in every search for what is no prompt, and mark prompts only.

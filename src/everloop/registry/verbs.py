@@ -28,14 +28,10 @@ from everloop.registry.formats import (
 )
 from everloop.registry.keeping import add_version, open_model, raced, reuse_version, standing_of
 from everloop.registry.loaders import Predictor
+from everloop.registry.lookup import get_model, newest_version, resolve_model
 from everloop.registry.model import AliasMove, ModelVersion
 from everloop.registry.protection import require_mover
-from everloop.registry.queries import (
-    RefText,
-    get_model,
-    newest_version,
-    resolve_model,
-)
+from everloop.registry.queries import RefText
 from everloop.registry.signature import (
     Signature,
     check_signature,

@@ -19,9 +19,9 @@ from everloop.kernel.unit_of_work import Work
 from everloop.kernel.verbs import Payload, verb
 from everloop.registry.evidence import require_pass, yardstick
 from everloop.registry.formats import require_one_answer, require_served
+from everloop.registry.lookup import get_model, resolve_model
 from everloop.registry.model import ModelVersion
 from everloop.registry.proof import require_proven
-from everloop.registry.queries import get_model, resolve_model
 from everloop.release import moving
 from everloop.release.decision import begin, deadline_of, decide
 from everloop.release.model import (

@@ -29,11 +29,12 @@ from everloop.track.frames import (
     decode_frames,
     encode_frame,
 )
-from everloop.track.handle import Opening, ParamValue, RunHandle, to_text
+from everloop.track.handle import Opening, RunHandle
 from everloop.track.queries import RunDetails, ShowRun
 from everloop.track.ring import split_points
 from everloop.track.shipper import Shipment
 from everloop.track.spool import SEPARATOR, SUFFIX, Spool
+from everloop.track.values import ParamValue, to_text
 from everloop.track.watch import Watch, Watching
 
 __all__ = ["ParamValue", "RunDraft", "RunHandle", "RunPorts", "resume_run", "start_run"]

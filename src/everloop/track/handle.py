@@ -14,31 +14,29 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Collection, Mapping
-from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, SupportsFloat, SupportsIndex, TypeAlias
+from typing import Any, Final, Self, SupportsFloat, SupportsIndex
 
 import msgspec
 
 from everloop.core.canonical import canonical_json
 from everloop.core.clock import Clock, Instant
-from everloop.core.digest import content_digest
-from everloop.core.errors import Conflict, EverloopError, InvalidInput, Unavailable
+from everloop.core.errors import Conflict, InvalidInput
 from everloop.core.ids import Id
 from everloop.track import limits
 from everloop.track.active import activate
 from everloop.track.courier import PATIENCE_S, Courier
 from everloop.track.environment import Environment
-from everloop.track.frames import Described, Ended, Kept, Read, Surroundings
+from everloop.track.frames import Described, Ended, Read, Surroundings
+from everloop.track.keeping import FileKeeper, list_files
 from everloop.track.media import MediaLog
 from everloop.track.model import RunStatus
 from everloop.track.shipper import Shipment
 from everloop.track.spool import Spool
+from everloop.track.values import ParamValue, check_time, not_a_number, to_text
 from everloop.track.watch import PATCH, Watch
 from everloop.track.writer import SpoolWriter
-
-ParamValue: TypeAlias = str | bool | int | float | None
 
 _log = logging.getLogger(__name__)
 _LEAST: Final = limits.MIN_STEP
@@ -104,6 +102,7 @@ class RunHandle(MediaLog):
         self._params = dict(opening.params)
         self._tags = set(opening.tags)
         self._writer = SpoolWriter(spool, self._tell_courier)
+        self._files = FileKeeper(spool, self._writer, shipment, self._courier)
         self._put = self._writer.put
         self._push = self._writer.push
         self._watch: Watch | None = None
@@ -180,13 +179,13 @@ class RunHandle(MediaLog):
         try:
             number = float(value)
             index = series.next_step if step is None else operator.index(step)
-            seconds = (self._now() if at is None else _checked(key, at)).timestamp()
+            seconds = (self._now() if at is None else check_time(key, at)).timestamp()
         except InvalidInput:
             raise
         except (TypeError, ValueError, OverflowError) as error:
-            raise _not_a_number(key, error) from error
+            raise not_a_number(key, error) from error
         if not _LEAST <= index < _MOST:
-            raise _not_a_number(key, f"step {index} does not fit into 64 bits")
+            raise not_a_number(key, f"step {index} does not fit into 64 bits")
         series.next_step = index + 1
         self._put(series.place, index, seconds, number)
 
@@ -253,13 +252,12 @@ class RunHandle(MediaLog):
         """
         self._require_live()
         if isinstance(source, bytes):
-            name = limits.check_artifact_path(path or "")
-            self._keep_bytes(source, name)
+            self._files.keep_bytes(source, path or "")
             return
         root = Path(source)
         name = limits.check_artifact_path(path or root.name)
-        for file, inner in _list_files(root):
-            self._keep_file(file, f"{name}/{inner}" if inner else name)
+        for file, inner in list_files(root):
+            self._files.keep_file(file, f"{name}/{inner}" if inner else name)
 
     def log_artifacts(self, folder: Path | str, path: str | None = None) -> None:
         """Keep all files of a folder; symbolic links are left out.
@@ -272,9 +270,9 @@ class RunHandle(MediaLog):
             InvalidInput: a path is not usable, the folder is missing, or the run has ended.
         """
         self._require_live()
-        for file, inner in _list_files(Path(folder)):
+        for file, inner in list_files(Path(folder)):
             name = inner or file.name
-            self._keep_file(file, f"{path}/{name}" if path else name)
+            self._files.keep_file(file, f"{path}/{name}" if path else name)
 
     def log_model(self, model: object, name: str, **told: Any) -> Any:
         """Register a model that this run trained; see `everloop.log_model`.
@@ -397,53 +395,6 @@ class RunHandle(MediaLog):
                 hint="Log before finish(), or inside the `with` block.",
             )
 
-    def _keep_file(self, file: Path, path: str) -> None:
-        name = limits.check_artifact_path(path)
-        with file.open("rb") as source:
-            data = source.read(limits.SMALL_FILE_BYTES + 1)
-        if len(data) <= limits.SMALL_FILE_BYTES:
-            self._keep_bytes(data, name)
-            return
-        if file.stat().st_size >= limits.STRAIGHT_FILE_BYTES and self._bring(file, name):
-            return
-        digest, size = self._keep(lambda: self._spool.keep_file(file))
-        self._push(Kept(path=name, digest=digest, size_bytes=size))
-
-    def _bring(self, file: Path, name: str) -> bool:
-        """Bring a large file to a server that is near, past the spool; return whether it is there.
-
-        Its name follows at once: bytes that nothing names are collected some day.
-        """
-        found = self._shipment.bring(file) if self._owner == os.getpid() else None
-        if found is None:
-            return False
-        self._push(Kept(path=name, digest=found[0], size_bytes=found[1]))
-        if not self._writer.flush():
-            return False
-        try:
-            self._courier.ship_now()
-        except (EverloopError, ConnectionError):
-            return False  # it waits in the spool, with the file itself
-        return True
-
-    def _keep_bytes(self, data: bytes, name: str) -> None:
-        if len(data) <= limits.SMALL_FILE_BYTES:  # goes with the frame, for the price of a metric
-            named = content_digest(data)
-            self._push(Kept(path=name, digest=named, size_bytes=len(data), data=data))
-            return
-        digest, size = self._keep(lambda: self._spool.keep_bytes(data))
-        self._push(Kept(path=name, digest=digest, size_bytes=size))
-
-    def _keep(self, copy: Callable[[], tuple[str, int]]) -> tuple[str, int]:
-        try:
-            return copy()
-        except OSError as error:
-            raise Unavailable(
-                "spool.unwritable",
-                f"The artifact could not be copied into the spool: {error}.",
-                hint="Make room on its disk; metrics go on meanwhile.",
-            ) from error
-
     def _tell_courier(self) -> None:
         if self._owner == os.getpid() and not self._is_ended:
             self._courier.notify()
@@ -475,48 +426,3 @@ def _end_all() -> None:
 
 os.register_at_fork(after_in_child=_forget_threads)
 atexit.register(_end_all)
-
-
-def to_text(value: ParamValue) -> str:
-    """Return a parameter as the text that is stored; numbers of numpy as those of Python."""
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, float):
-        return float.__repr__(value)
-    is_scalar = getattr(value, "shape", None) == ()
-    to_python = getattr(value, "item", None) if is_scalar else None
-    return repr(value if to_python is None else to_python())
-
-
-def _list_files(root: Path) -> list[tuple[Path, str]]:
-    if root.is_file():
-        return [(root, "")]
-    if not root.is_dir():
-        raise InvalidInput(
-            "run.artifact_missing",
-            f"There is no file or folder {str(root)[:200]!r}.",
-            hint="Give the path of something that exists, or the bytes themselves.",
-        )
-    return [
-        (file, file.relative_to(root).as_posix())
-        for file in sorted(root.rglob("*"))
-        if file.is_file() and not file.is_symlink()
-    ]
-
-
-def _checked(key: str, at: object) -> Instant:
-    if isinstance(at, datetime) and at.tzinfo is not None:
-        return at
-    raise InvalidInput(
-        "metric.time_invalid",
-        f"Metric {str(key)[:60]!r} cannot be logged: {str(at)[:60]!r} is no time with a zone.",
-        hint="Give a datetime of a known zone, such as datetime.now(UTC).",
-    )
-
-
-def _not_a_number(key: str, reason: object) -> InvalidInput:
-    return InvalidInput(
-        "metric.value_invalid",
-        f"Metric {str(key)[:60]!r} cannot be logged: {reason}.",
-        hint="Log a number (NaN and infinity are allowed) at a whole step.",
-    )

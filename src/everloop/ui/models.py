@@ -8,12 +8,7 @@ from everloop.core.errors import EverloopError, InvalidInput
 from everloop.gate.queries import GateList, GateSummary
 from everloop.registry.about import ModelAbout
 from everloop.registry.model import ModelVersion
-from everloop.registry.queries import (
-    AliasMoveList,
-    AliasStandings,
-    ModelList,
-    ModelVersionList,
-)
+from everloop.registry.queries import AliasMoveList, AliasStandings, ModelList, ModelVersionList
 from everloop.registry.search import FoundVersions
 from everloop.ui.visit import Visit
 

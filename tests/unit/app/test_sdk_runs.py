@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import everloop
-from everloop.app import sdk
+from everloop.app import sdk, tracking
 from everloop.app.client import Client
 from everloop.app.home import Home
 from everloop.core.errors import InvalidInput
@@ -121,7 +121,7 @@ def test_sampling_is_switched_by_the_call_before_the_variable(
 ) -> None:
     monkeypatch.setenv("EVERLOOP_SYSTEM_METRICS", told)
 
-    assert seconds == sdk._sample_every_s(wanted)
+    assert seconds == tracking._sample_every_s(wanted)
 
 
 def test_a_variable_that_says_nothing_clear_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
