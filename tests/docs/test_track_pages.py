@@ -11,7 +11,7 @@ import pytest
 from everloop.app import sdk
 from everloop.app.client import Client
 from everloop.app.home import Home
-from everloop.track.queries import ListRuns, RunList, RunRow
+from everloop.track.search import FoundRun, FoundRuns, SearchRuns
 from tests.kit import World, world
 
 CODE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "code"
@@ -29,10 +29,10 @@ def connected(w: World, tmp_path: Path) -> Iterator[None]:
     sdk.use(None)
 
 
-def run(w: World, name: str) -> dict[str, RunRow]:
+def run(w: World, name: str) -> dict[str, FoundRun]:
     runpy.run_path(str(CODE / name))
-    ask = ListRuns(metrics=True)
-    return {row.name: row for row in w.owner.perform("run.list", ask, RunList).items}
+    ask = SearchRuns(fields=("metrics",))
+    return {row.name: row for row in w.owner.perform("run.search", ask, FoundRuns).items}
 
 
 def test_the_first_program_logs_what_it_says(w: World) -> None:

@@ -158,7 +158,7 @@ def test_a_name_of_ten_megabytes_is_refused_by_its_size(server: Server, name: st
 
 @pytest.mark.parametrize("trick", TRICKS, ids=lambda trick: repr(trick[:12]))
 def test_tricks_in_the_project_of_an_address_are_refused(server: Server, trick: str) -> None:
-    for verb in ("model.list", "run.list"):
+    for verb in ("model.list", "run.search"):
         answer = server.send("GET", f"/api/v1/projects/{quote(trick, safe='')}/{verb}")
         require_clean(answer)
         assert answer.is_error

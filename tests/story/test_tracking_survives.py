@@ -20,7 +20,8 @@ from everloop.core.errors import Conflict, InvalidInput, Unavailable
 from everloop.core.ports import BlobStore
 from everloop.kernel.performer import Performer
 from everloop.track import RunDraft, RunHandle, RunPorts, RunStatus, start_run, sync_spool
-from everloop.track.queries import ListRuns, ReadHistory, RunDetails, RunHistory, RunList, ShowRun
+from everloop.track.queries import ReadHistory, RunDetails, RunHistory, ShowRun
+from everloop.track.search import FoundRuns, SearchRuns
 from everloop.track.spool import Spool
 from tests.kit import World, world
 
@@ -160,7 +161,7 @@ def test_a_server_that_is_away_costs_the_training_nothing(w: World, ports: RunPo
     with start_run(line, RunDraft(experiment="night"), ports=ports) as run:
         run.log_metrics({"loss": 0.5, "wild": math.nan}, step=3)
         run.log_params({"depth": 4})
-    assert () == w.owner.perform("run.list", ListRuns(), RunList).items
+    assert () == w.owner.perform("run.search", SearchRuns(), FoundRuns).items
 
     line.is_cut = False
     assert ports.spool is not None

@@ -22,57 +22,12 @@ from everloop.track.model import (
     MetricSummary,
     Run,
     RunCursor,
-    RunStatus,
 )
 from everloop.track.series import read_for_plot
 
 MAX_HISTORY_POINTS = 100_000
 Limit = Annotated[int, msgspec.Meta(ge=1, le=1_000)]
 Text = Annotated[str, msgspec.Meta(max_length=300)]
-
-
-class ListRuns(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What ``run.list`` takes; newest runs come first, without those in the trash.
-
-    Attributes:
-        metrics: Whether the answer holds the last values of all metrics; it is faster without.
-    """
-
-    experiment: Text | None = None
-    status: RunStatus | None = None
-    pipeline: Text | None = None
-    parent: Text | None = None
-    metrics: bool = False
-    limit: Limit = 100
-    after: Text | None = None
-
-
-class RunRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One run in a list.
-
-    Attributes:
-        seconds: How long it ran; None while it runs.
-    """
-
-    id: Id
-    name: str
-    experiment: str
-    pipeline: str | None
-    status: RunStatus
-    started_at: Instant
-    ended_at: Instant | None
-    seconds: float | None
-    created_by: str
-    params: dict[str, str]
-    metrics: dict[str, str]
-    error: str | None
-
-
-class RunList(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of ``run.list``."""
-
-    items: tuple[RunRow, ...]
-    next: str | None
 
 
 class ShowRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -167,75 +122,6 @@ class ExperimentCounts(msgspec.Struct, frozen=True, kw_only=True):
     """The answer of ``experiment.counts``, in the order of the question."""
 
     items: tuple[ExperimentCount, ...]
-
-
-@query("run.list", permission="run:read")
-def list_runs(ask: ListRuns, view: View) -> RunList:
-    """List runs, the newest first, by experiment, status, pipeline or parent.
-
-    Raises:
-        NotFound: ``experiment.not_found``.
-    """
-    conditions: list[Condition] = [*where(deleted_at=None)]
-    if ask.experiment is not None:
-        conditions += where(experiment=_find_experiment(view, ask.experiment).id)
-    if ask.status is not None:
-        conditions += where(status=ask.status)
-    if ask.pipeline is not None:
-        conditions += where(pipeline=ask.pipeline)
-    if ask.parent is not None:
-        conditions += where(parent=ask.parent)
-    if ask.after is not None:
-        conditions.append(Condition("id", Compare.LT, ask.after))
-    size = page_size(ask.limit)
-    found = view.select(Run, *conditions, descending=True, limit=size + 1)
-    page = found[:size]
-    names: dict[Id, str] = {}
-    for run in page:
-        if run.experiment not in names:
-            names[run.experiment] = view.get(Experiment, run.experiment).name
-    latest = _latest_metrics(view, [run.id for run in page] if ask.metrics else [])
-    return RunList(
-        items=tuple(_to_row(run, names[run.experiment], latest.get(run.id, {})) for run in page),
-        next=page[-1].id if len(found) > size else None,
-    )
-
-
-def _find_experiment(view: View, name: str) -> Experiment:
-    found = view.first(Experiment, *where(name=name))
-    if found is None:
-        raise NotFound(
-            "experiment.not_found",
-            f"There is no experiment {name[:60]!r}.",
-            hint="See them on the page of experiments, or ask `experiment.search`.",
-        )
-    return found
-
-
-def _latest_metrics(view: View, runs: list[Id]) -> dict[Id, dict[str, str]]:
-    latest: dict[Id, dict[str, str]] = {}
-    if runs:
-        for row in view.select(MetricSummary, Condition("run", Compare.IN, tuple(runs))):
-            latest.setdefault(row.run, {})[row.key] = row.last_text
-    return latest
-
-
-def _to_row(run: Run, experiment: str, metrics: dict[str, str]) -> RunRow:
-    seconds = None if run.ended_at is None else (run.ended_at - run.started_at).total_seconds()
-    return RunRow(
-        id=run.id,
-        name=run.name,
-        experiment=experiment,
-        pipeline=run.pipeline,
-        status=run.status,
-        started_at=run.started_at,
-        ended_at=run.ended_at,
-        seconds=seconds,
-        created_by=run.created_by,
-        params=run.params,
-        metrics=metrics,
-        error=run.error,
-    )
 
 
 @query("run.show", permission="run:read")

@@ -21,7 +21,7 @@ from everloop.registry.model import ModelVersion
 from everloop.registry.queries import ModelList, ModelVersionList
 from everloop.release.queries import DeploymentList, DeploymentView, ReleaseList, ReleaseView
 from everloop.track.queries import RunDetails
-from everloop.track.queries import RunList as TrackedRuns
+from everloop.track.search import FoundRuns
 from everloop.ui.decisions import last_decisions
 from everloop.ui.drawing import Spark, spark
 from everloop.ui.render import address
@@ -268,7 +268,7 @@ def _monitor_stage(
 
 def _first_steps(visit: Visit) -> list[FirstStep]:
     data = visit.query("data.list", DatasetList, limit=1)
-    runs = visit.query("run.list", TrackedRuns, limit=1)
+    runs = visit.query("run.search", FoundRuns, limit=1)
     models = visit.query("model.list", ModelList, limit=1)
     gates = visit.query("gate.list", GateList, limit=1)
     return [

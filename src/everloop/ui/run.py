@@ -17,7 +17,8 @@ from everloop.registry.logged_queries import LoggedModelList, LoggedModelView
 from everloop.registry.model import ModelVersion
 from everloop.registry.search import FoundVersions
 from everloop.track.model import MetricSummary
-from everloop.track.queries import RunDetails, RunList
+from everloop.track.queries import RunDetails
+from everloop.track.search import FoundRuns
 from everloop.ui.environment import environment_rows, read_environment, read_patch
 from everloop.ui.visit import Visit
 
@@ -51,7 +52,7 @@ def show(visit: Visit) -> Response:
         tags=tags,
         hidden_tags={key: run.tags[key] for key in run.tags.keys() - tags.keys() - {NOTE}},
         steps=visit.query("step.list", StepList, run=run.id, limit=200),
-        children=visit.query("run.list", RunList, parent=run.id, limit=100),
+        children=visit.query("run.search", FoundRuns, filter=f"parent = '{run.id}'", limit=100),
         versions=_versions(visit, run.id),
         data=_data(visit, run.id),
         logged=_logged(visit, details),

@@ -12,13 +12,12 @@ from everloop.interop.importers.report import Report
 from everloop.track.queries import (
     ArtifactList,
     ListArtifacts,
-    ListRuns,
     ReadHistory,
     RunDetails,
     RunHistory,
-    RunList,
     ShowRun,
 )
+from everloop.track.search import FoundRuns, SearchRuns
 from tests.kit import World, world
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "mlflow"
@@ -46,7 +45,7 @@ def bring_in(place: World, source: Any, **options: Any) -> Report:
 
 
 def runs_by_origin(place: World) -> dict[str, RunDetails]:
-    page = place.owner.perform("run.list", ListRuns(limit=1000, metrics=True), RunList)
+    page = place.owner.perform("run.search", SearchRuns(limit=1000), FoundRuns)
     details = [
         place.owner.perform("run.show", ShowRun(run=row.id), RunDetails) for row in page.items
     ]

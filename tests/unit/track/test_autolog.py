@@ -32,12 +32,10 @@ from everloop.track.adapters.patches import Patches
 from everloop.track.queries import (
     ArtifactList,
     ListArtifacts,
-    ListRuns,
     RunDetails,
-    RunList,
-    RunRow,
     ShowRun,
 )
+from everloop.track.search import FoundRun, FoundRuns, SearchRuns
 from tests.kit import World, world
 
 INPUTS = np.random.default_rng(7).normal(size=(80, 3))
@@ -62,8 +60,8 @@ def logged(w: World, ports: RunPorts) -> Iterator[None]:
     AUTOLOGGER.disable()
 
 
-def runs(w: World) -> tuple[RunRow, ...]:
-    return w.owner.perform("run.list", ListRuns(metrics=True), RunList).items
+def runs(w: World) -> tuple[FoundRun, ...]:
+    return w.owner.perform("run.search", SearchRuns(fields=("metrics",)), FoundRuns).items
 
 
 def only(w: World) -> RunDetails:
@@ -111,7 +109,8 @@ def test_what_a_pipeline_and_a_search_fit_within_themselves_belongs_to_them(w: W
     names = [row.name for row in runs(w)]
     assert sorted(["Pipeline", "GridSearchCV", "candidate 0", "candidate 1"]) == sorted(names)
     search = next(row for row in runs(w) if row.name == "GridSearchCV")
-    children = w.owner.perform("run.list", ListRuns(parent=search.id, metrics=True), RunList).items
+    below = SearchRuns(filter=f"parent = '{search.id}'", fields=("metrics",))
+    children = w.owner.perform("run.search", below, FoundRuns).items
     assert 2 == len(children)
     assert search.params["best_C"] in {child.params["C"] for child in children}
     assert "best_cv_score" in search.metrics

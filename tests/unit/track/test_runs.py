@@ -28,13 +28,12 @@ from everloop.track.queries import (
     CountExperiments,
     ExperimentCounts,
     ListArtifacts,
-    ListRuns,
     ReadHistory,
     RunDetails,
     RunHistory,
-    RunList,
     ShowRun,
 )
+from everloop.track.search import FoundRuns, SearchRuns
 from everloop.track.series import FEW_POINTS, FULL_CHUNK, MOST_BATCHES, MOST_IN_A_ROW
 from everloop.track.verbs import (
     ArtifactFile,
@@ -194,7 +193,7 @@ def test_an_ended_run_takes_no_more_but_a_killed_one_may_come_back() -> None:
         log(w, run, series("a", 1.0))
     with pytest.raises(Conflict, match="already finished"):
         w.owner.perform("run.finish", FinishRun(run=run, status=RunStatus.FAILED), RunFinished)
-    (row,) = w.owner.perform("run.list", ListRuns(), RunList).items
+    (row,) = w.owner.perform("run.search", SearchRuns(), FoundRuns).items
     assert (RunStatus.FINISHED, 5.0) == (row.status, row.seconds)
 
 
@@ -206,9 +205,10 @@ def test_runs_are_listed_newest_first_page_by_page_with_their_latest_metrics() -
         runs.append(start(w, experiment="odd" if number % 2 else "even"))
         log(w, runs[-1], series("a", float(number)))
 
-    first = w.owner.perform("run.list", ListRuns(limit=3), RunList)
-    second = w.owner.perform("run.list", ListRuns(limit=3, after=first.next), RunList)
-    odd = w.owner.perform("run.list", ListRuns(experiment="odd", metrics=True), RunList)
+    first = w.owner.perform("run.search", SearchRuns(limit=3), FoundRuns)
+    second = w.owner.perform("run.search", SearchRuns(limit=3, after=first.next), FoundRuns)
+    ask = SearchRuns(experiment=("odd",), fields=("metrics",))
+    odd = w.owner.perform("run.search", ask, FoundRuns)
 
     assert runs[::-1] == [row.id for row in first.items + second.items]
     assert second.next is None
@@ -277,7 +277,7 @@ def test_a_run_that_does_not_fit_does_not_start(more: dict[str, object]) -> None
     with pytest.raises((InvalidInput, NotFound)):
         start(w, **more)
 
-    assert () == w.owner.perform("run.list", ListRuns(), RunList).items
+    assert () == w.owner.perform("run.search", SearchRuns(), FoundRuns).items
 
 
 def waiting(w: World, run: Id) -> int:
