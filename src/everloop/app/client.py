@@ -274,7 +274,8 @@ def configured_project(home: Home) -> str:
 def _connect_server(url: str, project: str | None, token: str | None) -> Client:
     from everloop.app.remote import HttpPerformer
 
-    secret = token or os.environ.get(TOKEN_VARIABLE)
+    # A line end from a file or a prompt is no part of a token.
+    secret = (token or os.environ.get(TOKEN_VARIABLE) or "").strip()
     if not secret:
         raise InvalidInput(
             "token.missing",

@@ -138,7 +138,7 @@ def log_artifact(source: Path | str | bytes, path: str | None = None) -> None:
 
 
 def autolog(
-    frameworks: Sequence[str] | None = None,
+    frameworks: str | Sequence[str] | None = None,
     *,
     log_models: bool = True,
     disable: bool = False,
@@ -151,7 +151,8 @@ def autolog(
     with that is logged once and never breaks a training.
 
     Args:
-        frameworks: Some of ``sklearn``, ``xgboost``, ``lightgbm``, ``torch``; all when None.
+        frameworks: One or some of ``sklearn``, ``xgboost``, ``lightgbm``, ``torch``; all when
+            None.
         log_models: Whether the trained model is kept as an artifact.
         disable: Put everything back as it was.
         client: The connection of runs that are begun; that of `current_client` when left out.

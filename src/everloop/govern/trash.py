@@ -18,7 +18,7 @@ from everloop.core.clock import Instant
 from everloop.core.errors import InvalidInput, NotFound
 from everloop.core.ids import Id
 from everloop.core.ports import Compare, Condition, where
-from everloop.core.records import Record, declared_kinds
+from everloop.core.records import Record, declared_kinds, kind_of
 from everloop.govern.model import RefText
 from everloop.govern.purging import Days, Doomed, Hold, TrashConfig, gather, judge, ref_of
 from everloop.govern.things import describe
@@ -72,7 +72,8 @@ class PlanPurge(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Ask what a purge would do.
 
     Attributes:
-        refs: What to purge, as ``kind:id``; everything in the trash when left out.
+        refs: What to purge, as ``kind:id``, ``experiment:name``, ``model:name`` or
+            ``model:name@number``; everything in the trash when left out.
         older_than_days: Only what was deleted at least this long ago.
         ignore_grace: As if the grace period were over.
     """
@@ -301,17 +302,28 @@ def _trashed(view: View, older_than_days: float) -> Iterator[tuple[Record, Insta
             yield version, at
 
 
+def _names(row: Record) -> tuple[str, ...]:
+    """Return what people call a thing, beside its kind and id."""
+    if isinstance(row, Experiment | Model):
+        return (f"{kind_of(row).name}:{row.name}",)
+    if isinstance(row, ModelVersion):
+        return (f"model:{row.name}@{row.number}", f"model:{row.name}@{row.version}")
+    return ()
+
+
 def _chosen(
     view: View, found: list[tuple[Record, Instant]], refs: tuple[str, ...]
 ) -> list[tuple[Record, Instant]]:
     """Return what refs name, with the runs of experiments and the versions of models."""
     by_ref = {ref_of(row): (row, at) for row, at in found}
+    called = {name: ref_of(row) for row, _ in found for name in _names(row)}
     chosen: dict[str, tuple[Record, Instant]] = {}
-    for ref in refs:
+    for given in refs:
+        ref = called.get(given, given)
         if ref not in by_ref:
             raise NotFound(
                 "trash.not_found",
-                f"{ref[:80]!r} is not in the trash.",
+                f"{given[:80]!r} is not in the trash.",
                 hint="Look with `everloop trash list`; delete it first, then purge it.",
             )
         row = by_ref[ref][0]

@@ -102,3 +102,17 @@ def test_a_purged_model_leaves_its_name_and_its_numbers(place: Released) -> None
         (model,) = tx.select(Model)
         assert 0 == tx.count(ModelVersion)
     assert ("demand", version.number, "") == (model.name, model.last_number, model.description)
+
+
+def test_a_version_is_purged_by_the_names_that_people_give_it(place: Released) -> None:
+    version = place.version(1)
+    delete(place, version)
+    place.world.clock.push(days=1000)
+
+    ask = PlanPurge(refs=(f"model:{version.name}@{version.number}",))
+    by_number = place.owner.perform("trash.plan", ask, PurgePlan)
+    ask = PlanPurge(refs=(f"model:{version.name}@{version.version}",))
+    by_version = place.owner.perform("trash.plan", ask, PurgePlan)
+
+    assert {f"model_version:{version.id}"} == {item.ref for item in by_number.items}
+    assert by_number == by_version

@@ -115,19 +115,21 @@ class Autologger:
         self,
         begin: Callable[[str], RunHandle],
         *,
-        frameworks: Sequence[str] | None = None,
+        frameworks: str | Sequence[str] | None = None,
         log_models: bool = True,
     ) -> None:
         """Let frameworks log; those that are not imported yet do so once they are.
 
         Args:
             begin: Begins a run of a name, for a fit without an active run.
-            frameworks: Which of ``FRAMEWORKS``; all when None.
+            frameworks: Which of ``FRAMEWORKS``, one or several; all when None.
             log_models: Whether the trained model is kept as an artifact.
 
         Raises:
             InvalidInput: ``autolog.framework_unknown``.
         """
+        if isinstance(frameworks, str):
+            frameworks = (frameworks,)
         names = tuple(FRAMEWORKS) if frameworks is None else tuple(frameworks)
         for name in names:
             if name not in FRAMEWORKS:
