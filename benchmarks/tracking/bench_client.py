@@ -90,9 +90,11 @@ def _search(report: Report, options: Options, peer: Mlflow, folder: Path, count:
         else:
             fill_mlflow(place / "mlflow.db", count)
         with serve(place, peer) as (variables, _):
-            # Among 100,000 runs MLflow takes half a minute for each answer.
-            limits = LIMITS if count == 10_000 else LIMITS[:1]
-            for question, limit in itertools.product(QUESTIONS, limits):
+            # Among 100,000 runs MLflow takes minutes for each answer.
+            asked = itertools.product(QUESTIONS, LIMITS)
+            if count > 10_000:
+                asked = itertools.product(QUESTIONS[:2], LIMITS[:1])
+            for question, limit in asked:
                 is_long = subject == "peer" and (count > 10_000 or limit > 100)
                 often = options.rounds(5 if limit > 100 else 10) + 1
                 given = {
