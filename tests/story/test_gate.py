@@ -245,6 +245,14 @@ def test_a_challenger_no_better_than_the_champion_is_refused(shop: Shop) -> None
     assert report.champion == champion.id
 
 
+def test_a_model_of_shuffled_labels_is_refused_also_beside_a_worse_champion(shop: Shop) -> None:
+    shop.promote(shop.add(fit(TRAIN, inputs=INPUTS, labels=10 * TRAIN["count"].to_numpy())))
+    labels = np.random.default_rng(5).permutation(TRAIN["count"].to_numpy())
+    report = shop.judge(shop.add(fit(TRAIN, inputs=INPUTS, labels=labels)))
+
+    assert failed(report) == {"beats_constant"}
+
+
 def test_a_better_challenger_passes_against_the_champion(shop: Shop) -> None:
     shop.promote(shop.add(fit(TRAIN, inputs=INPUTS, trees=8)))
 

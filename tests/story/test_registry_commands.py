@@ -177,3 +177,10 @@ def test_answers_go_to_a_file_that_can_hold_them(shelf: Shelf) -> None:
         assert target.rpartition("/")[2] in told.stderr
         assert "inside Everloop" not in told.stderr
     run("models", "predict", "bike@1", "rows.csv", "-o", "out.parquet", "--force")
+
+
+def test_columns_are_chosen_by_the_names_that_are_shown(shelf: Shelf) -> None:
+    told = shelf.project.run("models", "versions", "bike", "--columns", "number,version").stdout
+
+    assert ["number", "version"] == told.split()[:2]
+    assert "1.0.0" == told.split()[-1]

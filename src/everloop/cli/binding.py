@@ -206,13 +206,15 @@ def _chosen(bound: Bound, wanted: str | None) -> tuple[str, ...]:
         return bound.columns
     item = _item_type(_find(bound.verb).answer, bound.rows)
     known = item.__struct_fields__
-    chosen = tuple(name.strip() for name in wanted.split(",") if name.strip())
-    unknown = [name for name in chosen if name.partition(".")[0] not in known]
+    shown = {column.partition("=")[0]: column for column in bound.columns}
+    names = [name.strip() for name in wanted.split(",") if name.strip()]
+    chosen = tuple(shown.get(name, name) for name in names)
+    unknown = [name for name in names if name not in shown and name.partition(".")[0] not in known]
     if unknown or not chosen:
         raise InvalidInput(
             "columns.unknown",
             f"There is no column {(unknown or [wanted])[0][:60]!r}.",
-            hint=f"There are {', '.join(known)}.",
+            hint=f"There are {', '.join(dict.fromkeys([*shown, *known]))}.",
         )
     return chosen
 

@@ -27,7 +27,7 @@ _WARM_UP: Final = 20
 
 
 def run_checks(case: Case, rivals: tuple[ModelVersion, ...]) -> tuple[CheckResult, ...]:
-    """Run every check of a version against its rivals; without any, against a constant answer."""
+    """Run every check of a version against its rivals and a constant answer."""
     return tuple(_guarded(name, run) for name, run in _plan(case, rivals))
 
 
@@ -36,8 +36,11 @@ def _plan(
 ) -> Iterator[tuple[str, Callable[[], CheckResult]]]:
     yield "schema", lambda: _check_schema(case, rivals)
     yield "leakage", lambda: _check_leakage(case)
-    if not rivals:
-        yield "beats_champion", lambda: check_against_constant(case)
+    if rivals:
+        yield "beats_constant", lambda: check_against_constant(case, "beats_constant")
+    else:
+        margin = case.config.min_improvement
+        yield "beats_champion", lambda: check_against_constant(case, "beats_champion", margin)
     for position, rival in enumerate(rivals):
         name = "beats_champion" if position == 0 else f"beats_{rival.version}"
         yield name, partial(check_against, case, name, rival)

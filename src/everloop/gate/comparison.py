@@ -1,7 +1,7 @@
 """The check that a version is better than what is there, on the same rows.
 
-What is there is the version in production; before the first one it is the best constant answer that
-can be learnt from the training data, which anything worth releasing must beat.
+What is there is the version in production. The best constant answer that can be learnt from the
+training data must be beaten in any case: to beat a champion out of its season proves little.
 """
 
 from __future__ import annotations
@@ -30,21 +30,29 @@ def check_against(case: Case, name: str, rival: ModelVersion) -> CheckResult:
     Raises:
         EverloopError: the models or the rows cannot be read, or there are too few rows.
     """
-    return _compare(case, name, case.answers_of(rival), f"version {rival.version}")
+    margin = case.config.min_improvement
+    return _compare(case, name, case.answers_of(rival), f"version {rival.version}", margin)
 
 
-def check_against_constant(case: Case) -> CheckResult:
+def check_against_constant(case: Case, name: str, margin: float = 0.0) -> CheckResult:
     """Compare a version with the best constant answer, row by row.
+
+    Args:
+        case: The version and the rows kept from its training.
+        name: Of the check.
+        margin: The share of the constant's loss by which the version must be better.
 
     Raises:
         EverloopError: the model or the rows cannot be read, or there are too few rows.
     """
     constant = case.constant_answer()
     answers = np.full(case.holdout.num_rows, constant)
-    return _compare(case, "beats_champion", answers, f"always answering {constant:.4g}")
+    return _compare(case, name, answers, f"always answering {constant:.4g}", margin)
 
 
-def _compare(case: Case, name: str, rival_answers: FloatArray, rival: str) -> CheckResult:
+def _compare(
+    case: Case, name: str, rival_answers: FloatArray, rival: str, margin: float
+) -> CheckResult:
     known = np.isfinite(case.truth)
     rows = int(known.sum())
     if rows < case.config.min_rows:
@@ -62,12 +70,12 @@ def _compare(case: Case, name: str, rival_answers: FloatArray, rival: str) -> Ch
         mine,
         blocks=_blocks(case, known),
         alpha=case.config.alpha,
-        margin=-case.config.min_improvement * float(theirs.mean()),
+        margin=-margin * float(theirs.mean()),
     )
     return CheckResult(
         name=name,
         passed=result.significant,
-        summary=_sentence(case, rival, float(mine.mean()), float(theirs.mean()), result),
+        summary=_sentence(case, rival, (float(mine.mean()), float(theirs.mean())), result, margin),
         values={
             "loss": case.loss,
             "rival": rival,
@@ -104,7 +112,10 @@ def _blocks(case: Case, known: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) 
     return codes[known]
 
 
-def _sentence(case: Case, rival: str, mine: float, theirs: float, result: PairedResult) -> str:
+def _sentence(
+    case: Case, rival: str, means: tuple[float, float], result: PairedResult, margin: float
+) -> str:
+    mine, theirs = means
     change = (theirs - mine) / theirs if theirs else 0.0
     direction = f"{abs(change):.1%} {'lower' if change >= 0 else 'higher'}"
     evidence = f"on the same {result.n} rows in {result.blocks} independent groups"
@@ -113,7 +124,7 @@ def _sentence(case: Case, rival: str, mine: float, theirs: float, result: Paired
     elif result.smallest_p > result.alpha:
         sure = "so few groups cannot show anything; keep more data from training"
     else:
-        wanted = f" by {case.config.min_improvement:.0%}" if case.config.min_improvement else ""
+        wanted = f" by {margin:.0%}" if margin else ""
         sure = (
             f"that does not show it to be better{wanted} "
             f"(probability by chance {result.p_value:.3g}, limit {result.alpha:g})"
