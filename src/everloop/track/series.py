@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -336,16 +337,9 @@ def to_summary(id: Id, run: Run, key: str, new: Summary, chunks: tuple[int, int]
         project=run.project,
         run=run.id,
         key=key,
-        count=new.points,
-        last_step=new.last_step,
-        last=_sortable(new.last),
-        last_text=repr(new.last),
-        minimum=new.minimum,
-        maximum=new.maximum,
-        not_finite=new.not_finite,
-        last_time_us=new.last_time_us,
         chunks=chunks[0],
         growing=chunks[1],
+        **_said(new),
     )
 
 
@@ -359,20 +353,22 @@ def _next_summary(old: MetricSummary, new: Summary, chunks: tuple[int, int]) -> 
         maximum=old.maximum,
         not_finite=old.not_finite,
     )
-    after = add_summaries(before, new)
-    return msgspec.structs.replace(
-        old,
-        count=after.points,
-        last_step=after.last_step,
-        last=_sortable(after.last),
-        last_text=repr(after.last),
-        minimum=after.minimum,
-        maximum=after.maximum,
-        not_finite=after.not_finite,
-        last_time_us=after.last_time_us,
-        chunks=chunks[0],
-        growing=chunks[1],
-    )
+    after = _said(add_summaries(before, new))
+    return msgspec.structs.replace(old, chunks=chunks[0], growing=chunks[1], **after)
+
+
+def _said(summary: Summary) -> dict[str, Any]:
+    """Return what a row says of points, by its fields."""
+    return {
+        "count": summary.points,
+        "last_step": summary.last_step,
+        "last": _sortable(summary.last),
+        "last_text": repr(summary.last),
+        "minimum": summary.minimum,
+        "maximum": summary.maximum,
+        "not_finite": summary.not_finite,
+        "last_time_us": summary.last_time_us,
+    }
 
 
 def _sortable(value: float) -> float | None:
