@@ -62,14 +62,12 @@ def rename(visit: Visit) -> Response:
 
 def write_note(visit: Visit) -> Response:
     """Write its note."""
-    text = visit.form.get("note", "").replace("\r\n", "\n").strip()
-    return _edited(visit, "experiment.tag", tags={NOTE: text})
+    return _edited(visit, "experiment.tag", tags={NOTE: visit.prose("note")})
 
 
 def set_tag(visit: Visit) -> Response:
     """Set a tag."""
-    tags = {visit.form.get("key", "").strip(): visit.form.get("value", "")}
-    return _edited(visit, "experiment.tag", tags=tags)
+    return _edited(visit, "experiment.tag", tags=visit.tag())
 
 
 def take_tag(visit: Visit) -> Response:

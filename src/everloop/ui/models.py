@@ -69,7 +69,7 @@ def show_model(visit: Visit) -> Response:
 def edit(visit: Visit) -> Response:
     """Change what is said about a model: only the fields that the form has."""
     given = {
-        field: visit.form[field].replace("\r\n", "\n").strip()
+        field: visit.prose(field)
         for field in ("description", "owner", "licence", "intended_use")
         if field in visit.form
     }
@@ -78,8 +78,7 @@ def edit(visit: Visit) -> Response:
 
 def set_tag(visit: Visit) -> Response:
     """Set a tag."""
-    tags = {visit.form.get("key", "").strip(): visit.form.get("value", "")}
-    return _edited(visit, "model.update", tags=tags)
+    return _edited(visit, "model.update", tags=visit.tag())
 
 
 def take_tag(visit: Visit) -> Response:

@@ -92,14 +92,12 @@ def rename(visit: Visit) -> Response:
 
 def write_note(visit: Visit) -> Response:
     """Write the run's note; an empty one takes it away."""
-    text = visit.form.get("note", "").replace("\r\n", "\n").strip()
-    return _edited(visit, "run.update", tags={NOTE: text})
+    return _edited(visit, "run.update", tags={NOTE: visit.prose("note")})
 
 
 def set_tag(visit: Visit) -> Response:
     """Set a tag."""
-    tags = {visit.form.get("key", "").strip(): visit.form.get("value", "")}
-    return _edited(visit, "run.update", tags=tags)
+    return _edited(visit, "run.update", tags=visit.tag())
 
 
 def take_tag(visit: Visit) -> Response:

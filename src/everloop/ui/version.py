@@ -68,14 +68,12 @@ def send_file(visit: Visit) -> Response:
 
 def edit(visit: Visit) -> Response:
     """Write the notes of a version."""
-    text = visit.form.get("description", "").replace("\r\n", "\n").strip()
-    return _edited(visit, "version.update", description=text)
+    return _edited(visit, "version.update", description=visit.prose("description"))
 
 
 def set_tag(visit: Visit) -> Response:
     """Set a tag."""
-    tags = {visit.form.get("key", "").strip(): visit.form.get("value", "")}
-    return _edited(visit, "version.update", tags=tags)
+    return _edited(visit, "version.update", tags=visit.tag())
 
 
 def take_tag(visit: Visit) -> Response:

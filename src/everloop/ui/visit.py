@@ -74,6 +74,14 @@ class Visit:
         """Return a part of the address."""
         return str(self.request.path_params[name])
 
+    def prose(self, name: str) -> str:
+        """Return a text of several lines from the form, with the line ends of our files."""
+        return self.form.get(name, "").replace("\r\n", "\n").strip()
+
+    def tag(self) -> dict[str, str]:
+        """Return the tag that the form sets."""
+        return {self.form.get("key", "").strip(): self.form.get("value", "")}
+
     def param(self, name: str) -> str | None:
         """Return a parameter of the address, None when it is missing or empty."""
         return self.request.query_params.get(name) or None
