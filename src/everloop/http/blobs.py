@@ -19,7 +19,7 @@ from everloop.http.errors import error_response, json_response
 from everloop.kernel.blobs import BlobState, GetBlob, KeepBlobs, PutBlob
 from everloop.kernel.holdings import ProjectBlobs
 from everloop.kernel.perform import Call, Kernel
-from everloop.kernel.transit import loan_of, take_in
+from everloop.kernel.transit import loan_of, send_lent, take_in
 
 PATH = "/api/v1/projects/{project}/blobs/{digest}"
 STREAM_PATH = "/api/v1/projects/{project}/blobs:stream"
@@ -97,9 +97,7 @@ class _Lent(StreamingResponse):
         self._pieces = pieces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        loan = loan_of(scope)
-        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-        if loan is None or not await loan.give(send, start, self._pieces):
+        if not await send_lent(scope, send, self.raw_headers, self._pieces):
             await super().__call__(scope, receive, send)
 
 

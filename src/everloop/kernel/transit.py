@@ -8,7 +8,15 @@ elsewhere.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
 from typing import Any, Final, Protocol, cast
 
 from everloop.core.digest import Digest, content_digest, require_digest
@@ -57,6 +65,18 @@ def loan_of(scope: Mapping[str, object]) -> Loan | None:
     """Return what a request's connection lends, if it does."""
     extensions = cast("Mapping[str, object]", scope.get("extensions") or {})
     return cast("Loan | None", extensions.get(LOAN))
+
+
+async def send_lent(
+    scope: Mapping[str, object],
+    send: Send,
+    headers: Sequence[tuple[bytes, bytes]],
+    pieces: Iterator[bytes],
+) -> bool:
+    """Send a whole answer past the event loop; False, with nothing sent, where none is lent."""
+    loan = loan_of(scope)
+    start = {"type": "http.response.start", "status": 200, "headers": headers}
+    return loan is not None and await loan.give(send, start, pieces)
 
 
 async def take_in(

@@ -17,7 +17,7 @@ from everloop.interop.mlflow.places import Place, run_place
 from everloop.interop.mlflow.routing import Context, Json, Nothing, Route
 from everloop.interop.mlflow.traces import trace_place
 from everloop.interop.mlflow.words import artifact_uri
-from everloop.kernel.transit import loan_of, take_in
+from everloop.kernel.transit import loan_of, send_lent, take_in
 from everloop.track.queries import RunDetails, ShowRun
 
 PIECES_BEFORE_ANSWER = 4
@@ -103,9 +103,7 @@ class _Outgoing(StreamingResponse):
         self._pieces = pieces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        loan = loan_of(scope)
-        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-        if loan is None or not await loan.give(send, start, self._pieces):
+        if not await send_lent(scope, send, self.raw_headers, self._pieces):
             await super().__call__(scope, receive, send)
 
 
