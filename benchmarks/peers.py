@@ -94,6 +94,15 @@ def find_peer(options: Options, title: str, package: str) -> Peer | None:
     return _find(options, title, folder, (package,), lambda at: Peer(at, title, package))
 
 
+def find_environment(
+    options: Options, name: str, package: str, wanted: Sequence[str]
+) -> Peer | None:
+    """Return a peer whose environment holds several packages, named by one of them."""
+    titles = {"litserve": "LitServe", "bentoml": "BentoML", "mlserver": "MLServer"}
+    title = titles.get(package, package)
+    return _find(options, title, _cache() / name, wanted, lambda at: Peer(at, title, package))
+
+
 def _find(
     options: Options, title: str, folder: Path, wanted: Sequence[str], open_at: Callable[[Path], P]
 ) -> P | None:

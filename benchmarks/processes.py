@@ -87,6 +87,14 @@ class Started:
         """Tell whether a text stands in what it has printed."""
         return text in self._log.read_text(errors="replace")
 
+    def said(self) -> str:
+        """Return what it has printed."""
+        return self._log.read_text(errors="replace")
+
+    def is_running(self) -> bool:
+        """Tell whether it has not ended."""
+        return self._process.poll() is None
+
     def processes(self) -> int:
         """Return how many processes there are."""
         return len(self._tree())
