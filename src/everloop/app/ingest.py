@@ -13,7 +13,7 @@ from everloop.kernel.performer import Performer
 from everloop.monitor.queries import ListSegments, SegmentList
 from everloop.monitor.segments import encode_rows
 from everloop.monitor.verbs import SealedSegment, SealSegment
-from everloop.serve.log import list_files, read_rows
+from everloop.serve.lines import list_files, read_rows
 
 OWNER_FILE = "deployment.json"
 PAGE = 1_000

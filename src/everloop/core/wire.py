@@ -113,7 +113,7 @@ Scalar = None | bool | int | float | str
 
 
 class PredictionRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One answered request, as the prediction log holds it.
+    """One answered row of a request, as the prediction log holds it.
 
     Attributes:
         at: Event time; the caller's, or the wall clock.
@@ -125,6 +125,10 @@ class PredictionRow(msgspec.Struct, frozen=True, kw_only=True):
         shadow_version: The version whose shadow answer was asked for; None when there was none,
             or when the process was too busy for it.
         shadow_status: None also when the process ended before the shadow's answer.
+        outputs: The numbers of an answer that has several, such as one a class; ``output`` is
+            None then. ``fallback_outputs`` and ``shadow_outputs`` likewise.
+        key: The caller's own name of the row (a business key), to join the truth by.
+        request: The caller's own name of the request.
     """
 
     id: Id
@@ -144,3 +148,8 @@ class PredictionRow(msgspec.Struct, frozen=True, kw_only=True):
     shadow_version: Id | None = None
     shadow_output: float | None = None
     shadow_status: Status | None = None
+    outputs: tuple[float | None, ...] | None = None
+    fallback_outputs: tuple[float | None, ...] | None = None
+    shadow_outputs: tuple[float | None, ...] | None = None
+    key: str | None = None
+    request: str | None = None

@@ -22,7 +22,7 @@ from everloop.core.ids import Id, IdSource
 from everloop.core.wire import Arm, PredictionRow, Scalar, Status
 from everloop.serve.bundle import LoadedBundle
 from everloop.serve.decode import event_time
-from everloop.serve.log import LogFile, LogWriter
+from everloop.serve.lines import LogFile, LogWriter
 from everloop.serve.protocol import PredictAnswer, Prediction
 from everloop.serve.switchboard import Canary, Lineup
 

@@ -22,7 +22,7 @@ from everloop.core.errors import (
 )
 from everloop.serve.answer import Answerer, ShadowJob, score_adapted
 from everloop.serve.decode import MAX_BODY_BYTES
-from everloop.serve.log import LogWriter, ShadowLine
+from everloop.serve.lines import LogWriter, ShadowLine
 from everloop.serve.protocol import Health, ModelCard
 from everloop.serve.switchboard import Lineup, Switchboard
 

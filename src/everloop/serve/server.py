@@ -22,7 +22,7 @@ from everloop.core.ids import IdSource
 from everloop.core.wire import Address
 from everloop.serve.answer import Answerer
 from everloop.serve.app import ServeApp
-from everloop.serve.log import LogWriter
+from everloop.serve.lines import LogWriter
 from everloop.serve.switchboard import Switchboard, write_atomically
 
 ADDRESS_FILE = "server.json"

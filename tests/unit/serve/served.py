@@ -31,7 +31,7 @@ from everloop.kernel.authz import hash_secret
 from everloop.kernel.signing import Ed25519Signer
 from everloop.serve.bundle import Bundle, GoldenAnswer, write_bundle
 from everloop.serve.client import PredictClient
-from everloop.serve.log import list_files, read_rows
+from everloop.serve.lines import list_files, read_rows
 from everloop.serve.protocol import InputField
 from everloop.serve.runtime import open_model
 from everloop.serve.switchboard import write_atomically

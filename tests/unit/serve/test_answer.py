@@ -17,7 +17,7 @@ from everloop.core.wire import Arm, PredictionRow, Status
 from everloop.serve.answer import Answerer, assign_arm, score, score_adapted
 from everloop.serve.bundle import LoadedBundle
 from everloop.serve.decode import Matrix
-from everloop.serve.log import LogWriter, read_rows
+from everloop.serve.lines import LogWriter, read_rows
 from everloop.serve.protocol import InputField, PredictAnswer
 from everloop.serve.runtime import Model, open_model
 from everloop.serve.switchboard import Canary, Lineup

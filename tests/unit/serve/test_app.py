@@ -12,7 +12,7 @@ from everloop.core.clock import SystemClock
 from everloop.core.ids import IdSource
 from everloop.serve.answer import Answerer
 from everloop.serve.app import MAX_IN_FLIGHT, Message, ServeApp
-from everloop.serve.log import LogWriter, read_rows
+from everloop.serve.lines import LogWriter, read_rows
 from everloop.serve.protocol import ModelCard
 from everloop.serve.switchboard import Switchboard
 from tests.unit.serve.served import INPUTS, ROW, TOKEN, Served, make_folder, version_id

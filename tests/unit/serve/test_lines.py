@@ -12,7 +12,7 @@ import pytest
 from everloop.core.errors import IntegrityError
 from everloop.core.ids import Id
 from everloop.core.wire import Arm, PredictionRow, Status
-from everloop.serve.log import LogFile, LogWriter, ShadowLine, list_files, read_rows
+from everloop.serve.lines import LogFile, LogWriter, ShadowLine, list_files, read_rows
 
 AT = datetime(2026, 5, 1, tzinfo=UTC)
 SHADOW = Id("shadow")

@@ -1,0 +1,358 @@
+"""Writes the prediction log: a copy into memory a request, and never a wait for a disk.
+
+When the space that unsealed answers may take is used up, answers go on and their blocks are
+dropped and counted; the count is written into the log itself as soon as there is space again.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NamedTuple, TypeAlias
+
+import msgspec
+import numpy as np
+
+from everloop.core.wire import Scalar
+from everloop.serve.log.block import Block, Numbers, Source
+from everloop.serve.log.file import HEAD_BYTES, FrameFile
+from everloop.serve.log.frames import BLOCK, GAP, SHADOW, SOURCE, WrittenSource
+
+FIRST_FILE_BYTES: Final = 1024 * 1024
+FILE_BYTES: Final = 32 * 1024 * 1024
+MAX_BYTES: Final = 1024 * 1024 * 1024
+FSYNC_PAUSE_S: Final = 0.05
+RETRY_S: Final = 0.25
+_FILE: Final = re.compile(r"(?P<worker>[a-z][a-z0-9]*)-(?P<number>\d{14})\.log")
+_SHADOW_BYTES: Final = 64 + HEAD_BYTES
+_encode: Final = msgspec.msgpack.Encoder().encode
+_Values: TypeAlias = Sequence[Sequence[Scalar]] | bytes | None
+
+
+class FoundFile(NamedTuple):
+    """A file of the log, by worker and number."""
+
+    worker: str
+    number: int
+    name: str
+
+
+def list_files(folder: Path) -> list[FoundFile]:
+    """Return the files of a log, sorted by worker and age."""
+    found = (_FILE.fullmatch(path.name) for path in folder.iterdir())
+    return sorted(
+        FoundFile(match["worker"], int(match["number"]), match[0]) for match in found if match
+    )
+
+
+class _OpenFile:
+    """A file with the sources defined in it, open until the shadows of its rows have answered."""
+
+    __slots__ = ("awaited", "file", "places", "reserved")
+
+    def __init__(self, file: FrameFile) -> None:
+        self.file = file
+        self.places: dict[Source, tuple[int, _Pick | None]] = {}
+        self.awaited = 0
+        self.reserved = 0
+
+
+class _Pick(NamedTuple):
+    """Which inputs are written when some are masked."""
+
+    columns: list[int]
+    row: Callable[[Sequence[Scalar]], tuple[Scalar, ...]]
+
+
+class Flusher:
+    """One thread that brings the logs of a process onto the disk, behind the answers."""
+
+    def __init__(self, pause_s: float = FSYNC_PAUSE_S) -> None:
+        self.errors = 0
+        self._pause_s = pause_s
+        self._logs: list[LogWriter] = []
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="log-fsync", daemon=True)
+        self._thread.start()
+
+    def add(self, log: LogWriter) -> None:
+        """Look after a log from now on."""
+        self._logs.append(log)
+
+    def drop(self, log: LogWriter) -> None:
+        """Look after a log no more; idempotent."""
+        with suppress(ValueError):
+            self._logs.remove(log)
+
+    def close(self) -> None:
+        """Stop the thread; idempotent."""
+        self._closing.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._closing.wait(self._pause_s):
+            for log in tuple(self._logs):
+                try:
+                    log.sync()
+                except OSError:
+                    self.errors += 1
+
+
+class LogWriter:
+    """The log of one worker for one deployment. Used by one thread, but for ``sync``.
+
+    Attributes:
+        written: Rows written since the start.
+        dropped: Rows that were answered and could not be written.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        worker: str = "w0",
+        *,
+        flusher: Flusher | None = None,
+        file_bytes: int = FILE_BYTES,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        """Prepare to write; the first file is made with the first block.
+
+        Args:
+            folder: Where the files are; made if need be.
+            worker: Name of the process among those that write there at the same time: letters and
+                digits.
+            flusher: The process's own; None starts one for this log alone.
+            file_bytes: Most bytes of a file; the first ones are smaller.
+            max_bytes: Space that all files of the folder may take, those of others included.
+
+        Raises:
+            OSError: the folder cannot be made.
+        """
+        self.written = 0
+        self.dropped = 0
+        self._folder = folder
+        self._worker = worker
+        self._file_bytes = file_bytes
+        self._next_bytes = min(FIRST_FILE_BYTES, file_bytes)
+        self._max_bytes = max_bytes
+        self._file: _OpenFile | None = None
+        self._awaiting: dict[bytes, tuple[_OpenFile, int]] = {}
+        self._untold = 0
+        self._retry_at = 0.0
+        self._retired: deque[FrameFile] = deque()
+        self._syncing = threading.Lock()
+        self._own_flusher = Flusher() if flusher is None else None
+        self._flusher = flusher or self._own_flusher
+        folder.mkdir(parents=True, exist_ok=True)
+        for draft in folder.glob(f".{worker}-*.log"):  # of a process that was killed
+            draft.unlink(missing_ok=True)
+        assert self._flusher is not None
+        self._flusher.add(self)
+
+    def append(self, block: Block) -> bool:
+        """Write a block; False when there was no space and it was dropped and counted.
+
+        What stands when it returns outlives the process.
+        """
+        source, opened = block.source, self._file
+        known = None if opened is None else opened.places.get(source)
+        if opened is None or known is None:
+            return self._append_first(block)
+        place, pick = known
+        values, dtype = _kept(block, source, pick)
+        outputs, fallback = block.outputs, block.fallback
+        payload = _encode(
+            (
+                place,
+                block.first,
+                block.rows,
+                block.at_us,
+                block.logged_us,
+                block.latency_us,
+                values,
+                dtype,
+                outputs.tobytes() if type(outputs) is np.ndarray else outputs,
+                block.statuses,
+                fallback.tobytes() if type(fallback) is np.ndarray else fallback,
+                block.has_shadow,
+                block.unit,
+                block.keys,
+                block.request,
+            )
+        )
+        if block.has_shadow:
+            return self._append_awaiting(opened, block, payload)
+        file = opened.file
+        if file.end + len(payload) + HEAD_BYTES + opened.reserved > file.room:
+            return self._append_next(block, len(payload))
+        file.append(BLOCK, payload)
+        self.written += block.rows
+        return True
+
+    def append_shadow(
+        self, first: bytes, outputs: Sequence[float] | Numbers, statuses: bytes | None = None
+    ) -> bool:
+        """Write what the shadow answered to a block that said so; False if that was dropped.
+
+        Shadows answer in the order of their blocks.
+        """
+        opened, reserved = self._awaiting.pop(first, (None, 0))
+        if opened is None:
+            return False
+        opened.awaited -= 1
+        opened.reserved -= reserved
+        told = outputs.tobytes() if isinstance(outputs, np.ndarray) else outputs
+        is_written = opened.file.append(SHADOW, _encode((first, told, statuses)))
+        if opened is not self._file and not opened.awaited:
+            self._retired.append(opened.file)
+        return is_written
+
+    def sync(self) -> None:
+        """Bring everything onto the disk, if there is something; close files that are full.
+
+        Raises:
+            OSError: the disk is broken.
+        """
+        with self._syncing:
+            while self._retired:
+                self._retired.popleft().close()
+            opened = self._file
+            if opened is not None and opened.file.is_dirty():
+                opened.file.sync()
+
+    def close(self) -> None:
+        """Make everything durable and close; idempotent."""
+        assert self._flusher is not None
+        self._flusher.drop(self)
+        if self._own_flusher is not None:
+            self._own_flusher.close()
+        waiting = [opened.file for opened, _ in self._awaiting.values()]
+        self._awaiting.clear()
+        last = [] if self._file is None else [self._file.file]
+        self._file = None
+        with self._syncing:
+            for file in dict.fromkeys([*self._retired, *waiting, *last]):
+                with suppress(OSError):
+                    file.close()
+            self._retired.clear()
+
+    def _append_first(self, block: Block) -> bool:
+        """Write a block whose source, or whose file, is new."""
+        definition = _encode(_definition(block.source))
+        if self._file is None and not self._open(len(definition) + HEAD_BYTES):
+            return self._drop(block.rows)
+        opened = self._file
+        assert opened is not None
+        place = opened.file.end
+        if place + len(definition) + HEAD_BYTES + opened.reserved > opened.file.room:
+            return self._append_next(block, len(definition))
+        opened.file.append(SOURCE, definition)
+        opened.places[block.source] = place, _pick(block.source)
+        return self.append(block)
+
+    def _append_next(self, block: Block, size: int) -> bool:
+        """Write a block into a new file, for this one is full."""
+        before, self._file = self._file, None
+        definition = len(_encode(_definition(block.source)))
+        needed = definition + size + 3 * HEAD_BYTES + _shadow_bytes(block) + 64
+        if not self._open(needed):
+            self._file = before
+            return self._drop(block.rows)
+        if before is not None and not before.awaited:
+            self._retired.append(before.file)
+        return self.append(block)
+
+    def _append_awaiting(self, opened: _OpenFile, block: Block, payload: bytes) -> bool:
+        """Write a block and keep room for the answer of its shadow."""
+        reserved = _shadow_bytes(block)
+        needed = len(payload) + HEAD_BYTES + reserved
+        if opened.file.end + needed + opened.reserved > opened.file.room:
+            return self._append_next(block, len(payload))
+        opened.file.append(BLOCK, payload)
+        opened.awaited += 1
+        opened.reserved += reserved
+        self._awaiting[block.first] = opened, reserved
+        self.written += block.rows
+        return True
+
+    def _drop(self, rows: int) -> bool:
+        self.dropped += rows
+        self._untold += rows
+        return False
+
+    def _open(self, needed: int) -> bool:
+        """Open the next file with room for so many bytes at least."""
+        now = time.monotonic()
+        if now < self._retry_at:
+            return False
+        size = max(self._next_bytes, needed)
+        try:
+            files = list_files(self._folder)
+            taken = sum((self._folder / found.name).stat().st_size for found in files)
+            if taken + size > self._max_bytes:
+                self._retry_at = now + RETRY_S
+                return False
+            number = max(
+                (found.number for found in files if found.worker == self._worker), default=0
+            )
+            number = max(number + 1, time.time_ns() // 1_000_000)
+            file = FrameFile(self._folder / f"{self._worker}-{number:014}.log", size)
+        except OSError:
+            self._retry_at = now + RETRY_S
+            return False
+        self._file = _OpenFile(file)
+        self._next_bytes = min(2 * self._next_bytes, self._file_bytes)
+        if self._untold and file.append(GAP, _encode((self._untold,))):
+            self._untold = 0
+        return True
+
+
+def _definition(source: Source) -> WrittenSource:
+    kept = [place for place, name in enumerate(source.names) if name not in source.masked]
+    return WrittenSource(
+        version=source.version,
+        arm=source.arm,
+        share=source.share,
+        epoch=source.epoch,
+        names=tuple(source.names[place] for place in kept),
+        dtypes=tuple(source.dtypes[place] for place in kept) if source.dtypes else (),
+        outputs=source.outputs,
+        fallback_version=source.fallback_version,
+        shadow_version=source.shadow_version,
+    )
+
+
+def _pick(source: Source) -> _Pick | None:
+    if not source.masked.intersection(source.names):
+        return None
+    kept = [place for place, name in enumerate(source.names) if name not in source.masked]
+    if len(kept) > 1:
+        return _Pick(kept, operator.itemgetter(*kept))
+    return _Pick(kept, lambda row: tuple(row[place] for place in kept))
+
+
+def _kept(block: Block, source: Source, pick: _Pick | None) -> tuple[_Values, str | None]:
+    """Return the inputs as they are written, and the type of a matrix."""
+    values = block.values
+    if source.sample < 1.0 and not is_sampled(block.first, source.sample):
+        return None, None
+    if type(values) is np.ndarray:
+        kept = values if pick is None else values[:, pick.columns]
+        return kept.tobytes(), kept.dtype.str
+    rows: Sequence[Sequence[Scalar]] = values  # type: ignore[assignment]  # it is no array
+    return (rows if pick is None else [pick.row(row) for row in rows]), None
+
+
+def is_sampled(first: bytes, share: float) -> bool:
+    """Tell whether the inputs of a request are kept: by chance of its id, which no one chooses."""
+    return int.from_bytes(first[9:14], "big") < share * (1 << 40)
+
+
+def _shadow_bytes(block: Block) -> int:
+    return _SHADOW_BYTES + block.rows * (1 + 9 * max(1, len(block.source.outputs)))

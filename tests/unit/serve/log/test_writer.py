@@ -1,0 +1,120 @@
+"""The writer of the prediction log: what is written is read, whatever became of the writer."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from everloop.core.ids import Id
+from everloop.core.wire import Arm, Scalar, Status
+from everloop.serve.log import Block, Chunk, LogWriter, Source, list_files, read_rows
+
+FIRST = bytes.fromhex("0190a0000000700080000000000a0000")
+
+
+def source(**changes: object) -> Source:
+    given = {
+        "version": Id("v1"),
+        "arm": Arm.CHAMPION,
+        "share": 0.25,
+        "epoch": 3,
+        "names": ("age", "city"),
+    }
+    return Source(**(given | changes))  # type: ignore[arg-type]
+
+
+def block(origin: Source, *rows: tuple[Scalar, ...], **changes: object) -> Block:
+    given: dict[str, object] = {
+        "source": origin,
+        "first": FIRST,
+        "rows": len(rows),
+        "at_us": 1_700_000_000_000_001,
+        "logged_us": 1_700_000_000_500_000,
+        "latency_us": 12,
+        "values": rows,
+        "outputs": [float(place) for place in range(len(rows))],
+    }
+    return Block(**(given | changes))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[LogWriter]:
+    with closing(LogWriter(tmp_path)) as made:
+        yield made
+
+
+def read_all(folder: Path) -> Chunk:
+    (found,) = list_files(folder)
+    return read_rows(folder, found.name)
+
+
+def test_a_request_is_read_as_one_row_each_with_ids_that_count_up(
+    log: LogWriter, tmp_path: Path
+) -> None:
+    asked = block(source(), (41, "Oslo"), (None, "Bergen"), unit="ann", keys=("a", "b"))
+
+    assert log.append(asked)
+
+    one, two = read_all(tmp_path).rows
+    assert ("0190a000-0000-7000-8000-0000000a0000", "0190a000-0000-7000-8000-0000000a0001") == (
+        one.id,
+        two.id,
+    )
+    assert {"age": 41, "city": "Oslo"} == one.inputs
+    assert {"age": None, "city": "Bergen"} == two.inputs
+    assert (0.0, 1.0) == (one.output, two.output)
+    assert ("a", "b", "ann") == (one.key, two.key, two.unit)
+    assert 1_700_000_000.000001 == one.at.timestamp()
+
+
+def test_a_matrix_is_read_in_the_types_of_the_signature(log: LogWriter, tmp_path: Path) -> None:
+    origin = source(names=("n", "yes", "x"), dtypes=("int64", "bool", "float64"))
+    values = np.array([[7.0, 1.0, 0.5], [np.nan, 0.0, np.nan]])
+
+    log.append(block(origin, (), (), values=values, outputs=np.array([1.5, np.nan])))
+
+    one, two = read_all(tmp_path).rows
+    assert {"n": 7, "yes": True, "x": 0.5} == one.inputs
+    assert {"n": None, "yes": False, "x": None} == two.inputs
+    assert (1.5, None) == (one.output, two.output)
+
+
+@pytest.mark.parametrize("is_matrix", [True, False])
+def test_masked_inputs_never_reach_the_file(
+    is_matrix: bool, log: LogWriter, tmp_path: Path
+) -> None:
+    origin = source(names=("age", "income", "city"), masked=frozenset({"income"}))
+    values = np.array([[41.0, 123456.789, 3.0]]) if is_matrix else [(41, "secret", 3)]
+
+    log.append(block(origin, (), values=values))
+
+    assert {"age": 41, "city": 3} == read_all(tmp_path).rows[0].inputs
+    data = (tmp_path / list_files(tmp_path)[0].name).read_bytes()
+    assert b"secret" not in data
+    assert np.float64(123456.789).tobytes() not in data
+
+
+def test_the_shadow_and_the_fallback_stand_beside_the_answer(
+    log: LogWriter, tmp_path: Path
+) -> None:
+    origin = source(fallback_version=Id("v0"), shadow_version=Id("v2"))
+    asked = block(
+        origin,
+        (1, "a"),
+        (2, "b"),
+        statuses=bytes([0, 2]),
+        fallback=np.array([np.nan, 9.0]),
+        has_shadow=True,
+    )
+    log.append(asked)
+    assert [] == read_all(tmp_path).rows  # its shadow may still answer
+
+    log.append_shadow(FIRST, [4.0, float("inf")], bytes([0, 2]))
+
+    one, two = read_all(tmp_path).rows
+    assert (None, None, Status.OK) == (one.fallback_version, one.fallback_output, one.status)
+    assert ("v0", 9.0, Status.INVALID) == (two.fallback_version, two.fallback_output, two.status)
+    assert ("v2", 4.0, Status.OK) == (one.shadow_version, one.shadow_output, one.shadow_status)
+    assert (None, Status.INVALID) == (two.shadow_output, two.shadow_status)
