@@ -31,6 +31,7 @@ def main() -> None:
 
 
 def run(
+    *,
     port: int,
     path: str,
     headers: dict[str, str],

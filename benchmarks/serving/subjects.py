@@ -210,7 +210,7 @@ def _bentoml(at: Peer, folder: Path, variables: dict[str, str]) -> Subject:
             *("--host", "127.0.0.1", "--port", str(port), "--api-workers", "1"),
         ],
         mine,
-        read=lambda answer: json.loads(answer),
+        read=json.loads,
     )
 
 
@@ -228,8 +228,11 @@ def _mlserver(at: Peer, folder: Path, variables: dict[str, str]) -> Subject:
         about = {"name": "bench", "implementation": "mlserver_lightgbm.LightGBMModel"}
         (home / "model-settings.json").write_text(json.dumps(about | {"parameters": uri}))
         settings = {
-            **{"parallel_workers": 0, "host": "127.0.0.1", "http_port": port},
-            **{"grpc_port": free_port(), "metrics_port": free_port()},
+            "parallel_workers": 0,
+            "host": "127.0.0.1",
+            "http_port": port,
+            "grpc_port": free_port(),
+            "metrics_port": free_port(),
         }
         (home / "settings.json").write_text(json.dumps(settings))
         return [program, "start", str(home)]

@@ -1,4 +1,4 @@
-"""A limit: granian's own interface (RSGI), msgspec and ONNX Runtime; or a bare echo of an answer."""
+"""A limit: granian's own interface (RSGI), msgspec and ONNX Runtime; or an echo."""
 
 import os
 
