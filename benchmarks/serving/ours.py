@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import model
 import msgspec
-import numpy as np
 from subjects import Subject
 
 from everloop.core.digest import content_digest
@@ -108,12 +107,22 @@ def _command(folder: Path, port: int) -> list[str]:
     return [*program, "--folder", str(folder), "--port", str(port)]
 
 
-def in_process(text: str, asked: model.Matrix) -> tuple[object, Iterable[float]]:
-    """Return the loaded model and what it answers, without any server."""
+def in_process(text: str) -> Callable[[model.Matrix], object]:
+    """Return the model as the server calls it, without any server."""
     from everloop.serve.runtime import open_model
 
-    loaded = open_model("lightgbm", {"model.txt": text.encode()}, model.FEATURES)
-    return loaded, np.asarray(loaded(asked)).tolist()
+    return open_model("lightgbm", {"model.txt": text.encode()}, model.FEATURES)
+
+
+def batch_subjects(folder: Path, text: Path) -> list[Subject]:
+    """Return our server asked by binary tensors and by JSON records."""
+    return [subject(folder, text)]
+
+
+def many(folder: Path, text: Path, count: int) -> list[Subject]:
+    """Return our server with so many models in one process, if it can."""
+    del folder, text, count
+    return []
 
 
 def echoes(folder: Path) -> list[Subject]:
