@@ -22,7 +22,7 @@ from everloop.loop.model import LoopConfig
 from everloop.monitor.model import MonitorConfig
 from everloop.registry.aliases import check_alias
 from everloop.registry.protection import RegistryConfig
-from everloop.release.model import ReleaseConfig
+from everloop.release.config import ReleaseConfig
 
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `(?:key in )?(?P<path>\$[^`]*)`)?$", re.DOTALL)
 _STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")

@@ -22,6 +22,8 @@ VERB_MODULES = (
     "everloop.kernel.tokens",
     *(f"everloop.{domain}.{part}" for domain in DOMAINS for part in ("verbs", "queries")),
     "everloop.monitor.alerts",
+    "everloop.release.halting",
+    "everloop.release.history",
     "everloop.registry.about",
     "everloop.track.files",
     "everloop.track.names",

@@ -6,6 +6,7 @@ import re
 import threading
 import uuid
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import NewType
 
 from everloop.core.errors import InvalidInput
@@ -46,6 +47,16 @@ class IdSource:
         tail = int.from_bytes(self._random_bytes(8), "big") & ((1 << 62) - 1)
         value = (stamp & ((1 << 48) - 1)) << 80 | 7 << 76 | counter << 64 | 2 << 62 | tail
         return Id(str(uuid.UUID(int=value)))
+
+
+def made_at(key: Id) -> datetime:
+    """Return when an id was made, to the millisecond.
+
+    Example:
+        >>> made_at(Id("019b76da-a800-7000-8000-000000000000")).isoformat()
+        '2026-01-01T00:00:00+00:00'
+    """
+    return datetime.fromtimestamp(int(key.replace("-", "")[:12], 16) / 1000, UTC)
 
 
 def is_id(text: str) -> bool:

@@ -65,6 +65,7 @@ class Routes(msgspec.Struct, frozen=True, kw_only=True):
         champion: Answers what the canary does not; None before the first release.
         shadow: Computes answers that nobody gets.
         previous: Stays loaded, so that a rollback needs no loading.
+        constant: Answers every row instead of any version: the last resort of a kill switch.
     """
 
     epoch: int
@@ -75,6 +76,7 @@ class Routes(msgspec.Struct, frozen=True, kw_only=True):
     canary: CanaryTarget | None = None
     shadow: Target | None = None
     previous: Target | None = None
+    constant: float | None = None
 
 
 class RefusedBundle(msgspec.Struct, frozen=True, kw_only=True):

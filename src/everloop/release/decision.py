@@ -1,43 +1,37 @@
 """What to do with a release after its news: a function of plain values.
 
-One guarantee covers the whole release: all evidence against the candidate, of the shadow and of
-every guardrail, is one weighted mean of e-processes, and alarms when it reaches ``1 / alpha``.
-Half of the weight is the shadow's, where there is one; the guardrails share the rest. Apart from
-it stands the split of the traffic: where that is broken, no comparison of the arms can be believed.
+Whatever the strategy, evidence against the candidate ends the release at once; the strategies
+differ in how the traffic grows and in what is waited for. The share is always settled before the
+requests that it is for, from what was known until then: that alone keeps the evidence valid. Apart
+from the evidence stands the split of the traffic: where that is broken, no comparison of the arms
+can be believed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Final, NamedTuple
 
 from msgspec import Struct, structs
 
 from everloop.core.clock import Instant
-from everloop.core.wire import Arm
-from everloop.release import eprocess
-from everloop.release.eprocess import BadEventProcess
+from everloop.release import eprocess, weighing
+from everloop.release.config import ReleaseConfig, Strategy
+from everloop.release.counting import MOST_UNITS, advance, begin
 from everloop.release.model import (
-    BadEvent,
     Finding,
     Guardrail,
     News,
-    OnNotProven,
     Release,
-    ReleaseConfig,
     Standing,
     State,
-    Strategy,
     Traffic,
 )
 
-PAIRED = "paired_loss"
-STRICT = frozenset({Guardrail.ERROR, Guardrail.INVALID})
-SPLIT = "split"
-MOST_UNITS = 2_000
-"""Units that a guardrail remembers. It ignores further ones, which is valid: whether it does was
-settled before their outcome; and so many bad units have long since said what there is to say."""
+__all__ = ["MOST_UNITS", "Decision", "Outside", "begin", "deadline_of", "decide", "first_place"]
+LIVE_STATES: Final = frozenset({State.STANDBY, State.SHADOW, State.CANARY})
 
 
 class Decision(Struct, frozen=True, kw_only=True):
@@ -57,17 +51,45 @@ class Decision(Struct, frozen=True, kw_only=True):
     is_new: bool
 
 
-def begin(config: ReleaseConfig, strategy: Strategy) -> Standing:
-    """Return the standing of a release that has seen nothing."""
-    guardrails = {
-        guardrail.value: eprocess.start_bad_events(
-            rollback_ratio=1.0 if guardrail in STRICT else 1.0 + config.margin,
-            promote_ratio=1.0 + config.proof_margin,
-        )
-        for guardrail in Guardrail
-    }
-    paired = eprocess.start_paired(margin=config.paired_margin) if strategy == "shadow" else None
-    return Standing(guardrails=guardrails, split=eprocess.start_sample_ratio(), paired=paired)
+class Outside(Struct, frozen=True, kw_only=True):
+    """What beside the answers bears on a release.
+
+    Attributes:
+        frozen: Why nothing may move forward now; empty when it may.
+        is_resident: Whether the servers have loaded the candidate; None when nobody knows.
+        refused: Why a server refused it; empty when none did.
+    """
+
+    frozen: str = ""
+    is_resident: bool | None = None
+    refused: str = ""
+
+
+NOTHING: Final = Outside()
+
+
+class Place(NamedTuple):
+    """A state with its stage and share, and why the release is there; no words when it stays."""
+
+    state: State
+    stage: int
+    share: float
+    why: str = ""
+
+
+def first_place(config: ReleaseConfig, strategy: Strategy) -> Place:
+    """Return where a release begins."""
+    match strategy:
+        case "shadow":
+            return Place(State.SHADOW, -1, 0.0)
+        case "blue_green":
+            return Place(State.STANDBY, -1, 0.0)
+        case "ab":
+            return Place(State.CANARY, 0, config.ab_share)
+        case "bandit":
+            return Place(State.CANARY, 0, config.bandit_share)
+        case _:
+            return Place(State.CANARY, 0, config.shares[0])
 
 
 def deadline_of(config: ReleaseConfig, started_at: Instant) -> Instant:
@@ -75,213 +97,193 @@ def deadline_of(config: ReleaseConfig, started_at: Instant) -> Instant:
     return started_at + timedelta(days=config.deadline_days)
 
 
-def decide(release: Release, news: News, now: Instant) -> Decision:
+def decide(release: Release, news: News, now: Instant, outside: Outside = NOTHING) -> Decision:
     """Take in the news and say whether to go on, step up, promote or end the release.
+
+    A promoted release whose watch goes on can only be undone.
 
     Raises:
         InvalidInput: ``release.bad_loss`` or ``release.bad_share``.
     """
-    standing = _advance(release.standing, news)
-    evidence_bad = _evidence_bad(standing, release.config)
-    findings = _findings(standing, release.config)
-    state, stage, why = _next(release, standing, evidence_bad, now)
-    is_new = (state, stage) != (release.state, release.stage)
+    standing = advance(release.standing, news, seed=release.id)
+    evidence_bad = weighing.weigh(standing, release.config)
+    here = Place(release.state, release.stage, release.share)
+    place = _next(_Look(release, standing, evidence_bad, here), now, outside)
+    is_new = place[:3] != here[:3]
     if is_new:
         standing = structs.replace(standing, stage_traffic=Traffic())
     return Decision(
-        state=state,
-        stage=stage,
-        share=_share(release.config, state, stage),
+        state=place.state,
+        stage=place.stage,
+        share=place.share,
         standing=standing,
-        findings=findings,
+        findings=weighing.find(standing, release.config),
         evidence_bad=evidence_bad,
-        why=why or release.why,
+        why=place.why or release.why,
         is_new=is_new,
     )
 
 
-class _Census:
-    """Which units have been counted; requests without a unit always count."""
+class _Look(NamedTuple):
+    """A release with its standing after the news."""
 
-    def __init__(self, known: Mapping[str, tuple[str, ...]]) -> None:
-        self._known = {name: dict.fromkeys(marks) for name, marks in known.items()}
+    release: Release
+    standing: Standing
+    evidence_bad: float
+    here: Place
 
-    def admits(self, name: str, mark: str | None) -> bool:
-        """Count a unit; return False when it was counted before, or when there are too many."""
-        if mark is None:
-            return True
-        known = self._known.setdefault(name, {})
-        if mark in known or len(known) >= MOST_UNITS:
-            return False
-        known[mark] = None
-        return True
+    @property
+    def config(self) -> ReleaseConfig:
+        return self.release.config
 
-    def marks(self) -> dict[str, tuple[str, ...]]:
-        """Return what to keep."""
-        return {name: tuple(marks) for name, marks in self._known.items()}
+    @property
+    def is_calm(self) -> bool:
+        """Whether the stage is full and nothing speaks against the next one."""
+        is_full = self.standing.stage_traffic.total >= self.config.min_stage_requests
+        return is_full and self.evidence_bad < self.config.step_up_evidence
 
+    def end(self, why: str) -> Place:
+        had_traffic = self.here.state in {State.CANARY, State.PROMOTED}
+        ended = State.ROLLED_BACK if had_traffic else State.REFUSED
+        return Place(ended, self.here.stage, 0.0, why)
 
-def _advance(standing: Standing, news: News) -> Standing:
-    guardrails = dict(standing.guardrails)
-    census = _Census(standing.units)
-    for event in news.events:
-        if not census.admits(event.guardrail.value, _mark(event)):
-            continue
-        guardrails[event.guardrail] = eprocess.update(
-            guardrails[event.guardrail], by_canary=event.arm is Arm.CANARY, share=event.share
-        )
-    paired = standing.paired
-    if paired is not None:
-        for pair in news.pairs:
-            paired = eprocess.update_paired(
-                paired, loss_champion=pair.champion, loss_challenger=pair.candidate
-            )
-    return Standing(
-        guardrails=guardrails,
-        paired=paired,
-        split=_advance_split(standing.split, news, census),
-        units=census.marks(),
-        traffic=standing.traffic.plus(news.traffic),
-        stage_traffic=standing.stage_traffic.plus(news.traffic),
-    )
+    def promote(self, why: str) -> Place:
+        return Place(State.PROMOTED, self.here.stage, 1.0, why)
 
 
-def _mark(event: BadEvent) -> str | None:
-    # A unit may move to the canary when the share grows, and then speaks once for each arm.
-    return event.unit and f"{event.arm.value}:{event.unit}"
+def _next(look: _Look, now: Instant, outside: Outside) -> Place:
+    if look.evidence_bad >= 1.0 / look.config.alpha:
+        return look.end(weighing.explain_alarm(look.standing, look.evidence_bad, look.config))
+    if look.here.state is State.PROMOTED:
+        return look.here
+    if eprocess.is_ratio_broken(look.standing.split):
+        return look.end(_explain_split(look.standing.split))
+    if outside.refused:
+        return look.end(f"The server refused the candidate: {outside.refused}")
+    place = _forward(look, outside)
+    if place == look.here and now >= look.release.deadline:
+        place = _at_deadline(look)
+    if outside.frozen and place.state in LIVE_STATES | {State.PROMOTED} and place != look.here:
+        return look.here._replace(why=f"Held: {outside.frozen}.")
+    return place
 
 
-def _advance_split(
-    split: eprocess.SampleRatioProcess, news: News, census: _Census
-) -> eprocess.SampleRatioProcess:
-    """Take in assignments: each request without a unit, and each unit the first time it is seen."""
-    for part in news.assigned:
-        if not census.admits(SPLIT, part.unit):
-            continue
-        count = part.count if part.unit is None else 1
-        is_canary = part.arm is Arm.CANARY
-        split = eprocess.update_sample_ratio(
-            split,
-            canary=count * is_canary,
-            champion=count * (not is_canary),
-            share=part.share,
-        )
-    return split
+def _forward(look: _Look, outside: Outside) -> Place:
+    match look.here.state:
+        case State.STANDBY:
+            return _from_standby(look, outside)
+        case State.SHADOW:
+            return _from_shadow(look)
+        case _:
+            steps: dict[str, Callable[[_Look], Place]] = {"ab": _in_test, "bandit": _in_bandit}
+            return steps.get(look.release.strategy, _in_ramp)(look)
 
 
-def _evidence_bad(standing: Standing, config: ReleaseConfig) -> float:
-    processes: dict[str, eprocess.Guardrail] = dict(standing.guardrails)
-    weights = dict.fromkeys(processes, 1.0)
-    if standing.paired is not None:
-        weights[PAIRED] = float(len(processes))
-        processes[PAIRED] = standing.paired
-    return eprocess.judge(
-        processes, alpha=config.alpha, beta=config.beta, weights=weights
-    ).evidence_bad
+def _from_standby(look: _Look, outside: Outside) -> Place:
+    """Switch all traffic once the servers hold the candidate and it answered its golden rows."""
+    pairs = look.standing.paired.pairs if look.standing.paired is not None else 0
+    if not outside.is_resident or pairs < look.config.blue_green_pairs:
+        return look.here
+    shown = f", {pairs} paired answers without an alarm" if pairs else ""
+    return look.promote(f"Loaded, and its golden answers hold{shown}: switched.")
 
 
-def _findings(standing: Standing, config: ReleaseConfig) -> dict[str, Finding]:
-    found = {
-        name: _finding(process, process.events, config)
-        for name, process in standing.guardrails.items()
-    }
-    if standing.paired is not None:
-        found[PAIRED] = _finding(standing.paired, standing.paired.pairs, config)
-    return found
-
-
-def _finding(process: eprocess.Guardrail, seen: int, config: ReleaseConfig) -> Finding:
-    if process.log_evidence_bad >= -math.log(config.alpha):
-        return Finding.WORSE
-    if process.log_evidence_good >= -math.log(config.beta):
-        return Finding.PROVEN
-    return Finding.NOT_PROVEN if seen else Finding.NO_EVENT
-
-
-def _next(
-    release: Release, standing: Standing, evidence_bad: float, now: Instant
-) -> tuple[State, int, str]:
-    config = release.config
-    if evidence_bad >= 1.0 / config.alpha:
-        ended = State.REFUSED if release.state is State.SHADOW else State.ROLLED_BACK
-        return ended, release.stage, _explain_alarm(standing, evidence_bad, config)
-    if eprocess.is_ratio_broken(standing.split):
-        return State.ROLLED_BACK, release.stage, _explain_split(standing.split)
-    if release.state is State.SHADOW:
-        state, stage, why = _next_in_shadow(release, standing)
-    else:
-        state, stage, why = _next_in_canary(release, standing, evidence_bad)
-    if (state, stage) == (release.state, release.stage) and now >= release.deadline:
-        return _at_deadline(release, standing, config.on_not_proven)
-    return state, stage, why
-
-
-def _next_in_shadow(release: Release, standing: Standing) -> tuple[State, int, str]:
-    pairs = standing.paired.pairs if standing.paired is not None else 0
-    if pairs < release.config.min_pairs:
-        return release.state, release.stage, ""
-    share = release.config.shares[0]
+def _from_shadow(look: _Look) -> Place:
+    pairs = look.standing.paired.pairs if look.standing.paired is not None else 0
+    if pairs < look.config.min_pairs:
+        return look.here
+    share = look.config.shares[0]
     why = f"{pairs} paired answers without an alarm: canary at {share:.0%}."
-    return State.CANARY, 0, why
+    return Place(State.CANARY, 0, share, why)
 
 
-def _next_in_canary(
-    release: Release, standing: Standing, evidence_bad: float
-) -> tuple[State, int, str]:
-    config, stage = release.config, release.stage
-    here = (release.state, stage, "")
-    is_full = standing.stage_traffic.total >= config.min_stage_requests
-    if not is_full or evidence_bad >= config.step_up_evidence:
-        return here
+def _in_ramp(look: _Look) -> Place:
+    if not look.is_calm:
+        return look.here
+    config, stage = look.config, look.here.stage
     if stage + 1 < len(config.shares):
         share = config.shares[stage + 1]
-        why = f"{standing.stage_traffic.total} requests without an alarm: canary at {share:.0%}."
-        return release.state, stage + 1, why
-    proof = _proof(standing, config)
-    if proof is None or standing.traffic.canary < config.min_canary_requests:
-        return here
-    return State.PROMOTED, stage, f"{proof}, after {standing.traffic.canary} canary answers."
+        total = look.standing.stage_traffic.total
+        why = f"{total} requests without an alarm: canary at {share:.0%}."
+        return Place(look.here.state, stage + 1, share, why)
+    return _on_proof(look)
 
 
-def _proof(standing: Standing, config: ReleaseConfig) -> str | None:
-    """Return in words what proves that the candidate loses no more, or None."""
-    level = -math.log(config.beta)
-    loss: BadEventProcess = standing.guardrails[Guardrail.LABEL_LOSS]
-    if loss.log_evidence_good >= level:
-        return f"Proven by {loss.events} great losses: not {config.proof_margin:.0%} more of them"
-    if standing.paired is not None and standing.paired.log_evidence_good >= level:
-        return (
-            f"Proven by {standing.paired.pairs} paired answers: loss not worse by "
-            f"{config.paired_margin:.0%} of the bound"
-        )
-    return None
+def _on_proof(look: _Look) -> Place:
+    proof = weighing.prove(look.standing, look.config)
+    answers = look.standing.traffic.canary
+    if proof is None or answers < look.config.min_canary_requests:
+        return look.here
+    return look.promote(f"{proof}, after {answers} canary answers.")
 
 
-def _at_deadline(
-    release: Release, standing: Standing, choice: OnNotProven
-) -> tuple[State, int, str]:
-    pairs = standing.paired.pairs if standing.paired is not None else 0
+def _in_test(look: _Look) -> Place:
+    """Keep the share until one version is proven to be the better one, or time is up."""
+    loss = look.standing.guardrails[Guardrail.LABEL_LOSS]
+    answers = look.standing.traffic.canary
+    is_better = loss.log_evidence_better >= -math.log(look.config.beta)
+    if not is_better or answers < look.config.min_canary_requests:
+        return look.here
+    champion = loss.events - loss.challenger_events
+    return look.promote(
+        f"Proven better by {loss.challenger_events} great losses against {champion}, "
+        f"after {answers} canary answers."
+    )
+
+
+def _in_bandit(look: _Look) -> Place:
+    """Give more traffic to the version that seems better; what it seems never decides."""
+    if not look.is_calm:
+        return look.here
+    place = _on_proof(look)
+    if place != look.here:
+        return place
+    share = bandit_share(look.standing, look.config.bandit_share)
+    why = f"The share follows what was seen: canary at {share:.0%}."
+    return Place(look.here.state, look.here.stage + 1, share, why)
+
+
+def bandit_share(standing: Standing, least: float) -> float:
+    """Return the chance, as far as counts tell, that the candidate is the better one.
+
+    By normal approximation to both versions' rates of bad events, as in Thompson sampling, and
+    never less than ``least`` for either version.
+    """
+    bad = (Guardrail.ERROR, Guardrail.INVALID, Guardrail.LABEL_LOSS)
+    events = [standing.guardrails[name] for name in bad]
+    by_canary = sum(process.challenger_events for process in events)
+    by_champion = sum(process.events for process in events) - by_canary
+    canary, spread = _rate(by_canary, standing.traffic.canary)
+    champion, other = _rate(by_champion, standing.traffic.champion)
+    chance = 0.5 * (1.0 + math.erf((champion - canary) / math.sqrt(2.0 * (spread + other))))
+    return round(min(max(chance, least), 1.0 - least), 3)
+
+
+def _rate(bad: int, answers: int) -> tuple[float, float]:
+    """Return the mean and variance of a rate, beginning with one bad and one good answer."""
+    total = max(answers, bad) + 2
+    mean = (bad + 1) / total
+    return mean, mean * (1.0 - mean) / (total + 1)
+
+
+def _at_deadline(look: _Look) -> Place:
+    pairs = look.standing.paired.pairs if look.standing.paired is not None else 0
+    said = (
+        "no difference is proven"
+        if look.release.strategy == "ab"
+        else ("the candidate is not proven")
+    )
     told = (
-        f"The deadline passed and the candidate is not proven by {pairs} paired and "
-        f"{standing.traffic.canary} canary answers"
+        f"The deadline passed and {said} by {pairs} paired and "
+        f"{look.standing.traffic.canary} canary answers"
     )
+    choice = look.config.on_not_proven
     if choice == "hold":
-        return release.state, release.stage, f"{told}: held, a person decides."
-    if choice == "promote" and release.state is State.CANARY:
-        return State.PROMOTED, release.stage, f"{told}: promoted, as configured."
-    ended = State.REFUSED if release.state is State.SHADOW else State.ROLLED_BACK
-    return ended, release.stage, f"{told}: {ended.value.replace('_', ' ')}."
-
-
-def _explain_alarm(standing: Standing, evidence_bad: float, config: ReleaseConfig) -> str:
-    processes: Mapping[str, eprocess.Guardrail] = standing.guardrails | (
-        {PAIRED: standing.paired} if standing.paired is not None else {}
-    )
-    worst = max(processes, key=lambda name: processes[name].log_evidence_bad)
-    return (
-        f"Evidence {evidence_bad:.3g} that the candidate is worse reached "
-        f"{1.0 / config.alpha:.0f}, most of it from {worst.replace('_', ' ')}."
-    )
+        return look.here._replace(why=f"{told}: held, a person decides.")
+    if choice == "promote" and look.here.state is State.CANARY:
+        return look.promote(f"{told}: promoted, as configured.")
+    ended = look.end("")
+    return ended._replace(why=f"{told}: {ended.state.value.replace('_', ' ')}.")
 
 
 def _explain_split(split: eprocess.SampleRatioProcess) -> str:
@@ -289,9 +291,3 @@ def _explain_split(split: eprocess.SampleRatioProcess) -> str:
         f"The traffic is not split as intended: {split.challenger_requests} of {split.requests} "
         "assignments went to the canary. Look for lost logs, retries and the routing."
     )
-
-
-def _share(config: ReleaseConfig, state: State, stage: int) -> float:
-    if state is State.PROMOTED:
-        return 1.0
-    return config.shares[stage] if state is State.CANARY else 0.0

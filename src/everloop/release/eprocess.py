@@ -32,6 +32,9 @@ WORSE_RATIOS = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0)
 NOT_WORSE_RATIOS = (1.0, 0.9, 0.75, 0.5)
 """How good it may be, when it is to be shown that it is not worse by the promotion ratio."""
 
+BETTER_RATIOS = tuple(1.0 / ratio for ratio in WORSE_RATIOS)
+"""How much better it may be: `WORSE_RATIOS` with the arms' names exchanged."""
+
 IMBALANCE_RATIOS = (0.5, 0.8, 0.9, 0.95, 1.05, 1.1, 1.25, 2.0)
 """How the odds of being routed to the challenger may differ from what was intended."""
 
@@ -46,6 +49,7 @@ class BadEventProcess(Struct, frozen=True, kw_only=True):
         promote_ratio: The relative risk r0' that must be excluded before a promotion.
         log_bad: Log likelihood ratio of each of `WORSE_RATIOS` against r <= r0.
         log_good: Log likelihood ratio of each of `NOT_WORSE_RATIOS` against r >= r0'.
+        log_better: Log likelihood ratio of each of `BETTER_RATIOS` against r >= 1.
         events: Bad events so far.
         challenger_events: Those among them that the challenger answered.
     """
@@ -54,6 +58,7 @@ class BadEventProcess(Struct, frozen=True, kw_only=True):
     promote_ratio: float
     log_bad: tuple[float, ...]
     log_good: tuple[float, ...]
+    log_better: tuple[float, ...] = (0.0,) * len(BETTER_RATIOS)
     events: int = 0
     challenger_events: int = 0
 
@@ -66,6 +71,11 @@ class BadEventProcess(Struct, frozen=True, kw_only=True):
     def log_evidence_good(self) -> float:
         """Log of the evidence that it is not as bad as the promotion ratio."""
         return log_mean_exp(self.log_good)
+
+    @property
+    def log_evidence_better(self) -> float:
+        """Log of the evidence that it is better than the champion."""
+        return log_mean_exp(self.log_better)
 
 
 class PairedProcess(Struct, frozen=True, kw_only=True):
@@ -215,10 +225,12 @@ def update_many(
     worse = tuple(state.rollback_ratio * ratio for ratio in WORSE_RATIOS)
     bad = _log_factors(share, state.rollback_ratio, worse)
     good = _log_factors(share, state.promote_ratio, NOT_WORSE_RATIOS)
+    better = _log_factors(share, 1.0, BETTER_RATIOS)
     return replace(
         counted,
         log_bad=_advance(state.log_bad, bad, canary, champion),
         log_good=_advance(state.log_good, good, canary, champion),
+        log_better=_advance(state.log_better, better, canary, champion),
     )
 
 

@@ -1,10 +1,10 @@
-"""The records of deployments and releases, what a project may set, and what a release is told."""
+"""The records of deployments and releases, and what a release is told."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated
 
 from msgspec import Meta, Struct
 
@@ -13,53 +13,14 @@ from everloop.core.ids import ActorId, Id, ProjectId
 from everloop.core.records import Record, record
 from everloop.core.wire import Arm
 from everloop.registry.evidence import LossName
+from everloop.release.config import ReleaseConfig, Share, Strategy
 from everloop.release.eprocess import BadEventProcess, PairedProcess, SampleRatioProcess
 
-Share = Annotated[float, Meta(gt=0, lt=1)]
 Unit = Annotated[str, Meta(min_length=1, max_length=32)]
-Strategy = Literal["shadow", "canary", "all_at_once"]
-OnNotProven = Literal["roll_back", "promote", "hold"]
 LIVE = "live"
 MOST_EVENTS = 100_000
 UNDATED = datetime(9999, 1, 1, tzinfo=UTC)
 """The deadline of a release that has not learned yet what time it is for the predictions."""
-
-
-class ReleaseConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How new versions are released (``models.<name>.release``).
-
-    Attributes:
-        strategy: ``shadow`` compares without traffic first; ``canary`` gives traffic at once.
-        min_pairs: Requests answered by both versions, with labels, before a canary begins.
-        shares: The canary's share of the traffic, stage by stage.
-        min_stage_requests: Requests, by either arm, before the next stage.
-        min_canary_requests: Requests answered by the canary before it is promoted.
-        alpha: Chance at most of rolling back a version that is no worse than the margins allow;
-            one in a thousand more for traffic that only looks wrongly split.
-        beta: Chance at most of calling a version proven that is as bad as ``proof_margin``.
-        margin: Part by which the rate of slow or wrong answers may exceed the champion's before
-            it counts against the canary; errors and invalid answers have no margin.
-        proof_margin: Part by which a rate must be proven not to exceed the champion's.
-        paired_margin: Loss difference, as a part of the bound, that the shadow must rule out.
-        step_up_evidence: No next stage while the evidence against the canary is this strong;
-            the guarantee of ``alpha`` does not depend on it.
-        deadline_days: When a decision falls even without proof.
-        on_not_proven: What happens then.
-    """
-
-    strategy: Strategy = "shadow"
-    min_pairs: Annotated[int, Meta(ge=1)] = 48
-    shares: Annotated[tuple[Share, ...], Meta(min_length=1, max_length=10)] = (0.1, 0.5)
-    min_stage_requests: Annotated[int, Meta(ge=1)] = 48
-    min_canary_requests: Annotated[int, Meta(ge=1)] = 24
-    alpha: Annotated[float, Meta(gt=0, lt=0.5)] = 0.01
-    beta: Annotated[float, Meta(gt=0, lt=0.5)] = 0.05
-    margin: Annotated[float, Meta(ge=0, le=2)] = 0.1
-    proof_margin: Annotated[float, Meta(gt=0, le=10)] = 0.5
-    paired_margin: Annotated[float, Meta(gt=0, lt=1)] = 0.05
-    step_up_evidence: Annotated[float, Meta(gt=1)] = 3.0
-    deadline_days: Annotated[float, Meta(gt=0, le=365)] = 14.0
-    on_not_proven: OnNotProven = "roll_back"
 
 
 class Guardrail(StrEnum):
@@ -69,11 +30,14 @@ class Guardrail(StrEnum):
     INVALID = "invalid"
     LATENCY = "latency"
     LABEL_LOSS = "label_loss"
+    RANGE = "range"
+    OVERRIDE = "override"
 
 
 class State(StrEnum):
-    """Where a release stands: the first two are live, the others final."""
+    """Where a release stands: the first three are live, the others final."""
 
+    STANDBY = "standby"
     SHADOW = "shadow"
     CANARY = "canary"
     PROMOTED = "promoted"
@@ -84,6 +48,7 @@ class State(StrEnum):
 class Finding(StrEnum):
     """What is known about one guardrail. NOT_PROVEN and NO_EVENT never count as passed."""
 
+    BETTER = "better"
     PROVEN = "proven"
     NO_EVENT = "no event seen"
     NOT_PROVEN = "not proven"
@@ -98,11 +63,15 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         loss: Its 90th percentile on data it was not trained on; a greater loss of either arm is a
             bad event, and losses are compared up to this bound.
         loss_name: The kind of loss that the bound is of.
+        low: Its half percentile of answers; an answer of either arm below it is a bad event.
+        high: Its 99.5th percentile of answers, likewise.
     """
 
     latency_us: Annotated[float, Meta(gt=0)] | None = None
     loss: Annotated[float, Meta(gt=0)] | None = None
     loss_name: LossName = "absolute_error"
+    low: float | None = None
+    high: float | None = None
 
 
 class BadEvent(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -155,12 +124,33 @@ class Pair(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     candidate: Annotated[float, Meta(ge=0, le=1)]
 
 
+class Tally(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Answers that could be judged, and the bad ones among them."""
+
+    answers: Annotated[int, Meta(ge=0)] = 0
+    bad: Annotated[int, Meta(ge=0)] = 0
+
+
+class Judgement(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Answers that a promoted version gave to requests without a unit, or to one unit."""
+
+    guardrail: Guardrail
+    answers: Annotated[int, Meta(ge=1)] = 1
+    bad: Annotated[int, Meta(ge=0)] = 0
+    unit: Unit | None = None
+
+
 class News(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What happened since the last look at a release, in the order in which it was learned."""
+    """What happened since the last look at a release, in the order in which it was learned.
+
+    Attributes:
+        watched: What a promoted version did.
+    """
 
     assigned: Annotated[tuple[Assigned, ...], Meta(max_length=MOST_EVENTS)] = ()
     events: Annotated[tuple[BadEvent, ...], Meta(max_length=MOST_EVENTS)] = ()
     pairs: Annotated[tuple[Pair, ...], Meta(max_length=MOST_EVENTS)] = ()
+    watched: Annotated[tuple[Judgement, ...], Meta(max_length=MOST_EVENTS)] = ()
 
     def plus(self, other: News) -> News:
         """Return this and then the other."""
@@ -168,6 +158,7 @@ class News(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             assigned=self.assigned + other.assigned,
             events=self.events + other.events,
             pairs=self.pairs + other.pairs,
+            watched=self.watched + other.watched,
         )
 
     @property
@@ -179,6 +170,26 @@ class News(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return Traffic(champion=counts[Arm.CHAMPION], canary=counts[Arm.CANARY])
 
 
+class Watch(Struct, frozen=True, kw_only=True):
+    """What is known of a promoted version against the frozen record of the champion before.
+
+    Attributes:
+        until: When the watch ends.
+        epoch: The deployment's epoch at the promotion; older answers are not the watch's.
+        left: What of the champion's record has not been compared yet, by guardrail.
+        guardrails: The evidence process of each guardrail that the record speaks of.
+        answers: Answers of the new version that were compared.
+        draws: Counts the draws from the record.
+    """
+
+    until: Instant
+    epoch: int
+    left: dict[str, Tally] = {}
+    guardrails: dict[str, BadEventProcess] = {}
+    answers: int = 0
+    draws: int = 0
+
+
 class Standing(Struct, frozen=True, kw_only=True):
     """What a release has seen so far; all that a decision needs beside the news.
 
@@ -188,6 +199,7 @@ class Standing(Struct, frozen=True, kw_only=True):
         split: The evidence that the traffic is not split as intended.
         units: Marks of the units that each guardrail, and the split, have counted already.
         stage_traffic: Requests since the stage began.
+        watch: The evidence after the promotion; None before it, and where nothing is watched.
     """
 
     guardrails: dict[str, BadEventProcess]
@@ -196,6 +208,24 @@ class Standing(Struct, frozen=True, kw_only=True):
     units: dict[str, tuple[str, ...]] = {}
     traffic: Traffic = Traffic()
     stage_traffic: Traffic = Traffic()
+    watch: Watch | None = None
+
+
+class Halt(Struct, frozen=True, kw_only=True):
+    """A kill switch that was thrown: no release moves, and the traffic may be pinned.
+
+    Attributes:
+        version: The version that answers instead of the champion; None for the champion.
+        answer: The constant that answers instead of any version.
+        drill: The drill that it belongs to.
+    """
+
+    at: Instant
+    by: ActorId
+    why: str
+    version: Id | None = None
+    answer: float | None = None
+    drill: Id | None = None
 
 
 @record("deployment", unique=(("project", "name"),), index=(("project", "created_at"),))
@@ -206,6 +236,8 @@ class Deployment(Record, frozen=True, kw_only=True):
         champion: The version that answers; None before the first release.
         previous: The champion before, to which a rollback goes.
         epoch: Counts the changes of the routes.
+        watched: The release that brought the champion, while its watch lasts.
+        halt: The kill switch, when it was thrown.
     """
 
     project: ProjectId
@@ -216,6 +248,8 @@ class Deployment(Record, frozen=True, kw_only=True):
     epoch: int
     created_at: Instant
     created_by: ActorId
+    watched: Id | None = None
+    halt: Halt | None = None
 
 
 @record(
@@ -240,6 +274,10 @@ class Release(Record, frozen=True, kw_only=True):
         started_at: Event time, like all times here but those of the ledger.
         why: The reason of the last decision.
         evidence: ``kind:id`` of the gate report or waiver that admitted the candidate.
+        record: What the champion's latest answers before the release were like, by guardrail;
+            None until it is told.
+        attempt: Counts the releases of this candidate that gathered evidence, this one included.
+        alpha_spent: Chance at most of a false rollback over all these attempts.
     """
 
     project: ProjectId
@@ -267,3 +305,58 @@ class Release(Record, frozen=True, kw_only=True):
     started_by: ActorId
     why: str
     evidence: str
+    record: dict[str, Tally] | None = None
+    attempt: int = 1
+    alpha_spent: float = 0.0
+
+
+@record("release_history", unique=(("release",),), index=(("project",),), covered=False)
+class ReleaseHistory(Record, frozen=True, kw_only=True):
+    """How a release went, for its picture: thinned, so that it stays small.
+
+    Attributes:
+        points: Rows of figures in the order of ``release.history.FIGURES``.
+        every: Looks that each point stands for.
+        looks: Looks so far.
+    """
+
+    project: ProjectId
+    release: Id
+    points: tuple[tuple[float | None, ...], ...] = ()
+    every: int = 1
+    looks: int = 0
+
+
+class DrillState(StrEnum):
+    """How far a drill has come: the last two are final."""
+
+    SWITCHING = "switching"
+    RETURNING = "returning"
+    PASSED = "passed"
+    FAILED = "failed"
+
+
+@record("drill", index=(("project", "deployment", "started_at"), ("state",)))
+class Drill(Record, frozen=True, kw_only=True):
+    """An exercise of the kill switch on a live deployment; evidence that the way back works.
+
+    Attributes:
+        version: The version that was pinned.
+        epoch: The epoch to be served next.
+        asked_at: When that was asked for.
+        switch_ms: From the order to the pinned version's being in force at the server.
+        return_ms: From the order to return to the champion's being in force again.
+    """
+
+    project: ProjectId
+    deployment: Id
+    state: DrillState
+    version: Id
+    epoch: int
+    started_at: Instant
+    started_by: ActorId
+    asked_at: Instant
+    ended_at: Instant | None = None
+    switch_ms: float | None = None
+    return_ms: float | None = None
+    why: str = ""

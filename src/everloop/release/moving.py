@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from msgspec import structs
 
 from everloop.core.clock import Instant
@@ -12,12 +14,15 @@ from everloop.registry.aliases import move_alias
 from everloop.registry.evidence import require_pass
 from everloop.registry.model import Model, ModelVersion
 from everloop.registry.queries import PRODUCTION
+from everloop.release import watching
 from everloop.release.decision import Decision
 from everloop.release.model import Deployment, Release, State
 
 
 def apply(work: Work, release: Release, decision: Decision, at: Instant) -> Release:
     """Write what was decided; a promotion still needs evidence that admits the version."""
+    if not decision.is_new:
+        return work.replace(release)
     if decision.state is State.PROMOTED:
         try:
             require_pass(work, work.get(ModelVersion, release.candidate))
@@ -26,33 +31,45 @@ def apply(work: Work, release: Release, decision: Decision, at: Instant) -> Rele
         return promote(work, release, decision.why, at)
     if decision.state in {State.ROLLED_BACK, State.REFUSED}:
         return end(work, release, decision.state, decision.why, at)
-    if decision.is_new:
-        _bump(work, release)
+    bump(work, work.get(Deployment, release.deployment))
     return work.replace(
         structs.replace(release, state=decision.state, stage=decision.stage, share=decision.share)
     )
 
 
 def promote(work: Work, release: Release, why: str, at: Instant) -> Release:
-    """Make the candidate the champion, under the alias ``production``, too."""
+    """Make the candidate the champion, under the alias ``production``, too, and watch it."""
     deployment = work.get(Deployment, release.deployment)
     version = work.get(ModelVersion, release.candidate)
+    epoch = deployment.epoch + 1
+    is_watched = deployment.champion is not None and release.config.watch_days > 0
     work.replace(
         structs.replace(
             deployment,
             champion=version.id,
             previous=deployment.champion,
-            epoch=deployment.epoch + 1,
+            epoch=epoch,
+            watched=release.id if is_watched else None,
         )
     )
     move_alias(work, work.get(Model, version.model), PRODUCTION, version, why)
     work.touch(f"model_version:{version.id}")
+    standing = release.standing
+    if is_watched:
+        watch = watching.begin(
+            release.config,
+            release.record or {},
+            until=at + timedelta(days=release.config.watch_days),
+            epoch=epoch,
+        )
+        standing = structs.replace(standing, watch=watch)
     return work.replace(
         structs.replace(
             release,
             state=State.PROMOTED,
             live=None,
             share=1.0,
+            standing=standing,
             updated_at=at,
             ended_at=at,
             why=why,
@@ -62,7 +79,7 @@ def promote(work: Work, release: Release, why: str, at: Instant) -> Release:
 
 def end(work: Work, release: Release, state: State, why: str, at: Instant) -> Release:
     """End a release without a promotion; the champion stays."""
-    _bump(work, release)
+    bump(work, work.get(Deployment, release.deployment))
     work.touch(f"release:{release.id}")
     return work.replace(
         structs.replace(
@@ -71,7 +88,7 @@ def end(work: Work, release: Release, state: State, why: str, at: Instant) -> Re
     )
 
 
-def restore(work: Work, deployment: Deployment, why: str, at: Instant) -> None:
+def restore(work: Work, deployment: Deployment, why: str, at: Instant) -> Deployment:
     """Go back to the champion before.
 
     Raises:
@@ -95,14 +112,20 @@ def restore(work: Work, deployment: Deployment, why: str, at: Instant) -> None:
         work.replace(
             structs.replace(release, state=State.ROLLED_BACK, share=0.0, updated_at=at, why=why)
         )
-    work.replace(
-        structs.replace(deployment, champion=before.id, previous=None, epoch=deployment.epoch + 1)
+    restored = work.replace(
+        structs.replace(
+            deployment,
+            champion=before.id,
+            previous=None,
+            watched=None,
+            epoch=deployment.epoch + 1,
+        )
     )
     move_alias(work, work.get(Model, before.model), PRODUCTION, before, why)
     work.touch(f"model_version:{before.id}")
+    return restored
 
 
-def _bump(work: Work, release: Release) -> None:
+def bump(work: Work, deployment: Deployment) -> Deployment:
     """Count a change of the routes."""
-    deployment = work.get(Deployment, release.deployment)
-    work.replace(structs.replace(deployment, epoch=deployment.epoch + 1))
+    return work.replace(structs.replace(deployment, epoch=deployment.epoch + 1))

@@ -20,7 +20,8 @@ def routes_of(
         public_key: Hex of the key that seals the bundles.
         tokens: Who may ask for predictions.
     """
-    live = live_release(view, deployment)
+    halt = deployment.halt
+    live = live_release(view, deployment) if halt is None else None
     canary = shadow = None
     if live is not None and live.state is State.CANARY:
         canary = CanaryTarget(
@@ -29,18 +30,21 @@ def routes_of(
             share=live.share,
             salt=live.id,
         )
-    if live is not None and live.strategy == "shadow":
+    if live is not None and live.strategy in {"shadow", "blue_green"}:
         # Through the canary, too: the champion's answers go on making pairs, which prove sooner.
+        # A candidate that stands by is warmed by them.
         shadow = _target(live.candidate)
+    pinned = halt.version if halt is not None else None
     return Routes(
         epoch=deployment.epoch,
         deployment=deployment.name,
         public_key=public_key,
         tokens=tokens,
-        champion=_target(deployment.champion),
+        champion=_target(pinned or deployment.champion),
         canary=canary,
         shadow=shadow,
-        previous=_target(deployment.previous),
+        previous=_target(deployment.champion if pinned else deployment.previous),
+        constant=halt.answer if halt is not None else None,
     )
 
 

@@ -22,8 +22,22 @@ from everloop.registry.formats import require_one_answer, require_served
 from everloop.registry.lookup import get_model, resolve_model
 from everloop.registry.model import ModelVersion
 from everloop.registry.proof import require_proven
-from everloop.release import moving
-from everloop.release.decision import begin, deadline_of, decide
+from everloop.release import history, moving, watching
+from everloop.release.allowing import (
+    attempts_of,
+    frozen_now,
+    require_allowed,
+    require_forward,
+    require_live,
+)
+from everloop.release.config import ReleaseConfig, Strategy
+from everloop.release.decision import (
+    Outside,
+    begin,
+    deadline_of,
+    decide,
+    first_place,
+)
 from everloop.release.model import (
     LIVE,
     UNDATED,
@@ -31,9 +45,8 @@ from everloop.release.model import (
     Limits,
     News,
     Release,
-    ReleaseConfig,
     State,
-    Strategy,
+    Tally,
 )
 from everloop.release.queries import (
     DeploymentView,
@@ -89,6 +102,10 @@ class ObserveRelease(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         after_segment: The release's cursor from which the news were read.
         cursor_segment: Up to where they were read.
         limits: Figures of the champion that are known now; the first ones count.
+        record: The champion's answers before the release, by guardrail, likewise.
+        is_resident: Whether the servers hold the candidate, loaded and proven by its golden rows;
+            None when nobody knows.
+        refused: Why a server refused the candidate.
         at: Event time up to which everything is known; the wall clock when None.
     """
 
@@ -99,6 +116,9 @@ class ObserveRelease(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     cursor_feedback: Cursor
     news: News = News()
     limits: Limits = Limits()
+    record: dict[str, Tally] | None = None
+    is_resident: bool | None = None
+    refused: Annotated[str, Meta(max_length=500)] = ""
     at: Instant | None = None
 
 
@@ -108,6 +128,10 @@ class PromoteRelease(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     release: Name
     why: Why = ""
     at: Instant | None = None
+
+
+class AbortRelease(PromoteRelease, frozen=True, kw_only=True):
+    """The live release that ends without a promotion, and why."""
 
 
 class Rollback(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -164,7 +188,10 @@ def start_release(ask: StartRelease, work: Work) -> ReleaseView:
         InvalidInput: ``release.other_model``, or ``model.outputs_unsupported`` for a version of
             several answers.
         UnsafeArtifact: ``artifact.not_served`` for a format that never answers in production.
-        Conflict: ``release.live`` while another release is undecided, ``release.champion_already``.
+        Conflict: ``release.live`` while another release is undecided, ``release.champion_already``,
+            ``deployment.halted``, ``release.frozen`` or ``release.attempts_spent``.
+        ApprovalRequired: ``release.approvals_missing``.
+        Denied: ``release.outside_envelope`` when a program asks for more than it may.
         GateFailed: ``gate.missing`` or ``gate.failed``.
     """
     deployment = get_deployment(work, ask.deployment)
@@ -177,8 +204,10 @@ def start_release(ask: StartRelease, work: Work) -> ReleaseView:
     evidence_ref = f"{kind_of(evidence).name}:{evidence.id}"
     config = work.model_settings(version.name, "release", ReleaseConfig)
     strategy = ask.strategy or config.strategy
+    require_allowed(work, deployment, version, config=config, strategy=strategy)
     at = ask.at or work.now
-    state = State.SHADOW if strategy == "shadow" else State.CANARY
+    place = first_place(config, strategy)
+    earlier = attempts_of(work, deployment, version)
     deployment = work.replace(structs.replace(deployment, epoch=deployment.epoch + 1))
     release = work.insert(
         Release(
@@ -189,10 +218,10 @@ def start_release(ask: StartRelease, work: Work) -> ReleaseView:
             candidate=version.id,
             champion=deployment.champion,
             strategy=strategy,
-            state=state,
+            state=place.state,
             live=LIVE,
-            stage=-1 if state is State.SHADOW else 0,
-            share=0.0 if state is State.SHADOW else config.shares[0],
+            stage=place.stage,
+            share=place.share,
             config=config,
             limits=_limits(work, deployment, ask.limits),
             epoch=deployment.epoch,
@@ -208,6 +237,8 @@ def start_release(ask: StartRelease, work: Work) -> ReleaseView:
             started_by=work.caller.actor,
             why=work.reason or f"Started as {strategy.replace('_', ' ')}.",
             evidence=evidence_ref,
+            attempt=len(earlier) + 1,
+            alpha_spent=config.alpha + sum(release.config.alpha for release in earlier),
         )
     )
     work.touch(
@@ -226,7 +257,8 @@ def start_release(ask: StartRelease, work: Work) -> ReleaseView:
 def observe_release(ask: ObserveRelease, work: Work) -> ReleaseView:
     """Take in what happened and decide: go on, step up, promote, or end the release.
 
-    News that were taken in before, and news of an ended release, change nothing.
+    A promoted release is taken back while its watch lasts, when the evidence says so. News that
+    were taken in before, and news of a release that ended otherwise, change nothing.
 
     Raises:
         NotFound: ``release.not_found``.
@@ -234,18 +266,25 @@ def observe_release(ask: ObserveRelease, work: Work) -> ReleaseView:
             a gap.
     """
     release = get_release(work, ask.release)
-    if release.deadline == UNDATED:
-        deadline = deadline_of(release.config, ask.at or work.now)
-        release = structs.replace(release, deadline=deadline)
-    cursors = (ask.cursor_segment, ask.cursor_feedback)
     at = ask.at or work.now
-    is_known = cursors == (release.cursor_segment, release.cursor_feedback)
-    if release.live is None or (is_known and at < release.deadline):
+    if release.deadline == UNDATED:
+        release = structs.replace(release, deadline=deadline_of(release.config, at))
+    deployment = work.get(Deployment, release.deployment)
+    is_watched = deployment.watched == release.id
+    if release.live is None and not is_watched:
+        return view_release(work, release)
+    outside = Outside(
+        frozen=frozen_now(work, release.config),
+        is_resident=ask.is_resident,
+        refused=ask.refused,
+    )
+    is_known = (ask.cursor_segment, ask.cursor_feedback) == _cursors(release)
+    is_moved = ask.refused or (ask.is_resident and release.state is State.STANDBY)
+    if is_known and not is_moved and (is_watched or at < release.deadline):
         return view_release(work, release)
     _require_next(ask, release)
-    if is_known:
-        ask = structs.replace(ask, news=News())
-    decision = decide(release, ask.news, at)
+    release = _with_record(release, ask, deployment)
+    decision = decide(release, News() if is_known else ask.news, at, outside)
     if is_known and not decision.is_new and decision.why == release.why:
         return view_release(work, release)  # held past its deadline: said once
     work.touch(f"release:{release.id}", f"deployment:{release.deployment}")
@@ -260,11 +299,39 @@ def observe_release(ask: ObserveRelease, work: Work) -> ReleaseView:
         updated_at=at,
         why=decision.why,
     )
-    after = moving.apply(work, release, decision, at)
+    history.keep(work, release, at, is_turn=decision.is_new)
+    if is_watched and decision.is_new:
+        after = _undo(work, release, decision.why, at)
+    else:
+        after = moving.apply(work, release, decision, at)
     if decision.is_new:
         work.notes.update(decision=after.state.value, reason=after.why)
         work.touch(f"model_version:{after.candidate}")
     return view_release(work, after)
+
+
+def _undo(work: Work, release: Release, why: str, at: Instant) -> Release:
+    """Take a promotion back; a release that was begun meanwhile has lost its champion and ends."""
+    work.replace(release)
+    deployment = work.get(Deployment, release.deployment)
+    live = live_release(work, deployment)
+    if live is not None:
+        moving.end(work, live, State.ROLLED_BACK, f"Its champion was undone. {why}", at)
+        deployment = work.get(Deployment, release.deployment)
+    moving.restore(work, deployment, why, at)
+    return work.get(Release, release.id)
+
+
+def _with_record(release: Release, ask: ObserveRelease, deployment: Deployment) -> Release:
+    """Return the release with the champion's record, told once; a watch begins with it."""
+    if release.record is not None or ask.record is None:
+        return release
+    standing = release.standing
+    watch = standing.watch
+    if watch is not None and deployment.watched == release.id:
+        begun = watching.begin(release.config, ask.record, until=watch.until, epoch=watch.epoch)
+        standing = structs.replace(standing, watch=begun)
+    return structs.replace(release, record=ask.record, standing=standing)
 
 
 @verb("release.promote", permission="release:release")
@@ -273,20 +340,32 @@ def promote_release(ask: PromoteRelease, work: Work) -> ReleaseView:
 
     Raises:
         NotFound: ``release.not_found``.
-        Conflict: ``release.ended``.
+        Conflict: ``release.ended`` or ``release.frozen``.
+        ApprovalRequired: ``release.approvals_missing``.
         GateFailed: its evidence no longer admits it.
     """
     release = get_release(work, ask.release)
-    if release.live is None:
-        raise Conflict(
-            "release.ended",
-            f"The release has ended: {release.state.value.replace('_', ' ')}.",
-            hint="Start a new release.",
-        )
+    require_forward(work, release)
     require_pass(work, work.get(ModelVersion, release.candidate))
     work.touch(f"release:{release.id}", f"deployment:{release.deployment}")
     why = ask.why or work.reason or "Promoted by a person before the evidence sufficed."
     return view_release(work, moving.promote(work, release, why, ask.at or work.now))
+
+
+@verb("release.abort", permission="release:release")
+def abort_release(ask: AbortRelease, work: Work) -> ReleaseView:
+    """End a live release by a person's decision; the champion goes on answering.
+
+    Raises:
+        NotFound: ``release.not_found``.
+        Conflict: ``release.ended``.
+    """
+    release = get_release(work, ask.release)
+    require_live(release)
+    work.touch(f"release:{release.id}", f"deployment:{release.deployment}")
+    why = ask.why or work.reason or "Aborted by a person."
+    at = ask.at or work.now
+    return view_release(work, moving.end(work, release, State.ROLLED_BACK, why, at))
 
 
 @verb("release.rollback", permission="release:release")
@@ -320,7 +399,7 @@ def _limits(work: Work, deployment: Deployment, told: Limits) -> Limits:
     if measured is None:
         return told
     bound = max(measured.bound, LEAST_BOUND)
-    return Limits(latency_us=told.latency_us, loss=bound, loss_name=measured.loss)
+    return structs.replace(told, loss=bound, loss_name=measured.loss)
 
 
 def _known_limits(known: Limits, told: Limits) -> Limits:
@@ -329,6 +408,8 @@ def _known_limits(known: Limits, told: Limits) -> Limits:
         latency_us=known.latency_us or told.latency_us,
         loss=with_loss.loss,
         loss_name=with_loss.loss_name,
+        low=told.low if known.low is None else known.low,
+        high=told.high if known.high is None else known.high,
     )
 
 
@@ -368,9 +449,12 @@ def _require_startable(work: Work, deployment: Deployment, version: ModelVersion
         )
 
 
+def _cursors(release: Release) -> tuple[int, int]:
+    return release.cursor_segment, release.cursor_feedback
+
+
 def _require_next(ask: ObserveRelease, release: Release) -> None:
-    starts = (ask.after_segment, ask.after_feedback)
-    known = (release.cursor_segment, release.cursor_feedback)
+    starts, known = (ask.after_segment, ask.after_feedback), _cursors(release)
     if starts != known or ask.cursor_segment < known[0] or ask.cursor_feedback < known[1]:
         raise StaleVersion(
             "release.cursor_moved",

@@ -8,6 +8,7 @@ import pytest
 
 from everloop.core.ids import ActorId, Id, ProjectId
 from everloop.core.wire import Arm
+from everloop.release.config import ReleaseConfig, Strategy
 from everloop.release.decision import MOST_UNITS, Decision, begin, deadline_of, decide
 from everloop.release.model import (
     LIVE,
@@ -19,9 +20,7 @@ from everloop.release.model import (
     News,
     Pair,
     Release,
-    ReleaseConfig,
     State,
-    Strategy,
     Traffic,
 )
 from tests.unit.release.released import faults, pairs, traffic
@@ -181,10 +180,12 @@ def test_each_guardrail_has_its_own_finding() -> None:
     decision = decide(before, news, START)
 
     assert {
-        "label_loss": Finding.PROVEN,
+        "label_loss": Finding.BETTER,
         "error": Finding.NOT_PROVEN,
         "latency": Finding.WORSE,
         "invalid": Finding.NO_EVENT,
+        "range": Finding.NO_EVENT,
+        "override": Finding.NO_EVENT,
     } == decision.findings
     assert "latency" in decision.why
 

@@ -155,6 +155,8 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
         sa.Column("epoch", sa.BigInteger(), nullable=False),
         sa.Column("created_at", TEXT, nullable=False),
         sa.Column("created_by", TEXT, nullable=False),
+        sa.Column("watched", TEXT, nullable=True),
+        sa.Column("halt", TEXT, nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_deployment"),
         sa.UniqueConstraint("project", "name", name="uq_deployment_project_name"),
     )
@@ -162,6 +164,32 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
         batch_op.create_index(
             "ix_deployment_project_created_at", ["project", "created_at"], unique=False
         )
+
+    op.create_table(
+        "drill",
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("project", TEXT, nullable=False),
+        sa.Column("deployment", TEXT, nullable=False),
+        sa.Column("state", TEXT, nullable=False),
+        sa.Column("version", TEXT, nullable=False),
+        sa.Column("epoch", sa.BigInteger(), nullable=False),
+        sa.Column("started_at", TEXT, nullable=False),
+        sa.Column("started_by", TEXT, nullable=False),
+        sa.Column("asked_at", TEXT, nullable=False),
+        sa.Column("ended_at", TEXT, nullable=True),
+        sa.Column("switch_ms", DOUBLE, nullable=True),
+        sa.Column("return_ms", DOUBLE, nullable=True),
+        sa.Column("why", TEXT, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_drill"),
+    )
+    with op.batch_alter_table("drill", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_drill_project_deployment_started_at",
+            ["project", "deployment", "started_at"],
+            unique=False,
+        )
+        batch_op.create_index("ix_drill_state", ["state"], unique=False)
 
     op.create_table(
         "experiment",
@@ -618,6 +646,9 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
         sa.Column("started_by", TEXT, nullable=False),
         sa.Column("why", TEXT, nullable=False),
         sa.Column("evidence", TEXT, nullable=False),
+        sa.Column("record", TEXT, nullable=True),
+        sa.Column("attempt", sa.BigInteger(), nullable=False),
+        sa.Column("alpha_spent", DOUBLE, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_release"),
         sa.UniqueConstraint("deployment", "live", name="uq_release_deployment_live"),
     )
@@ -628,6 +659,21 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
             ["project", "deployment", "started_at"],
             unique=False,
         )
+
+    op.create_table(
+        "release_history",
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("project", TEXT, nullable=False),
+        sa.Column("release", TEXT, nullable=False),
+        sa.Column("points", TEXT, nullable=False),
+        sa.Column("every", sa.BigInteger(), nullable=False),
+        sa.Column("looks", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_release_history"),
+        sa.UniqueConstraint("release", name="uq_release_history_release"),
+    )
+    with op.batch_alter_table("release_history", schema=None) as batch_op:
+        batch_op.create_index("ix_release_history_project", ["project"], unique=False)
 
     op.create_table(
         "retired_name",
