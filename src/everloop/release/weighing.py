@@ -2,7 +2,7 @@
 
 All evidence, of the shadow, of every guardrail and of the watch after the promotion, is one
 weighted mean of e-processes with weights that are fixed before the release begins; it alarms when
-it reaches ``1 / alpha``. Half of the weight before the promotion is the shadow's, where there is one.
+it reaches ``1 / alpha``. Half of the weight before the promotion is the shadow's, if there is one.
 """
 
 from __future__ import annotations
