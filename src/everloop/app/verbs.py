@@ -16,6 +16,7 @@ DOMAINS = (
     "govern",
 )
 VERB_MODULES = (
+    "everloop.app.exporting",
     "everloop.kernel.admin",
     "everloop.kernel.blobs",
     "everloop.kernel.bootstrap",

@@ -1,7 +1,8 @@
-"""``everloop export``: what a search finds, or a run's metrics, as a Parquet or CSV file."""
+"""``everloop export``: what a search finds as a file, or a model as what serves it elsewhere."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,30 +16,69 @@ WHAT = (
     "runs", "experiments", "models", "versions", "datasets", "deployments", "releases",
     "predictions", "metrics",
 )  # fmt: skip
+# Names of the commands in `everloop.cli.packaging`, here so that the help need not import it.
+PACKAGES = ("bundle", "image", "kubernetes", "kserve", "seldon", "systemd", "compose")
 
 
-@click.command("export")
-@click.argument("what", type=click.Choice(WHAT))
-@click.argument("names", nargs=-1)
-@click.option("--filter", "filter_text", default="", help="Which rows; see the filter reference.")
-@click.option("--order", default="", help="How they are sorted, such as 'metrics.auc DESC'.")
-@click.option("--limit", type=click.IntRange(1), help="Rows at most; all when left out.")
-@click.option(
-    "-o",
-    "--output",
-    "file",
-    required=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="A file that ends in .parquet or .csv.",
-)
-@click.option("--force", is_flag=True, help="Replace a file that is there.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: the file and its rows.")
-@click.pass_obj
-def export(session: Session, /, what: str, names: tuple[str, ...], file: Path, **given: Any) -> int:
-    """Write WHAT a search finds to a file: params.x, metrics.x and tags.x become columns.
+class ExportGroup(click.Group):
+    """The tables of `WHAT`, each a command made when asked for, then what serves elsewhere."""
 
-    NAMES are for metrics: a run, and the metrics to write; all of them when left out.
-    """
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names: tables first."""
+        return [*WHAT, *PACKAGES]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Make or import a command."""
+        if cmd_name in WHAT:
+            return _table_command(cmd_name)
+        if cmd_name in PACKAGES:
+            return import_module("everloop.cli.packaging").COMMANDS[cmd_name]  # type: ignore[no-any-return]
+        return None
+
+
+def _table_command(what: str) -> click.Command:
+    """Return the command that writes one kind of rows."""
+    params: list[click.Parameter] = []
+    if what == "metrics":
+        params.append(click.Argument(["names"], nargs=-1))
+        text = "Write a run's metrics to a file. NAMES: a run, and the metrics; all when left out."
+    else:
+        text = f"Write the {what} that a search finds to a file: params.x, metrics.x and tags.x \
+become columns."
+        params += [
+            click.Option(
+                ["--filter", "filter_text"],
+                default="",
+                help="Which rows; see the filter reference.",
+            ),
+            click.Option(
+                ["--order"], default="", help="How they are sorted, such as 'metrics.auc DESC'."
+            ),
+            click.Option(
+                ["--limit"], type=click.IntRange(1), help="Rows at most; all when left out."
+            ),
+        ]
+    params += [
+        click.Option(
+            ["-o", "--output", "file"],
+            required=True,
+            type=click.Path(path_type=Path, dir_okay=False),
+            help="A file that ends in .parquet or .csv.",
+        ),
+        click.Option(["--force"], is_flag=True, help="Replace a file that is there."),
+        click.Option(
+            ["--json", "as_json"], is_flag=True, help="Print JSON: the file and its rows."
+        ),
+    ]
+
+    @click.pass_obj
+    def perform(session: Session, /, file: Path, **given: Any) -> int:
+        return _write_table(session, what, file, given)
+
+    return click.Command(what, params=params, callback=perform, help=text)
+
+
+def _write_table(session: Session, what: str, file: Path, given: dict[str, Any]) -> int:
     from everloop.app.verbs import load_verbs
     from everloop.interop import exporting
 
@@ -46,11 +86,9 @@ def export(session: Session, /, what: str, names: tuple[str, ...], file: Path, *
     load_verbs()
     try:
         if what == "metrics":
-            points = exporting.metric_rows(session.client, *_metrics(session, names))
+            points = exporting.metric_rows(session.client, *_metrics(session, given["names"]))
             count = exporting.export_points(points, file, form)
         else:
-            if names:
-                raise click.UsageError(f"{what} take no names; use --filter.")
             rows = exporting.found_rows(
                 session.client,
                 what,
@@ -115,4 +153,10 @@ def _metrics(session: Session, names: tuple[str, ...]) -> tuple[str, tuple[str, 
     return found.run.id, names[1:] or known
 
 
-COMMANDS = {"export": export}
+COMMANDS = {
+    "export": ExportGroup(
+        "export",
+        no_args_is_help=True,
+        help="Write what a search finds as Parquet or CSV, or a model as what serves it elsewhere.",
+    )
+}

@@ -41,7 +41,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "audit": ("govern", "The ledger: list, verify, export, prove."),
     "trash": ("trash", "The trash: what is in it, what a purge would break, free the space."),
     "import": ("importing", "Bring in runs and models from MLflow, W&B, Neptune, TensorBoard."),
-    "export": ("exporting", "Write what a search finds, or a run's metrics, as Parquet or CSV."),
+    "export": (
+        "exporting",
+        "Write rows as Parquet or CSV; a model as an image, manifests or a unit.",
+    ),
     "token": ("access", "Tokens and login links."),
     "actor": ("access", "People, services and their roles."),
     "project": ("access", "Projects of this instance."),

@@ -89,7 +89,7 @@ def test_it_listens_to_the_outside_only_where_a_platform_asks_from_there(
 
 
 def test_a_home_keeps_its_own_port_whatever_the_environment_says() -> None:
-    found = discover(["--home", "/home/serve"], {"PORT": "80", "EVERLOOP_MODEL": "/x"}, only())
+    found = discover(["--home", "/keeps/serve"], {"PORT": "80", "EVERLOOP_MODEL": "/x"}, only())
 
     assert found.is_managed
     assert ((), 0, "127.0.0.1") == (found.models, found.port, found.host)

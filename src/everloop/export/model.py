@@ -1,0 +1,125 @@
+"""What is exported, and how it is to run: plain values that every template is filled from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from everloop.core.digest import Digest, sha256_digest
+from everloop.core.errors import InvalidInput
+from everloop.core.ids import Id
+from everloop.serve.bundle import DESCRIPTION, Bundle
+
+PORT: Final = 8080
+GRPC_PORT: Final = 8081
+USER: Final = 10001
+BUNDLE_PLACE: Final = "/srv/everloop/bundle"
+LOG_PLACE: Final = "/var/lib/everloop"
+TOKENS_PLACE: Final = "/run/secrets/everloop/tokens"
+# A pod is asked to end after this; the server drains in less.
+GRACE_S: Final = 30
+_LABEL: Final = re.compile(r"[^a-z0-9-]+")
+_IMAGE: Final = re.compile(
+    r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?::[0-9]+)?(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
+)
+_QUANTITY: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?(?:m|k|M|G|T|Ki|Mi|Gi|Ti)?")
+_NAMESPACE: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
+
+Files = Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """The sealed bundle of one model version, as the templates see it.
+
+    Attributes:
+        bundle: Its description.
+        files: All its files by their names.
+        public_key: Hex of the key that sealed it.
+        seal: SHA-256 of the sealed description: names the bundle and, through it, every file.
+    """
+
+    bundle: Bundle
+    files: Files = field(repr=False)
+    public_key: str
+
+    @property
+    def seal(self) -> Digest:
+        """Digest of the description that the signature covers."""
+        return sha256_digest(self.files[DESCRIPTION])
+
+    @property
+    def runtime(self) -> str:
+        """The runtime that answers: the one the gate proved, else the format's own."""
+        return getattr(self.bundle, "runtime", "") or self.bundle.format
+
+    @property
+    def name(self) -> str:
+        """A name that every platform takes: a DNS label of the deployment's or model's name."""
+        return dns_label(self.bundle.deployment)
+
+    @property
+    def version_id(self) -> Id:
+        """The model version."""
+        return self.bundle.version_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """How many of it run, with what, and where.
+
+    Attributes:
+        image: Reference of the image.
+        namespace: Kubernetes namespace; None leaves it to whoever applies the manifests.
+        replicas: Least and greatest number of pods.
+        cpu: Processors of one pod, as Kubernetes writes them.
+        memory: Memory of one pod, as Kubernetes writes it.
+        tokens_secret: Secret whose key ``tokens`` holds the hashes of tokens; None for none.
+    """
+
+    image: str
+    namespace: str | None = None
+    replicas: tuple[int, int] = (2, 6)
+    cpu: str = "1"
+    memory: str = "512Mi"
+    tokens_secret: str | None = None
+
+
+def dns_label(name: str) -> str:
+    """Return a name as a DNS label (RFC 1123): at most 50 lower-case letters, digits and hyphens.
+
+    Thirteen characters are left for what a platform puts behind it.
+    """
+    label = _LABEL.sub("-", name.lower()).strip("-")[:50].strip("-")
+    return label if label and label[0].isalpha() else f"model-{label}".strip("-")
+
+
+def check_placement(placement: Placement) -> Placement:
+    """Return the placement unchanged if every platform can take it.
+
+    Raises:
+        InvalidInput: ``export.setting_invalid``.
+    """
+    least, most = placement.replicas
+    problems = {
+        "image": _IMAGE.fullmatch(placement.image) is None or len(placement.image) > 500,
+        "namespace": placement.namespace is not None
+        and _NAMESPACE.fullmatch(placement.namespace) is None,
+        "replicas": not 0 <= least <= most or most < 1 or most > 10_000,
+        "cpu": _QUANTITY.fullmatch(placement.cpu) is None,
+        "memory": _QUANTITY.fullmatch(placement.memory) is None,
+        "tokens secret": placement.tokens_secret is not None
+        and _NAMESPACE.fullmatch(placement.tokens_secret) is None,
+    }
+    wrong = [name for name, is_wrong in problems.items() if is_wrong]
+    if wrong:
+        raise InvalidInput(
+            "export.setting_invalid",
+            f"The {wrong[0]} is not one that the platforms take.",
+            hint="Write an image as registry.example.com/team/credit:1.4.0, replicas as 2:6, "
+            "quantities as Kubernetes does (500m, 1, 512Mi), names as DNS labels.",
+        )
+    return placement
