@@ -29,7 +29,9 @@ from tests.unit.serve.served import (
     wait_until,
 )
 
-EXPECTED = float(open_model("lightgbm", {"model.txt": MODEL}, 4)(np.array([[8.0, 21.5, 1, 2]]))[0])
+EXPECTED = float(
+    open_model("lightgbm", {"model.txt": MODEL}, 4).predict(np.array([[8.0, 21.5, 1, 2]]))[0]
+)
 
 
 @pytest.fixture

@@ -6,58 +6,148 @@ from pathlib import Path
 
 import msgspec
 
+from everloop.core.canonical import canonical_json
+from everloop.core.digest import Digest, content_digest
 from everloop.core.ids import Id
+from everloop.data.model import DatasetVersion
 from everloop.gate.golden import GoldenRow
 from everloop.kernel.unit_of_work import View
-from everloop.registry.evidence import EVALUATOR, newest_report, verify_report
-from everloop.registry.formats import native_files
+from everloop.registry.evidence import (
+    EVALUATOR,
+    Predicate,
+    ServingProof,
+    newest_report,
+    verify_report,
+)
+from everloop.registry.formats import native_files, require_served
 from everloop.registry.model import ModelVersion
 from everloop.release.model import Deployment
-from everloop.serve.bundle import Bundle, GoldenAnswer, write_bundle
+from everloop.serve.bundle import Bundle, GoldenAnswer, Verdict, write_bundle
 from everloop.serve.protocol import InputField
 
 # An answer this far outside the range seen in training counts as invalid: the range's own width.
 OUTPUT_MARGIN = 1.0
 
 
+BOUNDARY, BACKGROUND, REFERENCE, CONTRACT = (
+    "boundary.npy", "background.npy", "reference.json", "contract.json",
+)  # fmt: skip
+
+
 def seal_bundle(view: View, deployment: Deployment, version_id: Id, folder: Path) -> None:
-    """Write the bundle of a version; one that is there is left alone.
+    """Write the bundle of a version for a deployment; one that is there is left alone.
 
     Raises:
-        NotFound: the version or its bytes are gone.
+        EverloopError: as `write_sealed`.
+    """
+    if not folder.exists():
+        write_sealed(view, view.get(ModelVersion, version_id), folder, deployment.name)
+
+
+def write_sealed(view: View, version: ModelVersion, folder: Path, deployment: str = "") -> Bundle:
+    """Write the bundle of a version and return its description; no folder may be there.
+
+    Args:
+        view: The registry.
+        version: The version.
+        folder: Where; it appears complete or not at all.
+        deployment: Where it is served; empty for a bundle that anybody may serve.
+
+    Raises:
+        NotFound: the version's bytes are gone.
         IntegrityError: its bytes or its gate report do not verify.
         InvalidInput: ``signature.unknown``.
-        UnsafeArtifact: ``model.not_servable``.
+        UnsafeArtifact: ``model.not_servable`` or ``artifact.not_served``.
     """
-    if folder.exists():
-        return
-    version = view.get(ModelVersion, version_id)
-    blobs = view.services.blobs
-    kept = {entry.path: entry.digest for entry in version.files}
-    format_name, digests = native_files(version, kept)
-    files = {path: blobs.get(digest) for path, digest in digests.items()}
+    require_served(version)
+    told = _report(view, version)
+    proof = told.serving if told else None
+    format_name, digests = _files(version, proof)
+    attached = _attachments(view, version, proof)
     minimum, maximum = _bounds(version)
+    signature = version.signature
     bundle = Bundle(
-        deployment=deployment.name,
+        deployment=deployment,
         model=version.name,
         version_id=version.id,
         number=version.number,
         semver=version.version,
         artifact=version.artifact,
         format=format_name,
-        task=version.signature.task,
+        task=signature.task,
         inputs=tuple(
-            msgspec.convert(msgspec.to_builtins(field), InputField)
-            for field in version.signature.inputs
+            msgspec.convert(msgspec.to_builtins(field), InputField) for field in signature.inputs
         ),
-        output_name=version.signature.output.name,
+        output_name=signature.output.name,
         output_minimum=minimum,
         output_maximum=maximum,
-        golden=_golden(view, version),
+        golden=_golden(view, told.golden if told else None),
         trusted_types=view.services.policy.trusted_types,
         files=digests,
+        runtime=proof.runtime if proof else "",
+        verdict=_verdict(proof) if proof else None,
+        outputs=tuple(field.name for field in signature.outputs),
+        weak_isolation=view.services.policy.weak_isolation,
+        boundary=BOUNDARY if BOUNDARY in attached else "",
+        background=BACKGROUND if BACKGROUND in attached else "",
+        reference=REFERENCE if REFERENCE in attached else "",
+        contract=CONTRACT if CONTRACT in attached else "",
+        attachments={name: content_digest(data) for name, data in attached.items()},
     )
-    write_bundle(folder, bundle, files, view.services.signers[EVALUATOR])
+    files = {path: view.services.blobs.get(digest) for path, digest in digests.items()}
+    write_bundle(folder, bundle, {**files, **attached}, view.services.signers[EVALUATOR])
+    return bundle
+
+
+def _report(view: View, version: ModelVersion) -> Predicate | None:
+    """Return what the newest report states; a waived version may have none."""
+    report = newest_report(view, version)
+    return verify_report(view, report, version) if report is not None else None
+
+
+def _files(version: ModelVersion, proof: ServingProof | None) -> tuple[str, dict[str, Digest]]:
+    """Return the format and the files that the chosen runtime loads."""
+    if proof is not None and proof.files:
+        return proof.format, proof.files
+    return native_files(version, {entry.path: entry.digest for entry in version.files})
+
+
+def _attachments(view: View, version: ModelVersion, proof: ServingProof | None) -> dict[str, bytes]:
+    """Return what a server needs beside the model, by file name."""
+    blobs = view.services.blobs
+    wanted = {
+        BOUNDARY: proof.boundary if proof else None,
+        BACKGROUND: proof.background if proof else None,
+        REFERENCE: version.reference,
+    }
+    found = {name: blobs.get(digest) for name, digest in wanted.items() if digest is not None}
+    contract = _contract(view, version)
+    return {**found, CONTRACT: contract} if contract is not None else found
+
+
+def _contract(view: View, version: ModelVersion) -> bytes | None:
+    """Return the contract of the data that the version was trained on, if there is one."""
+    trained = (
+        view.find(DatasetVersion, version.dataset_version) if version.dataset_version else None
+    )
+    datasets = view.settings().get("datasets")
+    dataset = datasets.get(trained.name) if trained and isinstance(datasets, dict) else None
+    contract = dataset.get("contract") if isinstance(dataset, dict) else None
+    return canonical_json(contract) if isinstance(contract, dict) else None
+
+
+def _verdict(proof: ServingProof) -> Verdict:
+    return Verdict(
+        runtime_version=proof.runtime_version,
+        reference=proof.reference,
+        rows=proof.rows,
+        max_difference=proof.max_difference,
+        tolerance=proof.tolerance,
+        p50_us=proof.p50_us,
+        p99_us=proof.p99_us,
+        best_batch=proof.best_batch,
+        rows_per_s=proof.rows_per_s,
+    )
 
 
 def _bounds(version: ModelVersion) -> tuple[float | None, float | None]:
@@ -70,13 +160,9 @@ def _bounds(version: ModelVersion) -> tuple[float | None, float | None]:
     return low - margin, high + margin
 
 
-def _golden(view: View, version: ModelVersion) -> tuple[GoldenAnswer, ...]:
-    """Return the golden answers of the newest report; a waived version without one has none."""
-    report = newest_report(view, version)
-    if report is None:
+def _golden(view: View, stored: Digest | None) -> tuple[GoldenAnswer, ...]:
+    """Return the golden answers that a report names; without one there are none."""
+    if stored is None:
         return ()
-    told = verify_report(view, report, version)
-    if told.golden is None:
-        return ()
-    rows = msgspec.json.decode(view.services.blobs.get(told.golden), type=tuple[GoldenRow, ...])
+    rows = msgspec.json.decode(view.services.blobs.get(stored), type=tuple[GoldenRow, ...])
     return tuple(GoldenAnswer(inputs=row.inputs, expected=row.expected) for row in rows)

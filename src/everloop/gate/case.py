@@ -18,7 +18,7 @@ from everloop.data.model import DatasetVersion
 from everloop.data.tables import read_table
 from everloop.gate.model import GateConfig
 from everloop.kernel.safe_load import LoadPolicy
-from everloop.registry.evidence import LossName
+from everloop.registry.evidence import LossName, ServingProof
 from everloop.registry.formats import Predictor, open_version
 from everloop.registry.model import ModelVersion
 from everloop.registry.signature import to_matrix, to_target
@@ -31,7 +31,11 @@ _CLIP = 1e-15
 
 
 class Case:
-    """One version before its gate, with verified bytes and rows read by the evaluator itself."""
+    """One version before its gate, with verified bytes and rows read by the evaluator itself.
+
+    Attributes:
+        serving: The runtime that was found to answer for the version, once that was looked for.
+    """
 
     def __init__(
         self,
@@ -48,8 +52,9 @@ class Case:
         self.config = config
         self.training_version, self.holdout_version = data
         self.target = target
-        self._blobs = blobs
-        self._policy = policy
+        self.serving: ServingProof | None = None
+        self.blobs = blobs
+        self.policy = policy
 
     @property
     def loss(self) -> LossName:
@@ -62,21 +67,21 @@ class Case:
     @cached_property
     def predictor(self) -> Predictor:
         """The version's own predictor."""
-        return open_version(self._blobs, self.version, self._policy)
+        return open_version(self.blobs, self.version, self.policy)
 
     @cached_property
     def training(self) -> pa.Table:
         """The rows it was trained on, as registered."""
         if self.training_version is None:
             raise _missing("its training data", "dataset")
-        return read_table(self._blobs, self.training_version)
+        return read_table(self.blobs, self.training_version)
 
     @cached_property
     def holdout(self) -> pa.Table:
         """The rows kept from training."""
         if self.holdout_version is None:
             raise _missing("data kept from training", "holdout")
-        return read_table(self._blobs, self.holdout_version)
+        return read_table(self.blobs, self.holdout_version)
 
     @cached_property
     def matrix(self) -> FloatArray:
@@ -95,7 +100,7 @@ class Case:
 
     def answers_of(self, rival: ModelVersion) -> FloatArray:
         """Return another version's answers on the same rows."""
-        predictor = open_version(self._blobs, rival, self._policy)
+        predictor = open_version(self.blobs, rival, self.policy)
         try:
             return predictor.predict(to_matrix(rival.signature, self.holdout))
         finally:

@@ -17,6 +17,7 @@ from everloop.core.semver import parse_version
 from everloop.gate.case import Case
 from everloop.gate.comparison import check_against, check_against_constant
 from everloop.gate.leakage import find_leakage, overlap
+from everloop.gate.parity import check_answers
 from everloop.registry.evidence import CheckResult
 from everloop.registry.model import ModelVersion
 from everloop.registry.signature import find_breaks, find_row_problems
@@ -46,6 +47,7 @@ def _plan(
         yield name, partial(check_against, case, name, rival)
     yield "latency", lambda: _check_latency(case)
     yield "finite_output", lambda: _check_finite(case)
+    yield "answers_match", lambda: check_answers(case)
 
 
 def _guarded(name: str, run: Callable[[], CheckResult]) -> CheckResult:

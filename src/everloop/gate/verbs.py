@@ -30,6 +30,7 @@ from everloop.registry.evidence import (
     DatasetRoots,
     GateReport,
     Predicate,
+    ServingProof,
     Waiver,
     newest_report,
     sign_statement,
@@ -77,6 +78,7 @@ class _Measured(Struct, frozen=True, kw_only=True):
     datasets: DatasetRoots
     checks: tuple[CheckResult, ...]
     golden: Digest | None
+    serving: ServingProof | None
 
 
 def _measure(ask: EvaluateGate, desk: Desk) -> _Measured:
@@ -113,6 +115,7 @@ def _measure(ask: EvaluateGate, desk: Desk) -> _Measured:
     try:
         checks = run_checks(case, tuple(rivals.values()))
         golden = _golden(case, desk)
+        serving = case.serving
     finally:
         case.close()
     return _Measured(
@@ -126,6 +129,7 @@ def _measure(ask: EvaluateGate, desk: Desk) -> _Measured:
         ),
         checks=checks,
         golden=golden,
+        serving=serving,
     )
 
 
@@ -162,6 +166,7 @@ def evaluate_gate(ask: EvaluateGate, work: Work, found: _Measured) -> GateReport
         passed=passed,
         golden=found.golden,
         at=to_text(work.now),
+        serving=found.serving,
     )
     text, signature = sign_statement(work.services.signers[EVALUATOR], state(version, predicate))
     report = GateReport(
@@ -179,6 +184,7 @@ def evaluate_gate(ask: EvaluateGate, work: Work, found: _Measured) -> GateReport
         signature=signature,
         at=work.now,
         by=work.caller.actor,
+        serving=found.serving,
     )
     work.touch(f"gate_report:{key}", f"model_version:{version.id}")
     work.insert(report)

@@ -46,6 +46,45 @@ class CheckResult(Struct, frozen=True, kw_only=True):
     values: dict[str, float | str | None] = {}
 
 
+class ServingProof(Struct, frozen=True, kw_only=True):
+    """Which runtime may answer for an artifact, and what was measured of it.
+
+    Attributes:
+        runtime: Its name, such as ``lightgbm-c``.
+        runtime_version: The package and version that answered.
+        format: The format of the files that it loads.
+        files: Blobs of these files by name, where they were converted; empty for the version's own.
+        reference: Whose answers it was held against, in words.
+        rows: How many rows both answered.
+        max_difference: The largest difference of two answers.
+        tolerance: How much was allowed, as a share of the answer, or as such below 1; 0 means that
+            the bits are the same.
+        p50_us: Median time of a row, in microseconds.
+        p99_us: The 99th percentile of it.
+        best_batch: How many rows at once it answers at nearly its best rate.
+        rows_per_s: That rate.
+        boundary: Blob of rows that visit the model's edges, with the reference's answers.
+        background: Blob of rows of the training data, for explanations.
+        refused: Why other runtimes were not chosen, by name.
+    """
+
+    runtime: str
+    runtime_version: str
+    format: str
+    files: dict[str, Digest] = {}
+    reference: str
+    rows: int
+    max_difference: float
+    tolerance: float
+    p50_us: float
+    p99_us: float
+    best_batch: int
+    rows_per_s: float
+    boundary: Digest | None = None
+    background: Digest | None = None
+    refused: dict[str, str] = {}
+
+
 class DatasetRoots(Struct, frozen=True, kw_only=True):
     """Merkle roots of the data that a report rests on."""
 
@@ -67,6 +106,7 @@ class Predicate(Struct, frozen=True, kw_only=True):
     passed: bool
     golden: Digest | None
     at: str
+    serving: ServingProof | None = None
 
 
 class Subject(Struct, frozen=True, kw_only=True):
@@ -97,6 +137,7 @@ class GateReport(Record, frozen=True, kw_only=True):
         golden: Blob of the golden rows: inputs with the answers that every server must give.
         statement: Canonical JSON of the statement.
         signature: Ed25519 over the statement, in hex.
+        serving: The runtime that may answer for it; None when none was found to.
     """
 
     project: ProjectId
@@ -112,6 +153,7 @@ class GateReport(Record, frozen=True, kw_only=True):
     signature: str
     at: Instant
     by: ActorId
+    serving: ServingProof | None = None
 
 
 @record("waiver", index=(("project", "version"),))
@@ -231,6 +273,7 @@ def verify_report(view: View, report: GateReport, version: ModelVersion) -> Pred
         or told.passed != all(check.passed for check in told.checks)
         or told.checks != report.checks
         or told.golden != report.golden
+        or told.serving != report.serving
         or told.at != to_text(report.at)
         or not told.checks
     ):

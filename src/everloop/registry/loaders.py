@@ -7,7 +7,7 @@ files in this process; what makes each of them safe stands in its row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import FunctionType
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
@@ -16,6 +16,18 @@ import numpy.typing as npt
 
 from everloop.core.errors import InvalidInput
 from everloop.kernel.safe_load import LoadPolicy, require_format
+
+__all__ = [
+    "FORMATS",
+    "PYFUNC",
+    "FloatArray",
+    "Format",
+    "LoadPolicy",
+    "ModelFiles",
+    "Predictor",
+    "find_format",
+    "load_predictor",
+]
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 ModelFiles: TypeAlias = Mapping[str, bytes]
@@ -45,6 +57,10 @@ class Predictor(Protocol):
 
     def predict(self, rows: FloatArray) -> FloatArray:
         """Return one number, or one row of numbers, for each row."""
+        ...
+
+    def predict_one(self, values: Sequence[float]) -> float | FloatArray:
+        """Return the answer to one row, in the same bits as `predict` gives for it."""
         ...
 
     def close(self) -> None:

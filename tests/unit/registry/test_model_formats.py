@@ -168,7 +168,7 @@ import numpy as np
 from everloop.serve.runtime import open_model
 kind, name, rows = sys.argv[1], sys.argv[2], np.arange(6.0).reshape(2, 3)
 model = open_model(kind, {name: sys.stdin.buffer.read()}, 3)
-print(model(rows).tolist())
+print(model.predict(rows).tolist())
 heavy = {"lightgbm", "xgboost", "sqlalchemy", "starlette", "everloop.kernel.perform"}
 sys.exit(str(sorted(heavy & set(sys.modules))) if heavy & set(sys.modules) else 0)
 """

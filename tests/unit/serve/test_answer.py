@@ -24,7 +24,7 @@ from everloop.serve.switchboard import Canary, Lineup
 from tests.kit import PushedClock
 from tests.unit.serve.served import INPUTS, MODEL, ROW, make_bundle, version_id
 
-REAL = open_model("lightgbm", {"model.txt": MODEL}, 4)
+REAL = open_model("lightgbm", {"model.txt": MODEL}, 4).predict
 EXPECTED = float(REAL(np.array([[8.0, 21.5, 1.0, 2.0]]))[0])
 
 

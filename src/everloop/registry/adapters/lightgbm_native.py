@@ -11,20 +11,24 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import threading
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from everloop.core.errors import InvalidInput
 from everloop.registry.adapters.lightgbm_text import names_in_text, rewrite_model_text
 from everloop.registry.adapters.refusals import (
     FloatArray,
+    OneAnswer,
     closed,
     missing,
     no_answers,
     require_rows,
     unreadable,
+    wrong_count,
 )
 
 _FLOAT64: Final = 1  # C_API_DTYPE_FLOAT64
@@ -40,8 +44,9 @@ _LIBRARY: Final = "lib_lightgbm.so"
 class NativeBooster:
     """A LightGBM model loaded from its text form, predicting on one thread.
 
-    Thread-safe: calls run one after the other. ``close`` frees the memory; it is idempotent and
-    also happens when the object is collected.
+    Thread-safe: calls run one after the other. A batch lets other threads run meanwhile; one row
+    does not, since it takes less time than to hand over. ``close`` frees the memory; it is
+    idempotent and also happens when the object is collected.
 
     Attributes:
         inputs: How many columns a row has.
@@ -66,6 +71,7 @@ class NativeBooster:
         handle, trees = ctypes.c_void_p(), ctypes.c_int()
         self._call("LGBM_BoosterLoadModelFromString", text, ctypes.byref(trees), _at(handle))
         self._handle = handle
+        self._single: _SingleRow | None = None
         columns = ctypes.c_int()
         self._call("LGBM_BoosterGetNumFeature", handle, ctypes.byref(columns))
         self.inputs = int(columns.value)
@@ -106,10 +112,35 @@ class NativeBooster:
             )
         return answers
 
+    def predict_one(self, values: Sequence[float]) -> OneAnswer:
+        """Return the answer to one row, in the same bits as `predict`; some 3 times faster.
+
+        Raises:
+            InvalidInput: ``model.wrong_shape``.
+            Conflict: ``model.closed``.
+        """
+        with self._lock:
+            single = self._single
+            if single is None:
+                if self._handle is None:
+                    raise closed()
+                single = _SingleRow(self._handle, self.inputs, len(self.outputs) or 1)
+                self._single = single
+            try:
+                single.row[:] = values  # type: ignore[call-overload]
+            except (TypeError, ValueError) as error:
+                raise wrong_count(self.inputs, error) from error
+            if single.ask(single.config, single.row_at, single.length_at, single.answer_at) != 0:
+                raise self._failed()
+            return np.array(single.answer) if self.outputs else single.answer[0]
+
     def close(self) -> None:
         """Free the model's memory."""
         with self._lock:
             handle, self._handle = self._handle, None
+            single, self._single = self._single, None
+            if single is not None:
+                single.free()
             if handle is not None:
                 self._library.LGBM_BoosterFree(handle)
 
@@ -119,8 +150,45 @@ class NativeBooster:
 
     def _call(self, name: str, *arguments: object) -> None:
         if getattr(self._library, name)(*arguments) != 0:
-            told = self._library.LGBM_GetLastError().decode("utf-8", "replace")
-            raise unreadable("LightGBM", told)
+            raise self._failed()
+
+    def _failed(self) -> InvalidInput:
+        told = self._library.LGBM_GetLastError().decode("utf-8", "replace")
+        return unreadable("LightGBM", told)
+
+
+class _SingleRow:
+    """Memory that is used again for one row after the other, and the library's plan for it."""
+
+    def __init__(self, handle: ctypes.c_void_p, inputs: int, outputs: int) -> None:
+        # PyDLL keeps the interpreter's lock: to hand it over and wait for it costs more than a row.
+        self._library = ctypes.PyDLL(_load_library()._name)
+        self.config = ctypes.c_void_p()
+        self.row = (ctypes.c_double * inputs)()
+        self.answer = (ctypes.c_double * outputs)()
+        self._length = ctypes.c_int64()
+        self.row_at = ctypes.addressof(self.row)
+        self.answer_at = ctypes.addressof(self.answer)
+        self.length_at = ctypes.addressof(self._length)
+        prepared = self._library.LGBM_BoosterPredictForMatSingleRowFastInit(
+            handle,
+            ctypes.c_int(_NORMAL),
+            ctypes.c_int(0),
+            ctypes.c_int(_ALL_TREES),
+            ctypes.c_int(_FLOAT64),
+            ctypes.c_int32(inputs),
+            b"num_threads=1",
+            ctypes.byref(self.config),
+        )
+        if prepared != 0:
+            raise unreadable("LightGBM", "it can't answer single rows")
+        self.ask = self._library.LGBM_BoosterPredictForMatSingleRowFast
+        self.ask.argtypes = [ctypes.c_void_p] * 4
+        self.ask.restype = ctypes.c_int
+
+    def free(self) -> None:
+        """Give the plan back; the model itself stays."""
+        self._library.LGBM_FastConfigFree(self.config)
 
 
 def _at(handle: ctypes.c_void_p) -> object:

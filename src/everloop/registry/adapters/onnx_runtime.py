@@ -7,6 +7,7 @@ skl2onnx's list of maps) the probabilities; of two classes 0 and 1 the probabili
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -16,6 +17,8 @@ from everloop.core.errors import EverloopError
 from everloop.registry.adapters.onnx_check import check_onnx
 from everloop.registry.adapters.refusals import (
     FloatArray,
+    OneAnswer,
+    ask_one,
     closed,
     missing,
     no_answers,
@@ -23,6 +26,7 @@ from everloop.registry.adapters.refusals import (
     require_rows,
     unreadable,
     unsupported,
+    wrong_count,
 )
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -50,8 +54,8 @@ class OnnxPredictor:
         is_classifier: Whether its answers are probabilities of classes.
     """
 
-    def __init__(self, model: bytes) -> None:
-        """Load the model.
+    def __init__(self, model: bytes, *, optimised: bool = True) -> None:
+        """Load the model; unoptimised, each operator runs as it is written.
 
         Raises:
             InvalidInput: ``model.unreadable``, ``model.inputs_unsupported`` or
@@ -62,7 +66,7 @@ class OnnxPredictor:
         """
         check_onnx(model)
         self.names: tuple[str, ...] = ()
-        self._session = _open(model)
+        self._session = _open(model, optimised=optimised)
         self._is_binary = self.is_classifier = False
         try:
             self._understand()
@@ -115,6 +119,31 @@ class OnnxPredictor:
         if found.size != int(np.prod(wanted)):
             raise predict_failed("ONNX", f"It answers an array of {found.shape}.")
         return found.reshape(wanted)
+
+    def predict_one(self, values: Sequence[float]) -> OneAnswer:
+        """Return the answer to one row, in the same bits as `predict`.
+
+        Raises:
+            InvalidInput: ``model.wrong_shape`` or ``model.predict_failed``.
+            Conflict: ``model.closed``.
+        """
+        session, dtype = self._session, self._feeds[0][1]
+        if session is None or not self._is_matrix or np.issubdtype(dtype, np.integer):
+            return ask_one(self.predict, values)
+        if len(values) != self.inputs:
+            raise wrong_count(self.inputs, ValueError(f"there are {len(values)}"))
+        feeds = {self._feeds[0][0]: np.array([values], dtype=np.float64).astype(dtype)}
+        try:
+            found = session.run([self._answer], feeds)[0]
+        except Exception as error:  # the runtime's own classes derive from Exception alone
+            raise predict_failed("ONNX", str(error)) from error
+        if isinstance(found, list):
+            return ask_one(self.predict, values)
+        if self._is_binary:
+            return float(found[0, 1])
+        if self.outputs:
+            return np.asarray(found[0], dtype=np.float64)
+        return float(found.reshape(-1)[0])
 
     def close(self) -> None:
         """Free the model's memory; idempotent."""
@@ -190,7 +219,7 @@ def save_onnx(model: object) -> dict[str, bytes]:
     return {"model.onnx": data}
 
 
-def _open(model: bytes) -> Any:
+def _open(model: bytes, *, optimised: bool) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
@@ -198,6 +227,8 @@ def _open(model: bytes) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = _QUIET
+    if not optimised:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's own classes derive from Exception alone

@@ -18,7 +18,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import IO, Final, Literal
@@ -29,6 +29,8 @@ import numpy as np
 from everloop.core.errors import EverloopError, InvalidInput, UnsafeArtifact
 from everloop.registry.adapters.refusals import (
     FloatArray,
+    OneAnswer,
+    ask_one,
     closed,
     no_answers,
     predict_failed,
@@ -133,6 +135,14 @@ class FunctionPredictor:
         if found.shape != (len(matrix), width):
             raise predict_failed("Python", f"It answers an array of {found.shape}.")
         return found if self.outputs else found[:, 0]
+
+    def predict_one(self, values: Sequence[float]) -> OneAnswer:
+        """Return the answer to one row, by way of a matrix of one row.
+
+        Raises:
+            InvalidInput: as `predict`.
+        """
+        return ask_one(self.predict, values)
 
     def close(self) -> None:
         """End the process; idempotent."""

@@ -5,6 +5,7 @@ Serving imports it, so it needs nothing but core and numpy.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from everloop.core.errors import Conflict, InvalidInput, LimitExceeded, MissingExtra
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
+OneAnswer: TypeAlias = float | FloatArray
 
 
 def require_rows(rows: FloatArray, inputs: int) -> FloatArray:
@@ -34,6 +36,21 @@ def require_rows(rows: FloatArray, inputs: int) -> FloatArray:
 def no_answers(outputs: tuple[str, ...]) -> FloatArray:
     """Return the answer to no rows."""
     return np.empty((0, len(outputs)) if outputs else 0, dtype=np.float64)
+
+
+def ask_one(predict: Callable[[FloatArray], FloatArray], values: Sequence[float]) -> OneAnswer:
+    """Return the answer to one row, for a model that has no faster way than a matrix of one row."""
+    answer = predict(np.array([values], dtype=np.float64))[0]
+    return answer if isinstance(answer, np.ndarray) else float(answer)
+
+
+def wrong_count(inputs: int, error: Exception) -> InvalidInput:
+    """Return the refusal of one row of another length, or with something that is no number."""
+    return InvalidInput(
+        "model.wrong_shape",
+        f"The model takes a row of {inputs} numbers: {str(error)[:100]}.",
+        hint="Give the inputs of the signature, all of them, in its order.",
+    )
 
 
 def require_size(data: bytes, most: int) -> None:

@@ -12,7 +12,7 @@ import tokenize
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, Protocol, cast
 
@@ -22,6 +22,8 @@ import numpy.typing as npt
 from everloop.core.errors import EverloopError, InvalidInput, MissingExtra, UnsafeArtifact
 from everloop.registry.adapters.refusals import (
     FloatArray,
+    OneAnswer,
+    ask_one,
     no_answers,
     predict_failed,
     require_rows,
@@ -131,6 +133,19 @@ class SkopsPredictor:
             if answer.ndim == 2 and answer.shape[1] > 1
             else ()
         )
+
+    def predict_one(self, values: Sequence[float]) -> OneAnswer:
+        """Return the answer to one row, by way of a matrix of one row.
+
+        Raises:
+            InvalidInput: as `predict`.
+        """
+        return ask_one(self.predict, values)
+
+    @property
+    def estimator(self) -> object:
+        """The estimator itself, for those who convert it."""
+        return self._estimator
 
     def close(self) -> None:
         """Do nothing: the memory is freed with the object."""

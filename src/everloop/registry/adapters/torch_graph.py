@@ -16,6 +16,8 @@ import numpy as np
 from everloop.core.errors import EverloopError
 from everloop.registry.adapters.refusals import (
     FloatArray,
+    OneAnswer,
+    ask_one,
     closed,
     missing,
     no_answers,
@@ -89,6 +91,14 @@ class TorchPredictor:
         if answer.size != math.prod(wanted):
             raise predict_failed("PyTorch", f"It answers an array of {answer.shape}.")
         return answer.reshape(wanted)
+
+    def predict_one(self, values: Sequence[float]) -> OneAnswer:
+        """Return the answer to one row, by way of a matrix of one row.
+
+        Raises:
+            InvalidInput: as `predict`.
+        """
+        return ask_one(self.predict, values)
 
     def close(self) -> None:
         """Free the weights; idempotent."""

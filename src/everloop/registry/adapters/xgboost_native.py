@@ -10,7 +10,8 @@ import ctypes
 import importlib.util
 import json
 import threading
-from functools import cache
+from collections.abc import Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,12 +19,14 @@ import numpy as np
 
 from everloop.registry.adapters.refusals import (
     FloatArray,
+    OneAnswer,
     closed,
     missing,
     no_answers,
     predict_failed,
     require_rows,
     unreadable,
+    wrong_count,
 )
 from everloop.registry.adapters.xgboost_model import rewrite_xgboost
 
@@ -62,6 +65,7 @@ class XgboostPredictor:
         self.is_classifier = sound.is_classifier
         self._lock = threading.Lock()
         self._handle: ctypes.c_void_p | None = None
+        self._single: _SingleRow | None = None
         self._library = _load_library()
         handle = ctypes.c_void_p()
         self._call("XGBoosterCreate", None, ctypes.c_uint64(0), ctypes.byref(handle))
@@ -81,14 +85,6 @@ class XgboostPredictor:
         matrix = require_rows(rows, self.inputs)
         if not len(matrix):
             return no_answers(self.outputs)
-        described = json.dumps(
-            {
-                "data": [matrix.ctypes.data, True],
-                "shape": list(matrix.shape),
-                "typestr": "<f8",
-                "version": 3,
-            }
-        ).encode()
         shape, dimensions = ctypes.POINTER(ctypes.c_uint64)(), ctypes.c_uint64()
         answers = ctypes.POINTER(ctypes.c_float)()
         with self._lock:
@@ -97,7 +93,7 @@ class XgboostPredictor:
             self._call(
                 "XGBoosterPredictFromDense",
                 self._handle,
-                described,
+                _describe(matrix),
                 _SETTINGS,
                 None,
                 ctypes.byref(shape),
@@ -112,10 +108,35 @@ class XgboostPredictor:
             raise predict_failed("XGBoost", f"It answers an array of {sizes}.")
         return found.reshape(wanted)
 
+    def predict_one(self, values: Sequence[float]) -> OneAnswer:
+        """Return the answer to one row, in the same bits as `predict`, with less around it.
+
+        Raises:
+            InvalidInput: ``model.wrong_shape`` or ``model.predict_failed``.
+            Conflict: ``model.closed``.
+        """
+        with self._lock:
+            single = self._single
+            if single is None:
+                if self._handle is None:
+                    raise closed()
+                single = self._single = _SingleRow(self._library, self._handle, self.inputs)
+            try:
+                single.row[:] = values
+            except (TypeError, ValueError) as error:
+                raise wrong_count(self.inputs, error) from error
+            if single.ask() != 0:
+                told = self._library.XGBGetLastError().decode("utf-8", "replace")
+                raise predict_failed("XGBoost", told.strip().partition("\n")[0])
+            if not self.outputs:
+                return float(single.answers[0])
+            return np.array(single.answers[: len(self.outputs)], dtype=np.float64)
+
     def close(self) -> None:
         """Free the model's memory."""
         with self._lock:
             handle, self._handle = self._handle, None
+            self._single = None
             if handle is not None:
                 self._library.XGBoosterFree(handle)
 
@@ -127,6 +148,39 @@ class XgboostPredictor:
         if getattr(self._library, name)(*arguments) != 0:
             told = self._library.XGBGetLastError().decode("utf-8", "replace")
             raise unreadable("XGBoost", told.strip().partition("\n")[0])
+
+
+class _SingleRow:
+    """Memory that is used again for one row after the other, described to the library once."""
+
+    def __init__(self, library: ctypes.CDLL, handle: ctypes.c_void_p, inputs: int) -> None:
+        self._matrix = np.zeros((1, inputs), dtype=np.float64)
+        self.row = self._matrix[0]
+        self._described = _describe(self._matrix)
+        self._shape = ctypes.POINTER(ctypes.c_uint64)()
+        self._dimensions = ctypes.c_uint64()
+        self.answers = ctypes.POINTER(ctypes.c_float)()
+        self.ask = partial(
+            library.XGBoosterPredictFromDense,
+            handle,
+            self._described,
+            _SETTINGS,
+            None,
+            ctypes.byref(self._shape),
+            ctypes.byref(self._dimensions),
+            ctypes.byref(self.answers),
+        )
+
+
+def _describe(matrix: FloatArray) -> bytes:
+    """Return what the library wants to know of a matrix (NumPy's array interface, version 3)."""
+    described = {
+        "data": [matrix.ctypes.data, True],
+        "shape": list(matrix.shape),
+        "typestr": "<f8",
+        "version": 3,
+    }
+    return json.dumps(described).encode()
 
 
 @cache

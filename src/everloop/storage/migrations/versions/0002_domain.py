@@ -246,6 +246,7 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
         sa.Column("signature", TEXT, nullable=False),
         sa.Column("at", TEXT, nullable=False),
         sa.Column("by", TEXT, nullable=False),
+        sa.Column("serving", TEXT, nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_gate_report"),
     )
     with op.batch_alter_table("gate_report", schema=None) as batch_op:
