@@ -76,7 +76,7 @@ def body(*rows: object, **fields: object) -> bytes:
         {"Authorization": f"Basic {TOKEN}"},
         {"Authorization": TOKEN},
         {"Authorization": f"Bearer {TOKEN}x"},
-        {"Authorization": "Bearer " + "x" * 50_000},
+        {"Authorization": "Bearer " + "x" * 20_000},
         {"Authorization": "Bearer \xff\xfe"},
         {"X-Forwarded-User": "admin"},
     ],
@@ -131,8 +131,8 @@ def test_bad_input_is_a_clean_400(caller: Caller, sent: bytes) -> None:
 @pytest.mark.parametrize(
     ("sent", "code"),
     [
-        (body(*[ROW] * 1_001), "request.too_many_rows"),
-        (b"x" * 1_000_001, "request.too_large"),
+        (body(*[ROW] * 65_537), "request.too_many_rows"),
+        (b"x" * 33_554_433, "request.too_large"),
     ],
 )
 def test_too_much_is_a_clean_413(caller: Caller, sent: bytes, code: str) -> None:
@@ -149,7 +149,7 @@ def test_a_body_that_lies_about_its_length_is_cut_off(served: Served, caller: Ca
         chunk = b"10000\r\n" + b"y" * 0x10000 + b"\r\n"
         answer = b""
         try:
-            for _ in range(40):
+            for _ in range(600):
                 peer.sendall(chunk)
             answer = peer.recv(1_000)
         except (BrokenPipeError, ConnectionResetError):
@@ -158,7 +158,7 @@ def test_a_body_that_lies_about_its_length_is_cut_off(served: Served, caller: Ca
     assert answer.startswith(b"HTTP/1.1 413")
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/predict/", "/v1/../healthz", "/%2e%2e/x", "//"])
+@pytest.mark.parametrize("path", ["/", "/v1", "/v1/../healthz", "/%2e%2e/x", "//"])
 def test_other_addresses_are_a_clean_404(caller: Caller, path: str) -> None:
     assert (404, "path.not_found") == caller.ask(body(), path=path)
 
@@ -170,7 +170,7 @@ def test_other_methods_are_refused(caller: Caller, method: str) -> None:
     except AssertionError:  # the parser itself answers for words that are no methods
         assert "BREW" == method
     else:
-        assert 405 == status
+        assert (400 if method == "BREW" else 405) == status
 
 
 def test_garbage_on_the_socket_does_no_harm(caller: Caller) -> None:
@@ -206,6 +206,7 @@ def test_nothing_was_written_outside_the_folder_and_all_lines_are_whole(
 
     assert "../../x\n" == rows[-1].unit
     assert "a\nb\r\u2028\u0000" == rows[-1].inputs["weather"]
-    assert {"log", "bundles", "routes.json", "applied.json", "server.json", "serve.lock"} == {
+    told = {"routes.json", "applied.json", "server.json", "serve.lock"}
+    assert {"log", "bundles", "workers"} | told == {
         path.name for path in Path(served.folder).iterdir()
     }

@@ -13,7 +13,8 @@ from everloop.kernel.performer import Performer
 from everloop.monitor.queries import ListSegments, SegmentList
 from everloop.monitor.segments import encode_rows
 from everloop.monitor.verbs import SealedSegment, SealSegment
-from everloop.serve.lines import list_files, read_rows
+from everloop.serve.log import list_files, read_rows
+from everloop.serve.log.file import counted_bytes
 
 OWNER_FILE = "deployment.json"
 PAGE = 1_000
@@ -34,8 +35,8 @@ class LogSource:
 
     def size_bytes(self) -> int:
         """Return how much is logged in all: a cheap sign that there is something to seal."""
-        logs = (self._home.path / "serve").glob("*/log/*.jsonl")
-        return sum(file.stat().st_size for file in logs)
+        logs = (self._home.path / "serve").glob("*/log/*.log")
+        return sum(counted_bytes(file) for file in logs)
 
     def seal(self, deployment: Id, name: str, champion: Id | None) -> int:
         """Seal what was logged since the last time; return the number of new rows.
@@ -64,8 +65,6 @@ class LogSource:
         offsets, rows = self._offsets[deployment], 0
         while True:
             start = offsets.get(name, 0)
-            if start == (folder / name).stat().st_size and list_files(folder)[-1].name == name:
-                return rows
             chunk = read_rows(folder, name, start)
             if chunk.rows:
                 ask = SealSegment(

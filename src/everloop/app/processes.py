@@ -88,7 +88,7 @@ class ServingProcess:
         return self._adopted is not None and is_serving(self._adopted, self._folder)
 
     def _start(self) -> None:
-        command = [sys.executable, "-m", "everloop.serve.main", "--folder", str(self._folder)]
+        command = [sys.executable, "-m", "everloop.serve.main", "--home", str(self._folder)]
         command += ["--public-key", self._key, "--port", str(self._next_port())]
         output = self._folder / OUTPUT_FILE
         if output.exists() and output.stat().st_size > OUTPUT_BYTES:

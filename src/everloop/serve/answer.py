@@ -1,286 +1,333 @@
-"""One request to one answer: assign, score, fall back, log. Bytes in, bytes out, no network.
+"""One request to one answer: assign, score, fall back, log. Knows no protocol and no network.
 
-The arm is decided by a hash before anything is scored, so the assignment cannot depend on the
-outcome. A canary that fails costs nobody an answer: it is logged as the canary's failure, and the
-champion answers instead.
+All rows of a request are answered by one version. A canary that fails costs nobody an answer: it
+is logged as the canary's failure, and the champion answers instead. Nothing is acknowledged that
+was not handed to the log before.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from time import perf_counter_ns
-from typing import NamedTuple, cast
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from time import time_ns
+from typing import Final, NamedTuple, Protocol
 
-import msgspec
 import numpy as np
 
-from everloop.core.clock import Clock, Instant
-from everloop.core.errors import EverloopError, Unavailable
-from everloop.core.ids import Id, IdSource
-from everloop.core.wire import Arm, PredictionRow, Scalar, Status
+from everloop.core.errors import EverloopError, InvalidInput, Unavailable
+from everloop.core.ids import Id
+from everloop.core.wire import Arm, Scalar, Status
 from everloop.serve.bundle import LoadedBundle
-from everloop.serve.decode import event_time
-from everloop.serve.lines import LogFile, LogWriter
-from everloop.serve.protocol import PredictAnswer, Prediction
-from everloop.serve.switchboard import Canary, Lineup
+from everloop.serve.decode import FloatArray
+from everloop.serve.exchange import Answer, Reply
+from everloop.serve.identity import IdBlocks, to_id, to_ids
+from everloop.serve.log import STATUS_CODES, Block, Source
+from everloop.serve.router import assign_arm
+from everloop.serve.scoring import Scored, Scorer, judge
+from everloop.serve.switchboard import Lineup
 
-MAX_AWAITED_SHADOWS = 2_000
+MAX_AWAITED_SHADOWS: Final = 2_000
+UNFIT: Final = Scored(Status.ERROR, None, 0)
+
+Values = Sequence[tuple[Scalar, ...]]
+
+
+class Log(Protocol):
+    """Where answers are kept; ``everloop.serve.log.LogWriter``, or nothing."""
+
+    def append(self, block: Block) -> bool:
+        """Keep a block; False when it was dropped."""
+        ...
+
+    def append_shadow(
+        self, first: bytes, outputs: Sequence[float] | FloatArray, statuses: bytes | None = None
+    ) -> bool:
+        """Keep what the shadow answered to a block; False when it was dropped."""
+        ...
+
+    def close(self) -> None:
+        """Make everything durable."""
+        ...
+
+
+class Ask(NamedTuple):
+    """What a request asks, whatever protocol it came by.
+
+    Attributes:
+        matrix: The rows as the champion takes them.
+        values: The rows as they were sent; None where the matrix says it all, with NaN for null.
+        at_us: Event time in microseconds since 1970; None for now.
+        unit: Whom the assignment sticks to.
+        request: The caller's own id of the request.
+        keys: The caller's own key of each row, by which the truth may come; or none.
+        version: A resident version to ask, whoever is champion; None to be routed.
+    """
+
+    matrix: FloatArray
+    values: Values | None = None
+    at_us: int | None = None
+    unit: str | None = None
+    request: str | None = None
+    keys: Sequence[str] = ()
+    version: LoadedBundle | None = None
+
+
+class Result(NamedTuple):
+    """The answer to a request.
+
+    Attributes:
+        first: Bytes of the id of the first row's prediction; the others follow it.
+        outputs: One number a row, or one row of numbers.
+        loaded: The version whose outputs these are.
+        is_fallback: Whether the champion answered because the canary could not.
+        is_logged: False when the log had no room, so that these ids will not be found.
+    """
+
+    first: bytes
+    outputs: FloatArray
+    loaded: LoadedBundle
+    arm: Arm
+    is_fallback: bool
+    is_logged: bool
+
+    def ids(self) -> list[Id]:
+        """Return the id of each row's prediction."""
+        return to_ids(self.first, len(self.outputs))
+
+
+class Counters:
+    """What an answerer did since its start."""
+
+    __slots__ = ("answered", "fallbacks", "predictions", "unlogged")
+
+    def __init__(self) -> None:
+        self.predictions = self.fallbacks = self.unlogged = self.answered = 0
+
+
+class _Plan(NamedTuple):
+    lineup: Lineup
+    ask: Ask
+    first: bytes
+    now_us: int
+    arm: Arm
+    share: float
+    scorer: Scorer
 
 
 class ShadowJob(NamedTuple):
-    """Rows for the shadow to answer, whose decoder read them, and the file for its answers."""
+    """Rows for the shadow to answer, after the caller has been answered."""
 
-    loaded: LoadedBundle
-    origin: LoadedBundle
-    ids: Sequence[Id]
-    rows: Sequence[msgspec.Struct]
-    file: LogFile
-
-
-@dataclass(slots=True)
-class Counters:
-    """What the process did since its start."""
-
-    predictions: int = 0
-    fallbacks: int = 0
-    unlogged: int = 0
-
-
-class Scored(NamedTuple):
-    """What a version made of one row."""
-
-    status: Status
-    output: float | None
-    latency_us: int
-
-
-class _Moment(NamedTuple):
-    """What the rows of one request have in common."""
-
+    scorer: Scorer
     lineup: Lineup
-    at: Instant
-    logged_at: Instant
-    unit: str | None
-    shadow_version: Id | None
-
-
-_ENCODER = msgspec.json.Encoder()
+    ask: Ask
+    first: bytes
 
 
 class Answerer:
-    """Answers predict requests. Used by one thread."""
+    """Answers asks of one deployment; used by the event loop's thread alone."""
 
-    def __init__(self, log: LogWriter, ids: IdSource, clock: Clock) -> None:
+    def __init__(self, log: Log, ids: IdBlocks) -> None:
         self.counters = Counters()
         self.awaited_shadows = 0
+        self.shadows: deque[ShadowJob] = deque()
+        self.has_shadows = asyncio.Event()
         self._log = log
         self._ids = ids
-        self._clock = clock
 
-    def answer(self, lineup: Lineup, body: bytes) -> tuple[bytes, ShadowJob | None]:
-        """Answer one request body; what the shadow still has to do comes beside the answer.
+    def answer(self, lineup: Lineup, ask: Ask, encode: Callable[[Result], Reply]) -> Answer:
+        """Answer one request, at once where the model is cheap.
 
         Raises:
-            InvalidInput: the request does not fit the model's signature.
-            LimitExceeded: too many rows.
             Unavailable: ``model.none`` before the first release.
+            LimitExceeded: ``server.busy``.
             EverloopError: ``model.failed`` when the champion itself has no answer.
         """
+        plan = self._plan(lineup, ask)
+        rows = len(ask.matrix)
+        if not plan.scorer.is_quick(rows):
+            return self._later(plan, encode)
+        scored = _ask_now(plan)
+        if plan.arm is Arm.CANARY and scored.status is not Status.OK:
+            assert lineup.champion is not None
+            spare = lineup.champion.now(ask.matrix)
+            return encode(self._settle(plan, scored, spare))
+        return encode(self._settle(plan, scored, None))
+
+    async def run_shadows(self) -> None:
+        """Let the shadow answer what has been answered; runs until cancelled."""
+        while True:
+            await self.has_shadows.wait()
+            self.has_shadows.clear()
+            await self.drain()
+
+    async def drain(self) -> None:
+        """Finish the shadow's work that is left."""
+        while self.shadows:
+            job = self.shadows.popleft()
+            rows = len(job.ask.matrix)
+            try:
+                scored = await job.scorer.later(_rows_for(job.scorer, job.lineup, job.ask))
+            except EverloopError:
+                scored = UNFIT
+            self.awaited_shadows -= rows
+            answered = _numbers(scored, rows)
+            statuses = statuses_of(job.scorer.loaded, scored, rows)
+            if not self._log.append_shadow(job.first, answered, statuses):
+                self.counters.unlogged += rows
+
+    def _plan(self, lineup: Lineup, ask: Ask) -> _Plan:
         champion = lineup.champion
         if champion is None:
-            raise Unavailable(
-                "model.none",
-                "No model is released to this deployment yet.",
-                hint="Release one with `everloop release start`.",
-            )
-        request = champion.rows.decode(body)
-        now = self._clock.now()
-        at = event_time(request.at, now)
-        ids = [self._ids.new() for _ in request.inputs]
-        arms = _assign(lineup.canary, ids, request.unit)
-        scored, fallback = _score_arms(champion, lineup.canary, request.inputs, arms)
-        shadow = self._wanted_shadow(lineup, len(ids))
-        if None in map(_final_output, scored, fallback):
-            shadow = None  # there is nothing to pair its answer with, and the request is refused
-        moment = _Moment(
-            lineup, at, now, request.unit, shadow.bundle.version_id if shadow else None
-        )
-        rows = [
-            _to_row(moment, arm, id_, (values, found, spare))
-            for id_, arm, values, found, spare in zip(
-                ids, arms, request.inputs, scored, fallback, strict=True
-            )
-        ]
-        logged, file = self._write(rows, shadow)
-        self.counters.predictions += len(rows)
-        self.counters.fallbacks += sum(row.fallback_version is not None for row in rows)
-        answer = PredictAnswer(
-            predictions=tuple(_to_prediction(row, champion) for row in rows),
-            deployment=lineup.deployment,
-            logged=logged,
-        )
-        job = ShadowJob(shadow, champion, ids, request.inputs, file) if shadow and file else None
-        return _ENCODER.encode(answer), job
+            raise no_model()
+        first, now_us = self._ids.take(), time_ns() // 1_000
+        if ask.version is not None:
+            return _Plan(lineup, ask, first, now_us, Arm.CHAMPION, 0.0, lineup.scorer(ask.version))
+        canary = lineup.canary
+        if canary is None:
+            return _Plan(lineup, ask, first, now_us, Arm.CHAMPION, 0.0, champion)
+        arm = assign_arm(canary.salt, ask.unit or to_id(first), canary.share)
+        scorer = canary.scorer if arm is Arm.CANARY else champion
+        return _Plan(lineup, ask, first, now_us, arm, canary.share, scorer)
 
-    def _wanted_shadow(self, lineup: Lineup, count: int) -> LoadedBundle | None:
-        if self.awaited_shadows + count > MAX_AWAITED_SHADOWS:
-            return None  # too busy: users come first, and the row says that no shadow was asked
-        return lineup.shadow
-
-    def _write(
-        self, rows: list[PredictionRow], shadow: LoadedBundle | None
-    ) -> tuple[bool, LogFile | None]:
-        """Log the rows; return whether that was possible, and in which file."""
+    async def _later(self, plan: _Plan, encode: Callable[[Result], Reply]) -> Reply:
         try:
-            file = self._log.append(rows, awaited=len(rows) if shadow else 0)
-        except OSError:
-            self.counters.unlogged += len(rows)
-            return False, None
-        if shadow is not None:
-            self.awaited_shadows += len(rows)
-        return True, file
+            matrix = _rows_for(plan.scorer, plan.lineup, plan.ask)
+        except InvalidInput:
+            scored = UNFIT
+        else:
+            scored = await plan.scorer.later(matrix)
+        spare = None
+        if plan.arm is Arm.CANARY and scored.status is not Status.OK:
+            assert plan.lineup.champion is not None
+            spare = await plan.lineup.champion.later(plan.ask.matrix)
+        return encode(self._settle(plan, scored, spare))
+
+    def _settle(self, plan: _Plan, scored: Scored, spare: Scored | None) -> Result:
+        """Log what was answered, ask the shadow, and return what the caller gets."""
+        final = scored if spare is None else spare
+        shadow = self._wanted_shadow(plan) if final.outputs is not None else None
+        is_logged = self._log.append(_to_block(plan, scored, spare, has_shadow=shadow is not None))
+        rows = len(plan.ask.matrix)
+        counters = self.counters
+        counters.answered += 1
+        counters.predictions += rows
+        if spare is not None:
+            counters.fallbacks += rows
+        champion = plan.lineup.champion
+        assert champion is not None
+        if not is_logged:
+            counters.unlogged += rows
+        elif shadow is not None:
+            self.awaited_shadows += rows
+            self.shadows.append(ShadowJob(shadow, plan.lineup, plan.ask, plan.first))
+            self.has_shadows.set()
+        loaded = plan.scorer.loaded if spare is None else champion.loaded
+        if final.outputs is None:
+            raise _model_failed(loaded, to_id(plan.first))
+        is_fallback = spare is not None
+        return Result(plan.first, final.outputs, loaded, plan.arm, is_fallback, is_logged)
+
+    def _wanted_shadow(self, plan: _Plan) -> Scorer | None:
+        shadow = plan.lineup.shadow
+        if shadow is None or plan.ask.version is not None:
+            return None
+        if self.awaited_shadows + len(plan.ask.matrix) > MAX_AWAITED_SHADOWS:
+            return None  # too busy: users come first, and the row says that no shadow was asked
+        return shadow
 
 
-def assign_arm(salt: str, key: str, share: float) -> Arm:
-    """Return the arm of a unit or a request; the same key always has the same arm.
-
-    The first 53 bits of SHA-256 over salt and key, as a number in [0, 1), against the share: as
-    the share grows, a unit can only move to the canary, never back.
-    """
-    digest = hashlib.sha256(f"{salt}\x00{key}".encode("utf-8", "surrogatepass")).digest()
-    position = (int.from_bytes(digest[:8], "big") >> 11) / (1 << 53)
-    return Arm.CANARY if position < share else Arm.CHAMPION
-
-
-def score(loaded: LoadedBundle, rows: Sequence[msgspec.Struct]) -> list[Scored]:
-    """Let a version answer rows; whatever it raises becomes the status of all its rows."""
-    begin = perf_counter_ns()
-    try:
-        outputs = np.asarray(loaded.model(loaded.rows.to_matrix(rows)), dtype=np.float64)
-        values: list[float] = outputs.reshape(len(rows)).tolist()
-    except Exception:  # noqa: BLE001 -- a model is foreign code: anything it raises is its error
-        spent = (perf_counter_ns() - begin) // 1_000
-        return [Scored(Status.ERROR, None, spent)] * len(rows)
-    spent = (perf_counter_ns() - begin) // 1_000
-    return [_judge(loaded, value, spent) for value in values]
-
-
-def adapt(loaded: LoadedBundle, origin: LoadedBundle, row: msgspec.Struct) -> msgspec.Struct:
-    """Return a row read by one version's decoder as another version takes it.
-
-    Raises:
-        InvalidInput: the other version needs a field that the request does not have.
-    """
-    if loaded.bundle.inputs == origin.bundle.inputs:
-        return row
-    values = to_values(origin, row)
-    wanted = {field.name for field in loaded.bundle.inputs}
-    return loaded.rows.from_values({name: values[name] for name in values if name in wanted})
-
-
-def to_values(loaded: LoadedBundle, row: msgspec.Struct) -> dict[str, Scalar]:
-    """Return the inputs of a row by the names of the signature."""
-    names = (field.name for field in loaded.bundle.inputs)
-    return dict(zip(names, msgspec.structs.astuple(row), strict=True))
-
-
-def score_adapted(
-    loaded: LoadedBundle, origin: LoadedBundle, rows: Sequence[msgspec.Struct]
-) -> list[Scored]:
-    """Let a version answer rows that another version's decoder has read."""
-    try:
-        adapted = [adapt(loaded, origin, row) for row in rows]
-    except EverloopError:
-        return [Scored(Status.ERROR, None, 0)] * len(rows)
-    return score(loaded, adapted)
-
-
-def _judge(loaded: LoadedBundle, value: float, spent: int) -> Scored:
-    if loaded.is_valid(value):
-        return Scored(Status.OK, value, spent)
-    return Scored(Status.INVALID, value if np.isfinite(value) else None, spent)
-
-
-def _assign(canary: Canary | None, ids: Sequence[Id], unit: str | None) -> list[Arm]:
-    if canary is None:
-        return [Arm.CHAMPION] * len(ids)
-    return [assign_arm(canary.salt, unit or id_, canary.share) for id_ in ids]
-
-
-def _score_arms(
-    champion: LoadedBundle,
-    canary: Canary | None,
-    rows: Sequence[msgspec.Struct],
-    arms: Sequence[Arm],
-) -> tuple[list[Scored], list[Scored | None]]:
-    """Score each row by its arm; beside it, what the champion answered where the canary failed."""
-    scored: dict[int, Scored] = {}
-    mine = [place for place, arm in enumerate(arms) if arm is Arm.CANARY]
-    if canary is not None and mine:
-        found = score_adapted(canary.loaded, champion, [rows[place] for place in mine])
-        scored = dict(zip(mine, found, strict=True))
-    rest = [
-        place
-        for place in range(len(rows))
-        if place not in scored or scored[place].status is not Status.OK
-    ]
-    found = score(champion, [rows[place] for place in rest]) if rest else []
-    answers = dict(zip(rest, found, strict=True))
-    fallback = [answers.get(place) if place in scored else None for place in range(len(rows))]
-    return [scored.get(place) or answers[place] for place in range(len(rows))], fallback
-
-
-def _final_output(scored: Scored, fallback: Scored | None) -> float | None:
-    return scored.output if fallback is None else fallback.output
-
-
-def _to_row(
-    moment: _Moment,
-    arm: Arm,
-    id_: Id,
-    answered: tuple[msgspec.Struct, Scored, Scored | None],
-) -> PredictionRow:
-    inputs, scored, spare = answered
-    lineup = moment.lineup
-    canary, champion = lineup.canary, lineup.champion
-    assert champion is not None
-    answering = canary.loaded if canary is not None and arm is Arm.CANARY else champion
-    return PredictionRow(
-        id=id_,
-        at=moment.at,
-        logged_at=moment.logged_at,
-        version=answering.bundle.version_id,
-        arm=arm,
-        share=canary.share if canary is not None else 0.0,
-        status=scored.status,
+def _to_block(plan: _Plan, scored: Scored, spare: Scored | None, *, has_shadow: bool) -> Block:
+    ask = plan.ask
+    rows = len(ask.matrix)
+    is_sound = scored.status is Status.OK
+    return Block(
+        source=_source(plan),
+        first=plan.first,
+        rows=rows,
+        at_us=ask.at_us or plan.now_us,
+        logged_us=plan.now_us,
         latency_us=scored.latency_us,
-        # The row encodes as an object under the signature's names, as a dict would.
-        inputs=cast("dict[str, Scalar]", inputs),
-        output=scored.output,
-        epoch=lineup.epoch,
-        unit=moment.unit,
-        fallback_version=None if spare is None else champion.bundle.version_id,
-        fallback_output=None if spare is None else spare.output,
-        shadow_version=moment.shadow_version,
+        values=ask.matrix if ask.values is None else ask.values,
+        outputs=_numbers(scored, rows),
+        statuses=None if is_sound else statuses_of(plan.scorer.loaded, scored, rows),
+        fallback=None if spare is None else spare.outputs,
+        has_shadow=has_shadow,
+        unit=ask.unit,
+        keys=ask.keys,
+        request=ask.request,
     )
 
 
-def _to_prediction(row: PredictionRow, champion: LoadedBundle) -> Prediction:
-    is_fallback = row.fallback_version is not None
-    output = row.fallback_output if is_fallback else row.output
-    if output is None:
-        raise EverloopError(
-            "model.failed",
-            f"Version {champion.bundle.semver} of {champion.bundle.model} has no answer to this.",
-            hint="Roll back with `everloop rollback`; the prediction log has the inputs.",
-            context={"prediction": row.id},
-        )
-    return Prediction(
-        id=row.id,
-        output=output,
-        version=champion.bundle.version_id if is_fallback else row.version,
-        arm=row.arm,
-        fallback=is_fallback,
+def _source(plan: _Plan) -> Source:
+    """Return what this request has in common with others, made once for each line-up."""
+    lineup = plan.lineup
+    key = (plan.scorer, plan.arm)
+    found = lineup.sources.get(key)
+    if found is not None:
+        return found
+    assert lineup.champion is not None
+    bundle = plan.scorer.loaded.bundle
+    # The rows are as the caller sent them: under the names of the version that read them.
+    fields = lineup.champion.loaded.bundle.inputs
+    is_canary = plan.arm is Arm.CANARY
+    made = lineup.sources[key] = Source(
+        version=bundle.version_id,
+        arm=plan.arm,
+        share=plan.share,
+        epoch=lineup.epoch,
+        names=tuple(field.name for field in fields),
+        dtypes=tuple(field.dtype for field in fields),
+        fallback_version=lineup.champion.loaded.bundle.version_id if is_canary else None,
+        shadow_version=None if lineup.shadow is None else lineup.shadow.loaded.bundle.version_id,
+    )
+    return made
+
+
+def _numbers(scored: Scored, rows: int) -> FloatArray:
+    return np.full(rows, np.nan) if scored.outputs is None else scored.outputs
+
+
+def statuses_of(loaded: LoadedBundle, scored: Scored, rows: int) -> bytes:
+    """Return the status of each row, as the log has it."""
+    if scored.outputs is None:
+        return bytes([STATUS_CODES[Status.ERROR]]) * rows
+    return bytes(STATUS_CODES[judge(loaded, each)] for each in scored.outputs.reshape(rows, -1))
+
+
+def _ask_now(plan: _Plan) -> Scored:
+    try:
+        return plan.scorer.now(_rows_for(plan.scorer, plan.lineup, plan.ask))
+    except InvalidInput:
+        return UNFIT
+
+
+def _rows_for(scorer: Scorer, lineup: Lineup, ask: Ask) -> FloatArray:
+    """Return rows read for the champion as another version takes them.
+
+    Raises:
+        InvalidInput: ``request.invalid`` when it takes what nobody sent.
+    """
+    assert lineup.champion is not None
+    origin = lineup.champion.loaded
+    if scorer.loaded is origin or scorer.loaded.bundle.inputs == origin.bundle.inputs:
+        return ask.matrix
+    return scorer.loaded.rows.adapt(origin.rows, ask.matrix, ask.values)
+
+
+def no_model() -> EverloopError:
+    """Return the error of a deployment without a champion."""
+    return Unavailable(
+        "model.none",
+        "No model is released to this deployment yet.",
+        hint="Release one with `everloop release start`.",
+    )
+
+
+def _model_failed(loaded: LoadedBundle, prediction: Id) -> EverloopError:
+    return EverloopError(
+        "model.failed",
+        f"Version {loaded.bundle.semver} of {loaded.bundle.model} has no answer to this.",
+        hint="Roll back with `everloop rollback`; the prediction log has the inputs.",
+        context={"prediction": prediction},
     )

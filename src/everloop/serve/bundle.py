@@ -25,12 +25,13 @@ from everloop.core.ids import Id
 from everloop.core.ports import Signer
 from everloop.core.wire import Scalar
 from everloop.kernel.signing import is_signed
-from everloop.serve.decode import RowDecoder
+from everloop.serve.decode import FloatArray, RowDecoder
 from everloop.serve.protocol import InputField
 from everloop.serve.runtime import Model, Predictor, open_model
 
 DESCRIPTION = "bundle.json"
 SIGNATURE = "bundle.sig"
+KEY = "bundle.pub"
 GOLDEN_TOLERANCE = 1e-9  # relative; other processors may round the last bits of a sum differently
 
 
@@ -147,6 +148,13 @@ class LoadedBundle:
         if self.predictor is not None:
             self.predictor.close()
 
+    def golden_matrix(self) -> FloatArray:
+        """Return the golden rows as the model takes them."""
+        rows = [self.rows.from_values(answer.inputs) for answer in self.bundle.golden]
+        if not rows:
+            return np.empty((0, len(self.bundle.inputs)))
+        return self.rows.to_matrix(rows)
+
     def is_valid(self, output: float) -> bool:
         """Tell whether an output is a number within the bounds of the bundle."""
         low, high = self.bundle.output_minimum, self.bundle.output_maximum
@@ -172,11 +180,44 @@ def write_bundle(folder: Path, bundle: Bundle, files: Mapping[str, bytes], signe
     for name, data in {**files, DESCRIPTION: text}.items():
         _write_durably(draft / name, data)
     _write_durably(draft / SIGNATURE, signer.sign(text).hex().encode())
+    _write_durably(draft / KEY, signer.public_key.hex().encode())
     try:
         draft.rename(folder)
     except OSError:  # another process was first with the same, sealed content
         if not folder.exists():
             raise
+
+
+def read_key(folder: Path) -> str:
+    """Return the hex of the key that a bundle names itself.
+
+    It shows that nothing rotted, not who sealed it.
+
+    Raises:
+        IntegrityError: ``bundle.unreadable``.
+    """
+    try:
+        return (folder / KEY).read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        raise _unreadable(folder, f"it names no key, and none was given: {error}") from error
+
+
+def read_name(folder: Path) -> str:
+    """Return the name under which a bundle is served, before anything of it is trusted.
+
+    Raises:
+        IntegrityError: ``bundle.unreadable``.
+    """
+    try:
+        told = msgspec.json.decode((folder / DESCRIPTION).read_bytes(), type=_Named)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise _unreadable(folder, str(error)) from error
+    return told.deployment or told.model
+
+
+class _Named(msgspec.Struct):
+    deployment: str
+    model: str
 
 
 def _write_durably(path: Path, data: bytes) -> None:
@@ -300,10 +341,9 @@ def _require_golden(loaded: LoadedBundle) -> None:
     golden = loaded.bundle.golden
     if not golden:
         return
-    rows = [loaded.rows.from_values(answer.inputs) for answer in golden]
     width = len(loaded.bundle.outputs) or 1
     expected = np.array([answer.expected for answer in golden], dtype=np.float64)
-    _require_answers(loaded, loaded.rows.to_matrix(rows), expected.reshape(-1, width))
+    _require_answers(loaded, loaded.golden_matrix(), expected.reshape(-1, width))
 
 
 def _require_boundary(loaded: LoadedBundle, data: bytes) -> None:

@@ -1,16 +1,17 @@
 """Requests to matrices: one decoder per model, made from the model's signature.
 
 Types, missing and unknown fields are checked while the JSON is read, so that a wrong request costs
-no more than a right one. Every refusal names the field.
+no more than a right one. Every refusal names the field. Whole numbers beyond 2^53 reach the model
+as the nearest float64, as they do in training; the log keeps them exact.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Final, Generic, TypeVar
 
 import msgspec
 import numpy as np
@@ -19,25 +20,35 @@ import numpy.typing as npt
 from everloop.core.clock import Instant, from_text
 from everloop.core.errors import InvalidInput, LimitExceeded
 from everloop.core.wire import Scalar
+from everloop.serve.identity import MOST_ROWS
 from everloop.serve.protocol import Dtype, InputField
 
-MAX_ROWS = 1_000
-MAX_BODY_BYTES = 1_000_000
-MAX_UNIT_CHARS = 200
-MAX_FUTURE = timedelta(days=1)
-EXACT = 2**53  # integers up to here have a float64 of their own
-INPUT_HINT = "GET /v1/model shows the fields this model takes."
+MAX_UNIT_CHARS: Final = 200
+MAX_FUTURE: Final = timedelta(days=1)
+MOST_SEARCHED: Final = 1_000_000
+INPUT_HINT: Final = "GET /v1/model shows the fields this model takes."
 
 Row = TypeVar("Row", bound=msgspec.Struct)
-Matrix = npt.NDArray[np.float64]
+FloatArray = npt.NDArray[np.float64]
+Values = Sequence[tuple[Scalar, ...]]
+Short = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_UNIT_CHARS)]
 
 
 class PredictRequest(msgspec.Struct, Generic[Row], frozen=True, forbid_unknown_fields=True):
-    """The body of ``POST /v1/predict``."""
+    """The body of a plain JSON request.
+
+    Attributes:
+        at: Event time, when it is not now.
+        unit: Whom a canary's assignment sticks to.
+        keys: The caller's own key of each row, by which the truth may come back.
+        explain: Whether to say what each input added to the answer.
+    """
 
     inputs: list[Row]
     at: str | None = None
-    unit: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_UNIT_CHARS)] | None = None
+    unit: Short | None = None
+    keys: list[Short] = []
+    explain: bool = False
 
 
 class RowDecoder:
@@ -47,7 +58,7 @@ class RowDecoder:
         self.fields = fields
         # Field names are the user's and may be anything; attribute names are ours.
         self._names = {f"f{place}": field.name for place, field in enumerate(fields)}
-        self._row: type[msgspec.Struct] = msgspec.defstruct(
+        self.row: type[msgspec.Struct] = msgspec.defstruct(
             "Row",
             [_declare(place, field) for place, field in enumerate(fields)],
             rename=self._names,
@@ -55,7 +66,7 @@ class RowDecoder:
             frozen=True,
             kw_only=True,
         )
-        self._decoder = msgspec.json.Decoder(PredictRequest[self._row])  # type: ignore[name-defined]
+        self._decoder = msgspec.json.Decoder(PredictRequest[self.row])  # type: ignore[name-defined]
         self._codes = [
             (place, {value: float(code) for code, value in enumerate(field.categories or ())})
             for place, field in enumerate(fields)
@@ -63,7 +74,7 @@ class RowDecoder:
         ]
 
     def decode(self, body: bytes) -> PredictRequest[msgspec.Struct]:
-        """Read a request.
+        """Read a plain JSON request.
 
         Raises:
             InvalidInput: ``request.malformed`` or ``request.invalid``, naming the field.
@@ -74,17 +85,8 @@ class RowDecoder:
         except msgspec.ValidationError as error:
             raise InvalidInput("request.invalid", f"{error}.", hint=INPUT_HINT) from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise _malformed(body, error) from error
-        if not request.inputs:
-            raise InvalidInput(
-                "request.invalid", "There are no rows - at `$.inputs`.", hint=INPUT_HINT
-            )
-        if len(request.inputs) > MAX_ROWS:
-            raise LimitExceeded(
-                "request.too_many_rows",
-                f"{len(request.inputs)} rows are too many - at `$.inputs`.",
-                hint=f"Send at most {MAX_ROWS} rows a request.",
-            )
+            raise malformed(body, error) from error
+        require_rows(len(request.inputs), "$.inputs")
         return request
 
     def from_values(self, values: Mapping[str, Scalar]) -> msgspec.Struct:
@@ -94,20 +96,36 @@ class RowDecoder:
             InvalidInput: ``request.invalid``.
         """
         try:
-            return msgspec.convert(dict(values), self._row)
+            return msgspec.convert(dict(values), self.row)
         except msgspec.ValidationError as error:
             raise InvalidInput("request.invalid", f"{error}.", hint=INPUT_HINT) from error
 
-    def to_matrix(self, rows: Iterable[msgspec.Struct]) -> Matrix:
-        """Return the rows as numbers in the order of the signature; null is NaN.
+    def to_matrix(self, rows: Iterable[msgspec.Struct]) -> FloatArray:
+        """Return the rows as numbers in the order of the signature; null is NaN."""
+        return self.to_numbers([msgspec.structs.astuple(row) for row in rows])
+
+    def to_numbers(self, values: Values) -> FloatArray:
+        """Return rows of plain values as numbers; null is NaN.
 
         A string is its code among the categories; one that training never saw is NaN, as a
         missing value is. The log keeps the string itself.
         """
-        values: list[tuple[Scalar, ...]] = [msgspec.structs.astuple(row) for row in rows]
         if self._codes:
             values = [self._encoded(row) for row in values]
         return np.array(values, dtype=np.float64)
+
+    def adapt(self, origin: RowDecoder, matrix: FloatArray, values: Values | None) -> FloatArray:
+        """Return rows that another signature's decoder read as this signature takes them.
+
+        Raises:
+            InvalidInput: ``request.invalid`` when a field that this one needs is not there.
+        """
+        places = {field.name: place for place, field in enumerate(origin.fields)}
+        plain = values if values is not None else to_plain(origin.fields, matrix)
+        wanted = [field.name for field in self.fields if field.name in places]
+        return self.to_matrix(
+            self.from_values({name: row[places[name]] for name in wanted}) for row in plain
+        )
 
     def _encoded(self, row: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
         changed = list(row)
@@ -115,6 +133,41 @@ class RowDecoder:
             value = row[place]
             changed[place] = codes.get(value) if isinstance(value, str) else None
         return tuple(changed)
+
+
+def to_plain(fields: Sequence[InputField], matrix: FloatArray) -> list[tuple[Scalar, ...]]:
+    """Return a matrix as the values that a caller would have sent; NaN is null."""
+    columns = [_plain_column(field, matrix[:, place]) for place, field in enumerate(fields)]
+    return list(zip(*columns, strict=True))
+
+
+def _plain_column(field: InputField, column: FloatArray) -> list[Scalar]:
+    names = field.categories or ()
+    made: dict[Dtype, Callable[[float], Scalar]] = {
+        "float64": lambda number: number,
+        "int64": int,
+        "bool": bool,
+        "string": lambda number: names[int(number)] if 0 <= number < len(names) else None,
+    }
+    make = made[field.dtype]
+    return [make(number) if math.isfinite(number) else None for number in column.tolist()]
+
+
+def require_rows(count: int, place: str) -> None:
+    """Let pass a number of rows that one request may have.
+
+    Raises:
+        InvalidInput: ``request.invalid`` for none.
+        LimitExceeded: ``request.too_many_rows``.
+    """
+    if not count:
+        raise InvalidInput("request.invalid", f"There are no rows - at `{place}`.", hint=INPUT_HINT)
+    if count > MOST_ROWS:
+        raise LimitExceeded(
+            "request.too_many_rows",
+            f"{count} rows are too many - at `{place}`.",
+            hint=f"Send at most {MOST_ROWS} rows a request.",
+        )
 
 
 def event_time(text: str | None, now: Instant) -> Instant:
@@ -145,7 +198,7 @@ def event_time(text: str | None, now: Instant) -> Instant:
 def _declare(place: int, field: InputField) -> tuple[str, object, object] | tuple[str, object]:
     kinds: dict[Dtype, object] = {
         "float64": float,
-        "int64": Annotated[int, msgspec.Meta(ge=-EXACT, le=EXACT)],
+        "int64": int,
         "bool": bool,
         "string": Annotated[str, msgspec.Meta(max_length=1_000)],
     }
@@ -155,7 +208,8 @@ def _declare(place: int, field: InputField) -> tuple[str, object, object] | tupl
     return (f"f{place}", kind)
 
 
-def _malformed(body: bytes, error: Exception) -> InvalidInput:
+def malformed(body: bytes, error: Exception) -> InvalidInput:
+    """Return the refusal of a body that is not JSON, or has NaN in it."""
     place = _find_not_finite(body)
     if place is not None:
         return InvalidInput(
@@ -171,7 +225,9 @@ def _malformed(body: bytes, error: Exception) -> InvalidInput:
 
 
 def _find_not_finite(body: bytes) -> str | None:
-    """Return the path of the first NaN or infinity in otherwise readable JSON."""
+    """Return the path of the first NaN or infinity in otherwise readable JSON that is not long."""
+    if len(body) > MOST_SEARCHED:
+        return None
     try:
         return _search(
             json.loads(body),

@@ -1,43 +1,44 @@
-"""The command ``everloop-serve``: one deployment in a process of its own."""
+"""The command ``everloop-serve``: deployments or sealed bundles in processes of their own."""
 
 from __future__ import annotations
 
-import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from everloop.core.errors import EverloopError
+from everloop.serve.environment import Found, discover
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve a folder until told to stop; return the exit code."""
-    asked = _parser().parse_args(arguments)
-    if not asked.folder.is_dir():
-        sys.stderr.write(f"everloop-serve: {asked.folder} is no folder. `everloop up` makes it.\n")
-        return 2
+    """Serve until told to stop; return the exit code."""
+    try:
+        found = discover(sys.argv[1:] if arguments is None else arguments, os.environ)
+    except EverloopError as error:
+        return _refuse(error, 2)
+    missing = next((each for each in _places(found) if not each.is_dir()), None)
+    if missing is not None:
+        return _refuse(f"{missing} is no folder. `everloop up` makes it.", 2)
     # After the arguments: --help needs no server.
-    from everloop.core.errors import EverloopError
-    from everloop.serve.server import run
+    from everloop.serve.process import run
 
     try:
-        run(asked.folder, host=asked.host, port=asked.port, key=asked.public_key)
+        run(found, _places(found))
     except OSError as error:
-        sys.stderr.write(f"everloop-serve: {error}. Free the port or the disk, or use --port 0.\n")
-        return 1
+        return _refuse(f"{error}. Free the port or the disk, or use --port 0.", 1)
     except EverloopError as error:
-        sys.stderr.write(f"everloop-serve: {error}\n")
-        return 1
+        return _refuse(error, 1)
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="everloop-serve", description="Answer prediction requests for one deployment."
-    )
-    parser.add_argument("--folder", type=Path, required=True, help="the deployment's folder")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 takes a free one")
-    parser.add_argument("--public-key", help="hex of the only key whose bundles are accepted")
-    return parser
+def _places(found: Found) -> tuple[Path, ...]:
+    return found.models if found.home is None else (found.home,)
+
+
+def _refuse(problem: object, code: int) -> int:
+    sys.stderr.write(f"everloop-serve: {problem}\n")
+    return code
 
 
 if __name__ == "__main__":

@@ -8,20 +8,27 @@ a broken bundle.
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
 
 from everloop.core.clock import Clock, Instant
-from everloop.core.errors import EverloopError, IntegrityError
-from everloop.core.wire import Applied, CanaryTarget, RefusedBundle, Routes, Target
-from everloop.serve.bundle import LoadedBundle, open_bundle
+from everloop.core.errors import EverloopError, IntegrityError, NotFound
+from everloop.core.wire import Applied, Arm, CanaryTarget, RefusedBundle, Routes, Target
+from everloop.serve.bundle import LoadedBundle, open_bundle, read_key, read_name
+from everloop.serve.log import Source
+from everloop.serve.scoring import Scorer
 
 ROUTES_FILE = "routes.json"
 APPLIED_FILE = "applied.json"
 BUNDLES = "bundles"
+LOG = "log"
+WORKERS = "workers"
 Stamp = tuple[int, int, int]
 
 
@@ -29,7 +36,7 @@ Stamp = tuple[int, int, int]
 class Canary:
     """The canary with its share of the traffic."""
 
-    loaded: LoadedBundle
+    scorer: Scorer
     share: float
     salt: str
 
@@ -40,10 +47,33 @@ class Lineup:
 
     epoch: int = 0
     deployment: str = ""
-    champion: LoadedBundle | None = None
+    champion: Scorer | None = None
     canary: Canary | None = None
-    shadow: LoadedBundle | None = None
+    shadow: Scorer | None = None
+    resident: tuple[Scorer, ...] = ()
     tokens: dict[str, Instant] = field(default_factory=dict)
+    sources: dict[tuple[Scorer, Arm], Source] = field(default_factory=dict)
+
+    def scorer(self, loaded: LoadedBundle) -> Scorer:
+        """Return what asks a resident version."""
+        return next(each for each in self.resident if each.loaded is loaded)
+
+    def find_version(self, text: str) -> LoadedBundle:
+        """Return a resident version by its semantic version, its number or its id.
+
+        Raises:
+            NotFound: ``model.version_not_resident``.
+        """
+        for scorer in self.resident:
+            bundle = scorer.loaded.bundle
+            if text in (bundle.semver, str(bundle.number), bundle.version_id):
+                return scorer.loaded
+        here = ", ".join(scorer.loaded.bundle.semver for scorer in self.resident)
+        raise NotFound(
+            "model.version_not_resident",
+            f"Version {text[:40]!r} of {self.deployment!r} is not loaded here.",
+            hint=f"Loaded are: {here or 'none'}.",
+        )
 
 
 class Switchboard:
@@ -54,12 +84,24 @@ class Switchboard:
 
     def __init__(self, folder: Path, clock: Clock, *, pinned_key: str | None = None) -> None:
         self.folder = folder
+        self._worker: str | None = None
+        self._seen_epoch = 0
         self.lineup = Lineup()
         self.refused: tuple[RefusedBundle, ...] = ()
         self._clock = clock
         self._pinned_key = pinned_key
         self._stamp: Stamp | None = None
-        self._resident: dict[tuple[str, str], LoadedBundle] = {}
+        self._resident: dict[tuple[str, str], Scorer] = {}
+
+    @property
+    def log(self) -> Path:
+        """Where this deployment's predictions are logged."""
+        return self.folder / LOG
+
+    def take_over(self, worker: str) -> None:
+        """Report as this worker from now on."""
+        self._worker = worker
+        self._report(self._seen_epoch)
 
     def is_stale(self) -> bool:
         """Tell whether the routes file is another one than was read last."""
@@ -107,13 +149,14 @@ class Switchboard:
             return
         canary = self._load(routes, "canary", routes.canary, refused)
         shadow = self._load(routes, "shadow", routes.shadow, refused)
-        self._load(routes, "previous", routes.previous, refused)
+        previous = self._load(routes, "previous", routes.previous, refused)
         lineup = Lineup(
             epoch=routes.epoch,
             deployment=routes.deployment,
             champion=champion,
             canary=_canary(routes.canary, canary),
             shadow=shadow,
+            resident=_distinct(champion, canary, shadow, previous),
             tokens=tokens,
         )
         replaced = self.lineup.champion
@@ -123,7 +166,7 @@ class Switchboard:
 
     def _load(
         self, routes: Routes, role: str, target: Target | None, refused: list[RefusedBundle]
-    ) -> LoadedBundle | None:
+    ) -> Scorer | None:
         if target is None:
             return None
         key = (target.version_id, routes.public_key)
@@ -136,8 +179,9 @@ class Switchboard:
         except Exception as error:  # noqa: BLE001 -- a damaged model file may break its reader anyhow
             code, message = "bundle.unreadable", f"{type(error).__name__}: {error}"
         else:
-            self._resident[key] = loaded
-            return loaded
+            scorer = self._resident[key] = Scorer(loaded)
+            scorer.warm()
+            return scorer
         refused.append(
             RefusedBundle(role=role, version_id=target.version_id, code=code, message=message[:500])
         )
@@ -163,12 +207,14 @@ class Switchboard:
             )
         return loaded
 
-    def _forget(self, routes: Routes, replaced: LoadedBundle | None) -> None:
+    def _forget(self, routes: Routes, replaced: Scorer | None) -> None:
         targets = (routes.champion, routes.canary, routes.shadow, routes.previous)
         kept = {target.version_id for target in targets if target is not None}
         if replaced is not None:
-            kept.add(replaced.bundle.version_id)
-        self._resident = {key: it for key, it in self._resident.items() if key[0] in kept}
+            kept.add(replaced.loaded.bundle.version_id)
+        for key in [key for key in self._resident if key[0] not in kept]:
+            # Requests in flight still hold it; the model's memory goes with the last of them.
+            self._resident.pop(key).close()
 
     def _refuse_routes(self, error: Exception) -> None:
         code = error.code if isinstance(error, EverloopError) else "routes.unreadable"
@@ -177,6 +223,9 @@ class Switchboard:
         self._report(self.lineup.epoch)
 
     def _report(self, seen_epoch: int) -> None:
+        self._seen_epoch = seen_epoch
+        if self._worker is None:
+            return  # before the fork: nobody answers yet
         applied = Applied(
             epoch=self.lineup.epoch,
             seen_epoch=seen_epoch,
@@ -184,7 +233,69 @@ class Switchboard:
             pid=os.getpid(),
             refused=self.refused,
         )
-        write_atomically(self.folder / APPLIED_FILE, msgspec.json.encode(applied))
+        write_applied(self.folder, self._worker, applied)
+
+
+class Still:
+    """A sealed bundle that stands alone: one version, no routes, no tokens."""
+
+    refused: tuple[RefusedBundle, ...] = ()
+
+    def __init__(self, folder: Path, clock: Clock, key: str | None) -> None:
+        self.folder = folder
+        self.log: Path | None = None
+        self.lineup = Lineup()
+        self._key = key
+        self.name = read_name(folder)
+        del clock
+
+    def is_stale(self) -> bool:
+        """Nothing changes by itself."""
+        return False
+
+    def take_over(self, worker: str) -> None:
+        """There is nobody to report to."""
+
+    def reload(self) -> None:
+        """Open the bundle.
+
+        Raises:
+            IntegrityError: it does not verify.
+        """
+        scorer = Scorer(open_bundle(self.folder, _key_bytes(self._key or read_key(self.folder))))
+        scorer.warm()
+        bundle = scorer.loaded.bundle
+        self.lineup = Lineup(
+            deployment=bundle.deployment or bundle.model, champion=scorer, resident=(scorer,)
+        )
+
+
+def write_applied(folder: Path, worker: str, applied: Applied) -> None:
+    """Report what a worker applied; of several workers the one that is furthest behind counts."""
+    place = folder / WORKERS
+    place.mkdir(exist_ok=True)
+    with _held(place / ".lock"):
+        write_atomically(place / f"{worker}.json", msgspec.json.encode(applied))
+        told = [_read_applied(path) for path in place.glob("*.json")]
+        least = min((each for each in told if each is not None), key=lambda each: each.epoch)
+        write_atomically(folder / APPLIED_FILE, msgspec.json.encode(least))
+
+
+def _read_applied(path: Path) -> Applied | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Applied)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -200,10 +311,14 @@ def write_atomically(path: Path, data: bytes) -> None:
         draft.unlink(missing_ok=True)
 
 
-def _canary(target: CanaryTarget | None, loaded: LoadedBundle | None) -> Canary | None:
-    if target is None or loaded is None:
+def _canary(target: CanaryTarget | None, scorer: Scorer | None) -> Canary | None:
+    if target is None or scorer is None:
         return None
-    return Canary(loaded=loaded, share=target.share, salt=target.salt)
+    return Canary(scorer=scorer, share=target.share, salt=target.salt)
+
+
+def _distinct(*scorers: Scorer | None) -> tuple[Scorer, ...]:
+    return tuple(dict.fromkeys(scorer for scorer in scorers if scorer is not None))
 
 
 def _key_bytes(text: str) -> bytes:

@@ -31,7 +31,7 @@ from everloop.kernel.authz import hash_secret
 from everloop.kernel.signing import Ed25519Signer
 from everloop.serve.bundle import Bundle, GoldenAnswer, write_bundle
 from everloop.serve.client import PredictClient
-from everloop.serve.lines import list_files, read_rows
+from everloop.serve.log import list_files, read_rows
 from everloop.serve.protocol import InputField
 from everloop.serve.runtime import open_model
 from everloop.serve.switchboard import write_atomically
@@ -150,7 +150,7 @@ class Served:
         """Start the process and wait until it tells its address and answers."""
         (self.folder / "server.json").unlink(missing_ok=True)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "everloop.serve.main", "--folder", str(self.folder), *options],
+            [sys.executable, "-m", "everloop.serve.main", "--home", str(self.folder), *options],
             stderr=subprocess.PIPE,
         )
         wait_until(lambda: (self.folder / "server.json").exists() or self._has_ended())

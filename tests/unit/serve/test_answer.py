@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+import asyncio
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,24 +12,27 @@ import numpy as np
 import pytest
 
 from everloop.core.errors import EverloopError, Unavailable
-from everloop.core.ids import IdSource
-from everloop.core.wire import Arm, PredictionRow, Status
-from everloop.serve.answer import Answerer, assign_arm, score, score_adapted
+from everloop.core.wire import Arm, PredictionRow, Scalar, Status
+from everloop.serve.answer import Answerer, Ask, Result
 from everloop.serve.bundle import LoadedBundle
-from everloop.serve.decode import Matrix
-from everloop.serve.lines import LogWriter, read_rows
-from everloop.serve.protocol import InputField, PredictAnswer
+from everloop.serve.decode import FloatArray
+from everloop.serve.exchange import Reply
+from everloop.serve.hosting import NoLog
+from everloop.serve.identity import IdBlocks
+from everloop.serve.log import LogWriter, list_files, read_rows
+from everloop.serve.protocol import InputField
+from everloop.serve.router import assign_arm
 from everloop.serve.runtime import Model, open_model
+from everloop.serve.scoring import Scorer
 from everloop.serve.switchboard import Canary, Lineup
-from tests.kit import PushedClock
 from tests.unit.serve.served import INPUTS, MODEL, ROW, make_bundle, version_id
 
 REAL = open_model("lightgbm", {"model.txt": MODEL}, 4).predict
 EXPECTED = float(REAL(np.array([[8.0, 21.5, 1.0, 2.0]]))[0])
 
 
-def loaded(number: int, model: Model = REAL, **changes: object) -> LoadedBundle:
-    return LoadedBundle(make_bundle(number, MODEL, **changes), model)
+def version(number: int, model: Model = REAL, **changes: object) -> Scorer:
+    return Scorer(LoadedBundle(make_bundle(number, MODEL, **changes), model))
 
 
 def plus(shift: float) -> Model:
@@ -44,21 +47,42 @@ class Desk:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.log = LogWriter(folder)
-        clock = PushedClock(datetime(2026, 5, 1, tzinfo=UTC))
-        self.answerer = Answerer(self.log, IdSource(lambda: 1_700_000_000_000, os.urandom), clock)
-        self.lineup = Lineup(epoch=3, deployment="bikes", champion=loaded(1))
+        self.answerer = Answerer(self.log, IdBlocks())
+        self.lineup = Lineup(epoch=3, deployment="bikes", champion=version(1))
 
-    def ask(self, count: int = 1, **fields: object) -> PredictAnswer:
-        body = msgspec.json.encode({"inputs": [ROW] * count, **fields})
-        answer, _ = self.answerer.answer(self.lineup, body)
-        return msgspec.json.decode(answer, type=PredictAnswer)
+    def ask(self, *rows: dict[str, Scalar], unit: str | None = None) -> Result:
+        return self.tell(self.asked(*rows, unit=unit))
+
+    def asked(self, *rows: dict[str, Scalar], unit: str | None = None) -> Ask:
+        assert self.lineup.champion is not None
+        decoder = self.lineup.champion.loaded.rows
+        values = [msgspec.structs.astuple(decoder.from_values(row)) for row in rows or (ROW,)]
+        at_us = int(datetime(2011, 6, 1, tzinfo=UTC).timestamp() * 1e6)
+        return Ask(matrix=decoder.to_numbers(values), values=values, unit=unit, at_us=at_us)
+
+    def tell(self, ask: Ask) -> Result:
+        told: list[Result] = []
+
+        def keep(result: Result) -> Reply:
+            told.append(result)
+            return Reply()
+
+        answer = self.answerer.answer(self.lineup, ask, keep)
+        if not isinstance(answer, Reply):
+
+            async def finish() -> Reply:
+                return await answer
+
+            asyncio.run(finish())
+        return told[0]
 
     def canary(self, model: Model, share: float = 1 - 1e-12, **changes: object) -> None:
-        canary = Canary(loaded=loaded(2, model, **changes), share=share, salt="salt")
+        canary = Canary(scorer=version(2, model, **changes), share=share, salt="salt")
         self.lineup = replace(self.lineup, canary=canary)
 
     def rows(self) -> list[PredictionRow]:
-        return read_rows(self.folder, "w0-00000001.jsonl").rows
+        files = list_files(self.folder)
+        return [row for file in files for row in read_rows(self.folder, file.name).rows]
 
 
 @pytest.fixture
@@ -69,13 +93,16 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 
 
 def test_the_answer_and_the_log_agree(desk: Desk) -> None:
-    answer = desk.ask(at="2011-06-01T00:00:00Z", unit="ann")
+    found = desk.ask(unit="ann")
 
     (row,) = desk.rows()
-    (found,) = answer.predictions
-    assert (EXPECTED, version_id(1), Arm.CHAMPION) == (found.output, found.version, found.arm)
-    assert (found.id, EXPECTED, ROW, "ann", 3) == (
-        row.id,
+    assert ([EXPECTED], version_id(1), Arm.CHAMPION) == (
+        found.outputs.tolist(),
+        found.loaded.bundle.version_id,
+        found.arm,
+    )
+    assert (found.ids(), EXPECTED, ROW, "ann", 3) == (
+        [row.id],
         row.output,
         row.inputs,
         row.unit,
@@ -85,32 +112,40 @@ def test_the_answer_and_the_log_agree(desk: Desk) -> None:
 
 
 def test_each_row_of_a_request_has_its_own_answer_and_id(desk: Desk) -> None:
-    body = msgspec.json.encode({"inputs": [{**ROW, "hour": hour} for hour in range(24)]})
+    found = desk.ask(*({**ROW, "hour": hour} for hour in range(24)))
 
-    answer, _ = desk.answerer.answer(desk.lineup, body)
-
-    found = msgspec.json.decode(answer, type=PredictAnswer).predictions
     alone = [float(REAL(np.array([[float(hour), 21.5, 1.0, 2.0]]))[0]) for hour in range(24)]
-    assert alone == [one.output for one in found]
-    assert 24 == len({one.id for one in found})
+    assert alone == found.outputs.tolist()
+    assert 24 == len(set(found.ids()))
+    assert [row.id for row in desk.rows()] == found.ids()
 
 
 def test_without_a_champion_there_is_no_answer(desk: Desk) -> None:
+    asked = desk.asked()
     desk.lineup = Lineup()
 
     with pytest.raises(Unavailable):
-        desk.ask()
+        desk.tell(asked)
 
 
-def test_the_canary_answers_its_share(desk: Desk) -> None:
+def test_the_canary_answers_its_share_of_the_requests(desk: Desk) -> None:
     desk.canary(plus(5.0), share=0.3)
 
-    found = desk.ask(count=1_000).predictions
+    found = [desk.ask() for _ in range(1_000)]
 
     by_canary = [one for one in found if one.arm is Arm.CANARY]
     assert 240 < len(by_canary) < 360
-    assert {EXPECTED + 5.0} == {one.output for one in by_canary}
+    assert {EXPECTED + 5.0} == {one.outputs.item() for one in by_canary}
     assert {0.3} == {row.share for row in desk.rows()}
+
+
+def test_all_rows_of_a_request_are_answered_by_one_version(desk: Desk) -> None:
+    desk.canary(plus(5.0), share=0.5)
+
+    found = [desk.ask(*[ROW] * 8) for _ in range(40)]
+
+    assert {1} == {len(set(one.outputs.tolist())) for one in found}
+    assert {EXPECTED, EXPECTED + 5.0} == {one.outputs[0] for one in found}
 
 
 def test_a_unit_stays_with_its_arm_and_only_ever_moves_to_the_canary() -> None:
@@ -127,9 +162,13 @@ def test_a_unit_stays_with_its_arm_and_only_ever_moves_to_the_canary() -> None:
 def test_a_canary_that_raises_costs_nobody_an_answer(desk: Desk) -> None:
     desk.canary(broken)
 
-    (found,) = desk.ask().predictions
+    found = desk.ask()
 
-    assert (EXPECTED, version_id(1), True) == (found.output, found.version, found.fallback)
+    assert (EXPECTED, version_id(1), True) == (
+        found.outputs.item(),
+        found.loaded.bundle.version_id,
+        found.is_fallback,
+    )
     (row,) = desk.rows()
     assert (Arm.CANARY, Status.ERROR, None) == (row.arm, row.status, row.output)
     assert (version_id(2), version_id(1), EXPECTED) == (
@@ -143,9 +182,9 @@ def test_a_canary_that_raises_costs_nobody_an_answer(desk: Desk) -> None:
 def test_a_canary_with_an_impossible_answer_is_not_believed(desk: Desk, value: float) -> None:
     desk.canary(lambda matrix: np.full(len(matrix), value))
 
-    (found,) = desk.ask().predictions
+    found = desk.ask()
 
-    assert (EXPECTED, True) == (found.output, found.fallback)
+    assert (EXPECTED, True) == (found.outputs.item(), found.is_fallback)
     (row,) = desk.rows()
     assert Status.INVALID == row.status
     assert (value if math.isfinite(value) else None) == row.output
@@ -154,30 +193,28 @@ def test_a_canary_with_an_impossible_answer_is_not_believed(desk: Desk, value: f
 def test_a_canary_that_answers_too_few_rows_is_not_believed(desk: Desk) -> None:
     desk.canary(lambda matrix: REAL(matrix)[:-1])
 
-    found = desk.ask(count=4).predictions
+    found = desk.ask(*[ROW] * 4)
 
-    assert [True] * 4 == [one.fallback for one in found]
+    assert (True, [EXPECTED] * 4) == (found.is_fallback, found.outputs.tolist())
 
 
 def test_a_canary_with_other_inputs_gets_the_ones_it_takes(desk: Desk) -> None:
     desk.canary(lambda matrix: matrix[:, 0], inputs=(INPUTS[1], INPUTS[0]))
 
-    (found,) = desk.ask().predictions
+    found = desk.ask()
 
-    assert (21.5, False) == (found.output, found.fallback)
+    assert (21.5, False) == (found.outputs.item(), found.is_fallback)
 
 
 def test_a_canary_that_needs_what_nobody_sends_has_an_error(desk: Desk) -> None:
     desk.canary(REAL, inputs=(*INPUTS[:3], InputField(name="wind", dtype="float64")))
 
-    (found,) = desk.ask().predictions
-
-    assert True is found.fallback
+    assert desk.ask().is_fallback
     assert Status.ERROR == desk.rows()[0].status
 
 
 def test_a_champion_without_an_answer_is_an_error_on_record(desk: Desk) -> None:
-    desk.lineup = replace(desk.lineup, champion=loaded(1, broken))
+    desk.lineup = replace(desk.lineup, champion=version(1, broken))
 
     with pytest.raises(EverloopError) as refused:
         desk.ask()
@@ -187,66 +224,95 @@ def test_a_champion_without_an_answer_is_an_error_on_record(desk: Desk) -> None:
 
 
 def test_a_champion_outside_its_bounds_answers_and_is_on_record(desk: Desk) -> None:
-    desk.lineup = replace(desk.lineup, champion=loaded(1, plus(5_000.0)))
+    desk.lineup = replace(desk.lineup, champion=version(1, plus(5_000.0)))
 
-    assert EXPECTED + 5_000.0 == desk.ask().predictions[0].output
+    assert EXPECTED + 5_000.0 == desk.ask().outputs.item()
     assert [Status.INVALID] == [row.status for row in desk.rows()]
 
 
 def test_the_shadow_is_asked_for_every_row_and_answers_nobody(desk: Desk) -> None:
-    desk.lineup = replace(desk.lineup, shadow=loaded(2, plus(1.0)))
-    body = msgspec.json.encode({"inputs": [ROW] * 3})
+    desk.lineup = replace(desk.lineup, shadow=version(2, plus(1.0)))
 
-    answer, job = desk.answerer.answer(desk.lineup, body)
+    found = desk.ask(*[ROW] * 3)
+    asyncio.run(desk.answerer.drain())
 
-    found = msgspec.json.decode(answer, type=PredictAnswer).predictions
-    assert job is not None
-    assert [one.id for one in found] == list(job.ids)
-    assert {EXPECTED} == {one.output for one in found}
-    assert [EXPECTED + 1.0] * 3 == [one.output for one in score(job.loaded, job.rows)]
+    assert [EXPECTED] * 3 == found.outputs.tolist()
+    assert [(version_id(2), EXPECTED + 1.0)] * 3 == [
+        (row.shadow_version, row.shadow_output) for row in desk.rows()
+    ]
+
+
+def test_a_shadow_with_other_inputs_gets_them_by_name(desk: Desk) -> None:
+    def sums(matrix: FloatArray) -> FloatArray:
+        return np.asarray(matrix @ np.array([1.0, 100.0]), dtype=np.float64)
+
+    turned = version(2, sums, inputs=(INPUTS[1], INPUTS[0]))
+    desk.lineup = replace(desk.lineup, shadow=turned)
+
+    desk.ask({**ROW, "hour": 7, "temperature": 0.5})
+    asyncio.run(desk.answerer.drain())
+
+    assert [700.5] == [row.shadow_output for row in desk.rows()]
 
 
 def test_a_busy_process_asks_no_shadow_and_says_so(desk: Desk) -> None:
-    desk.lineup = replace(desk.lineup, shadow=loaded(2))
+    desk.lineup = replace(desk.lineup, shadow=version(2))
     for _ in range(3):
-        desk.ask(count=1_000)
+        desk.ask(*[ROW] * 1_000)
 
-    rows = read_rows(desk.folder, "w0-00000001.jsonl").rows
-    assert [] == rows  # the first two thousand wait for their shadows
+    assert [] == desk.rows()  # the first two thousand wait for their shadows
     assert 2_000 == desk.answerer.awaited_shadows
 
 
-def test_an_answer_goes_out_although_the_log_cannot_be_written(desk: Desk) -> None:
-    read_only = os.open(desk.log._file.path, os.O_RDONLY)
-    os.dup2(read_only, desk.log._file.descriptor)
-    os.close(read_only)
-
-    answer = desk.ask()
-
-    assert (EXPECTED, False) == (answer.predictions[0].output, answer.logged)
-    assert 1 == desk.answerer.counters.unlogged
-
-
 def test_requests_without_an_answer_leave_no_shadow_awaited(desk: Desk) -> None:
-    desk.lineup = replace(desk.lineup, champion=loaded(1, broken), shadow=loaded(2))
+    desk.lineup = replace(desk.lineup, champion=version(1, broken), shadow=version(2))
 
     with pytest.raises(EverloopError):
-        desk.ask(count=3)
+        desk.ask(*[ROW] * 3)
 
     assert 0 == desk.answerer.awaited_shadows
     assert [None] * 3 == [row.shadow_version for row in desk.rows()]
 
 
-def test_a_shadow_with_other_inputs_gets_them_by_name(desk: Desk) -> None:
-    def sums(matrix: Matrix) -> Matrix:
-        return np.asarray(matrix @ np.array([1.0, 100.0]), dtype=np.float64)
+def test_an_answer_goes_out_although_nothing_can_be_logged(desk: Desk) -> None:
+    desk.answerer = Answerer(NoLog(), IdBlocks())
 
-    turned = loaded(2, sums, inputs=(INPUTS[1], INPUTS[0]))
-    desk.lineup = replace(desk.lineup, shadow=turned)
-    body = msgspec.json.encode({"inputs": [{**ROW, "hour": 7, "temperature": 0.5}]})
+    found = desk.ask()
 
-    _, job = desk.answerer.answer(desk.lineup, body)
+    assert (EXPECTED, False) == (found.outputs.item(), found.is_logged)
+    assert 1 == desk.answerer.counters.unlogged
 
-    assert job is not None
-    [found] = score_adapted(job.loaded, job.origin, job.rows)
-    assert 700.5 == found.output
+
+def test_what_came_while_a_dear_model_scored_is_scored_together_and_told_apart() -> None:
+    batches: list[int] = []
+
+    def slow(matrix: FloatArray) -> FloatArray:
+        batches.append(len(matrix))
+        return np.asarray(matrix[:, 0] * 2.0)
+
+    scorer = version(1, slow)
+
+    async def crowd() -> list[list[float]]:
+        waiting = [scorer.later(np.full((rows, 4), float(rows))) for rows in range(1, 60)]
+        return [(await one).outputs.tolist() for one in waiting]  # type: ignore[union-attr]
+
+    found = asyncio.run(crowd())
+
+    assert [[2.0 * rows] * rows for rows in range(1, 60)] == found
+    assert sum(range(1, 60)) == sum(batches)
+    assert len(batches) < 59
+
+
+def test_a_row_that_breaks_the_model_takes_no_other_answer_with_it() -> None:
+    def touchy(matrix: FloatArray) -> FloatArray:
+        if (matrix[:, 0] == 3.0).any():
+            raise ZeroDivisionError
+        return np.asarray(matrix[:, 0])
+
+    scorer = version(1, touchy)
+
+    async def crowd() -> list[Status]:
+        waiting = [scorer.later(np.full((1, 4), float(place))) for place in range(6)]
+        return [(await one).status for one in waiting]
+
+    assert [Status.OK] * 3 + [Status.ERROR] + [Status.OK] * 2 == asyncio.run(crowd())

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from everloop.core.errors import InvalidInput, LimitExceeded
-from everloop.serve.decode import MAX_ROWS, RowDecoder, event_time
+from everloop.serve.decode import RowDecoder, event_time
+from everloop.serve.identity import MOST_ROWS
 from everloop.serve.protocol import InputField
 from tests.unit.serve.served import INPUTS, MATRIX_ROW, ROW
 
@@ -51,7 +52,6 @@ def test_a_string_that_training_never_saw_is_nan() -> None:
     [
         (changed(hour="8"), "`$.inputs[0].hour`"),
         (changed(hour=8.5), "`$.inputs[0].hour`"),
-        (changed(hour=2**53 + 1), "`$.inputs[0].hour`"),
         (changed(hour=None), "`$.inputs[0].hour`"),
         (changed(working_day=1), "`$.inputs[0].working_day`"),
         (changed(weather=3), "`$.inputs[0].weather`"),
@@ -111,7 +111,7 @@ def test_no_rows_are_refused() -> None:
 
 def test_more_rows_than_the_limit_are_refused() -> None:
     with pytest.raises(LimitExceeded) as refused:
-        DECODER.decode(ask(*[ROW] * (MAX_ROWS + 1)))
+        DECODER.decode(ask(*[ROW] * (MOST_ROWS + 1)))
 
     assert "request.too_many_rows" == refused.value.code
 

@@ -16,17 +16,15 @@ def test_help_tells_the_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--public-key" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [[], ["--folder", ".", "--port", "x"], ["--colour"]])
+@pytest.mark.parametrize("arguments", [[], ["--home", ".", "--port", "x"], ["--colour"]])
 def test_wrong_options_are_told(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
+    assert 2 == main(arguments)
 
-    assert 2 == ended.value.code
-    assert "usage: everloop-serve" in capsys.readouterr().err
+    assert "serving." in capsys.readouterr().err
 
 
 def test_a_missing_folder_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = main(["--folder", str(tmp_path / "nowhere")])
+    code = main(["--home", str(tmp_path / "nowhere")])
 
     assert 2 == code
     assert "is no folder" in capsys.readouterr().err
@@ -34,7 +32,7 @@ def test_a_missing_folder_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_a_taken_port_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        code = main(["--folder", str(tmp_path), "--port", str(taken.getsockname()[1])])
+        code = main(["--home", str(tmp_path), "--port", str(taken.getsockname()[1])])
 
     assert 1 == code
     assert "--port 0" in capsys.readouterr().err
@@ -42,6 +40,6 @@ def test_a_taken_port_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 def test_a_process_that_could_not_start_leaves_the_folder_free(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        arguments = ["--folder", str(tmp_path), "--port", str(taken.getsockname()[1])]
+        arguments = ["--home", str(tmp_path), "--port", str(taken.getsockname()[1])]
         assert 1 == main(arguments)
         assert 1 == main(arguments)

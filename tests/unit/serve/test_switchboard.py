@@ -17,12 +17,14 @@ def served(tmp_path: Path) -> Served:
 
 @pytest.fixture
 def board(served: Served) -> Switchboard:
-    return Switchboard(served.folder, SystemClock())
+    made = Switchboard(served.folder, SystemClock())
+    made.take_over("w0")
+    return made
 
 
 def arms(lineup: Lineup) -> tuple[str | None, ...]:
-    found = (lineup.champion, lineup.canary and lineup.canary.loaded, lineup.shadow)
-    return tuple(loaded.bundle.version_id if loaded else None for loaded in found)
+    found = (lineup.champion, lineup.canary and lineup.canary.scorer, lineup.shadow)
+    return tuple(scorer.loaded.bundle.version_id if scorer else None for scorer in found)
 
 
 def tamper(served: Served, target: Target) -> None:
@@ -138,6 +140,7 @@ def test_unreadable_routes_change_nothing(served: Served, board: Switchboard, te
 
 def test_routes_with_another_key_than_the_pinned_one_change_nothing(served: Served) -> None:
     board = Switchboard(served.folder, SystemClock(), pinned_key="00" * 32)
+    board.take_over("w0")
     served.route(served.seal(1))
 
     board.reload()

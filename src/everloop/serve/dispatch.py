@@ -1,0 +1,127 @@
+"""From a path to what answers it: a table of routes, and each route's own words for an error."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Final, NamedTuple
+from urllib.parse import unquote
+
+from everloop.core.errors import EverloopError, InvalidInput, NotFound
+from everloop.serve.exchange import Answer, Handler, Reply, Request, refuse
+from everloop.serve.http import failed
+
+MOST_REMEMBERED: Final = 4_096
+_PLACE = re.compile(r"\{([a-z_]+)\}")
+
+
+class Route(NamedTuple):
+    """One address.
+
+    Attributes:
+        pattern: A path; ``{name}`` in it stands for one percent-encoded segment.
+        refuse: How this protocol says an error.
+    """
+
+    method: str
+    pattern: str
+    handler: Handler
+    refuse: Callable[[EverloopError], Reply] = refuse
+
+
+class _Found(NamedTuple):
+    handler: Handler
+    refuse: Callable[[EverloopError], Reply]
+    params: Mapping[str, str]
+
+
+class Dispatcher:
+    """Answers requests by the table; ``handle`` never raises."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._exact: dict[str, dict[str, Route]] = {}
+        self._patterns: list[tuple[re.Pattern[str], dict[str, Route]]] = []
+        by_pattern: dict[str, dict[str, Route]] = {}
+        for route in routes:
+            methods = by_pattern.setdefault(route.pattern, {})
+            methods[route.method] = route
+            if route.method == "GET":
+                methods.setdefault("HEAD", route)
+        for pattern, methods in by_pattern.items():
+            if "{" in pattern:
+                self._patterns.append((_compile(pattern), methods))
+            else:
+                self._exact[pattern] = methods
+        self._remembered: dict[tuple[str, str], _Found] = {}
+
+    def handle(self, request: Request) -> Answer:
+        """Answer a request, or begin to."""
+        say: Callable[[EverloopError], Reply] = refuse
+        try:
+            found = self._remembered.get((request.method, request.path))
+            if found is None:
+                found = self._find(request.method, request.path)
+            handler, say, request.params = found
+            answer = handler(request)
+        except EverloopError as error:
+            return say(error)
+        except Exception as error:  # noqa: BLE001 -- the process edge: the caller gets no trace
+            return say(_internal(error))
+        return answer if isinstance(answer, Reply) else _guarded(answer, say)
+
+    def _find(self, method: str, path: str) -> _Found:
+        methods, params = self._match(path)
+        route = methods.get(method)
+        if route is None:
+            allowed = ", ".join(sorted(methods))
+            raise InvalidInput(
+                "method.not_allowed",
+                f"{method[:20]} is not allowed here.",
+                hint=f"Use {allowed}.",
+                context={"allowed": allowed},
+            )
+        found = _Found(route.handler, route.refuse, params)
+        if len(self._remembered) < MOST_REMEMBERED:
+            self._remembered[method, path] = found
+        return found
+
+    def _match(self, path: str) -> tuple[dict[str, Route], dict[str, str]]:
+        for spelled in (path, path.rstrip("/") or "/"):
+            exact = self._exact.get(spelled)
+            if exact is not None:
+                return exact, {}
+            for pattern, methods in self._patterns:
+                matched = pattern.fullmatch(spelled)
+                if matched is not None:
+                    return methods, {
+                        key: unquote(text) for key, text in matched.groupdict().items()
+                    }
+        raise NotFound(
+            "path.not_found",
+            "There is nothing at this address.",
+            hint="GET / lists the models of this server and what they are asked with.",
+        )
+
+
+async def _guarded(answer: Awaitable[Reply], say: Callable[[EverloopError], Reply]) -> Reply:
+    try:
+        return await answer
+    except EverloopError as error:
+        return say(error)
+    except Exception as error:  # noqa: BLE001 -- the process edge
+        return say(_internal(error))
+
+
+def _internal(error: Exception) -> EverloopError:
+    sys.stderr.write(f"serve: {type(error).__name__}: {error}\n")
+    return failed()
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    parts = _PLACE.split(pattern)
+    # Odd places are names.
+    made = "".join(
+        f"(?P<{part}>[^/:]+)" if place % 2 else re.escape(part) for place, part in enumerate(parts)
+    )
+    return re.compile(made)

@@ -1,0 +1,134 @@
+"""Which deployments a process hosts: one folder, all folders of a home, or sealed bundles alone.
+
+``load`` runs before the process forks, so that its workers share the models' memory; ``open`` runs
+in each worker, for its logs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from everloop.core.clock import Clock
+from everloop.core.errors import InvalidInput
+from everloop.serve.answer import Answerer, Log
+from everloop.serve.bundle import DESCRIPTION
+from everloop.serve.identity import IdBlocks
+from everloop.serve.log import Block, Flusher, LogWriter
+from everloop.serve.service import Endpoint, Service
+from everloop.serve.switchboard import ROUTES_FILE, Still, Switchboard
+
+SCAN_POLLS: Final = 25
+
+
+class NoLog:
+    """The log of a server that was given no place for one; every answer says so."""
+
+    def append(self, block: Block) -> bool:
+        """Keep nothing."""
+        del block
+        return False
+
+    def append_shadow(self, first: bytes, outputs: object, statuses: bytes | None = None) -> bool:
+        """Keep nothing."""
+        del first, outputs, statuses
+        return False
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class Host:
+    """The deployments of a process group.
+
+    Args:
+        places: Folders of deployments, homes of many of them, or sealed bundles.
+        key: Hex of the only key whose bundles are accepted.
+        log: Where bundles that stand alone are logged; folders of deployments have their own.
+    """
+
+    def __init__(
+        self, places: Sequence[Path], clock: Clock, *, key: str | None, log: Path | None
+    ) -> None:
+        self._places = places
+        self._clock = clock
+        self._key = key
+        self._log = log
+        self.boards: dict[str, Switchboard | Still] = {}
+
+    def load(self) -> None:
+        """Find the deployments and load what they serve.
+
+        Raises:
+            InvalidInput: ``serving.nothing`` for a place that holds nothing to serve.
+            IntegrityError: a bundle that stands alone does not verify.
+        """
+        for place in self._places:
+            self._look(place)
+        for board in self.boards.values():
+            board.reload()
+
+    def open(self, service: Service, worker: str) -> None:
+        """Make this process's endpoints, with logs of its own."""
+        for name, board in self.boards.items():
+            if name not in service.endpoints:
+                board.take_over(worker)
+                log = self._open_log(service, board.log, worker)
+                service.endpoints[name] = Endpoint(name, board, Answerer(log, IdBlocks()), log)
+
+    @staticmethod
+    def _open_log(service: Service, folder: Path | None, worker: str) -> Log:
+        if folder is None:
+            return NoLog()
+        if service.flusher is None:
+            service.flusher = Flusher()
+        return LogWriter(folder, worker, flusher=service.flusher)
+
+    def rescan(self, service: Service, worker: str) -> list[Endpoint]:
+        """Host what has been deployed since, and return it."""
+        known = set(service.endpoints)
+        for place in self._places:
+            if _is_home(place):
+                self._look_in(place)
+        for name in set(self.boards) - known:
+            self.boards[name].reload()
+        self.open(service, worker)
+        return [service.endpoints[name] for name in set(service.endpoints) - known]
+
+    def _look(self, place: Path) -> None:
+        if (place / DESCRIPTION).exists():
+            still = Still(place, self._clock, self._key)
+            log = None if self._log is None else self._log / still.name
+            still.log = log
+            self._add(still.name, still)
+        elif _is_home(place):
+            self._look_in(place)
+        else:
+            self._add(place.name, self._board(place))
+
+    def _look_in(self, home: Path) -> None:
+        for folder in sorted(home.iterdir()):
+            if folder.name not in self.boards and (folder / ROUTES_FILE).exists():
+                self.boards[folder.name] = self._board(folder)
+            elif folder.name not in self.boards and (folder / DESCRIPTION).exists():
+                self._look(folder)
+
+    def _board(self, folder: Path) -> Switchboard:
+        return Switchboard(folder, self._clock, pinned_key=self._key)
+
+    def _add(self, name: str, board: Switchboard | Still) -> None:
+        if name in self.boards:
+            raise InvalidInput(
+                "serving.twice",
+                f"Two of the places serve a model {name!r}.",
+                hint="Name each once; versions of one model belong to a deployment.",
+            )
+        self.boards[name] = board
+
+
+def _is_home(place: Path) -> bool:
+    """Tell whether a folder holds deployments or bundles, being neither itself."""
+    return place.is_dir() and not any(
+        (place / name).exists() for name in (ROUTES_FILE, DESCRIPTION, "deployment.json")
+    )

@@ -1,0 +1,495 @@
+"""HTTP/1.1 for the data plane: an asyncio protocol on llhttp (httptools), and its limits.
+
+Parsing is llhttp's; what stands here is the order of things: one reply for each request, in the
+order of the requests (RFC 9112, section 9.3.2), no body longer than allowed, no client that holds
+a connection by being slow. A refusal is answered and the connection closed after it has been read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import zlib
+from collections import deque
+from collections.abc import Callable
+from email.utils import formatdate
+from http import HTTPStatus
+from time import monotonic, perf_counter_ns
+from typing import Final, Protocol, cast
+
+import httptools
+import msgspec
+
+from everloop.core.errors import EverloopError, InvalidInput, LimitExceeded, Unavailable
+from everloop.serve.exchange import Answer, Reply, Request, refuse
+
+SWEEP_S: Final = 0.25
+MOST_HEADERS: Final = 100
+LINGER_S: Final = 2.0
+_STATUS_LINES: Final = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
+}
+_METHODS: Final = {
+    name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")
+}
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client may take.
+
+    Attributes:
+        body_bytes: The longest body, also after it was unpacked.
+        head_bytes: The longest head of a request.
+        target_bytes: The longest path with its query.
+        request_s: How long a request may take to arrive, from its first byte to its last.
+        idle_s: How long a connection may wait for its next request.
+        write_s: How long a client may take no byte of its replies.
+        in_flight: Requests that wait for an answer at one time; more are told to come again.
+        pipelined: Requests of one connection that may wait for the one before.
+        connections: Open connections.
+    """
+
+    body_bytes: int = 32 * 1024 * 1024
+    head_bytes: int = 32 * 1024
+    target_bytes: int = 8 * 1024
+    request_s: float = 10.0
+    idle_s: float = 75.0
+    write_s: float = 30.0
+    in_flight: int = 512
+    pipelined: int = 16
+    connections: int = 8_192
+
+
+class Application(Protocol):
+    """What answers requests. ``handle`` never raises."""
+
+    def handle(self, request: Request) -> Answer:
+        """Answer a request, or begin to."""
+        ...
+
+
+class Listener:
+    """All connections of one process, their limits and their end; lives on one event loop."""
+
+    def __init__(self, application: Application, limits: Limits) -> None:
+        self.application = application
+        self.limits = limits
+        self.connections: set[Connection] = set()
+        self.in_flight = 0
+        self.refused_busy = 0
+        self.is_draining = False
+        self.date = b""
+        self._stamp()
+
+    def connect(self) -> Connection:
+        """Return the protocol of a new connection; asyncio's protocol factory."""
+        return Connection(self)
+
+    async def sweep(self) -> None:
+        """Close what is too slow and keep the date; runs until cancelled."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            self._stamp()
+            now = monotonic()
+            for connection in tuple(self.connections):
+                connection.check(now)
+
+    async def drain(self, within_s: float) -> None:
+        """Let requests in flight end, close idle connections, and return when none is left."""
+        self.is_draining = True
+        end = monotonic() + within_s
+        while self.connections and monotonic() < end:
+            for connection in tuple(self.connections):
+                connection.close_if_idle()
+            await asyncio.sleep(0.01)
+        for connection in tuple(self.connections):
+            connection.abort()
+
+    def _stamp(self) -> None:
+        self.date = b"date: " + formatdate(usegmt=True).encode() + b"\r\n"
+
+
+class Connection(asyncio.Protocol):
+    """One connection."""
+
+    _target: bytes
+    _headers: dict[bytes, bytes]
+    _body: bytes | bytearray
+    _body_bytes: int
+    _head_bytes: int
+    _encoding: bytes
+    _started_ns: int
+    __slots__ = (
+        "_body", "_body_bytes", "_deadline", "_discarding", "_encoding", "_head_bytes", "_headers",
+        "_is_busy", "_is_eof", "_is_stuck", "_keep", "_listener", "_method", "_parser", "_refusal",
+        "_started_ns", "_target", "_transport", "_waiting",
+    )  # fmt: skip
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpRequestParser(self)
+        self._waiting: deque[tuple[Request, bool] | EverloopError] = deque()
+        self._is_busy = self._is_eof = self._is_stuck = self._discarding = False
+        self._deadline = 0.0
+        self._refusal: EverloopError | None = None
+        self._begin()
+
+    # --- asyncio's side -------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take a new connection, or turn it away."""
+        self._transport = cast("asyncio.Transport", transport)
+        listener = self._listener
+        listener.connections.add(self)
+        self._deadline = monotonic() + listener.limits.idle_s
+        if len(listener.connections) > listener.limits.connections:
+            self._last_words(_busy("Too many connections."))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection; replies that still come are dropped."""
+        del exc
+        self._listener.connections.discard(self)
+        self._transport = None
+        self._waiting.clear()
+
+    def data_received(self, data: bytes) -> None:
+        """Read what came."""
+        if self._discarding:
+            return
+        if not self._started_ns:
+            self._started_ns = perf_counter_ns()
+            self._deadline = monotonic() + self._listener.limits.request_s
+        try:
+            self._feed(data)
+        except httptools.HttpParserError as error:
+            problem = self._refusal or InvalidInput(
+                "request.malformed",
+                f"This is not HTTP/1.1: {str(error)[:120] or 'it cannot be read'}.",
+                hint="Check the client, or what stands between it and this server.",
+            )
+            self._refuse_rest(problem)
+
+    def eof_received(self) -> bool:
+        """Keep the way back open while answers are due."""
+        self._is_eof = True
+        return self._is_busy or bool(self._waiting)
+
+    def pause_writing(self) -> None:
+        """Stop reading from a client that does not read."""
+        self._is_stuck = True
+        self._deadline = monotonic() + self._listener.limits.write_s
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._is_stuck = False
+        self._deadline = monotonic() + self._listener.limits.idle_s
+        if self._transport is not None and len(self._waiting) <= self._listener.limits.pipelined:
+            self._transport.resume_reading()
+
+    # --- llhttp's side --------------------------------------------------------------------------
+
+    def on_url(self, url: bytes) -> None:
+        """Take a part of the target."""
+        self._target += url
+        if len(self._target) > self._listener.limits.target_bytes:
+            self._stop(
+                LimitExceeded(
+                    "request.target_too_long",
+                    "The path is too long.",
+                    hint=f"Use at most {self._listener.limits.target_bytes:,} bytes.",
+                )
+            )
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take one header."""
+        headers = self._headers
+        headers[name.lower()] = value
+        self._head_bytes += len(name) + len(value)
+        if len(headers) > MOST_HEADERS or self._head_bytes > self._listener.limits.head_bytes:
+            self._stop(_head_too_large(self._listener.limits))
+
+    def on_headers_complete(self) -> None:
+        """Look at what the head says of the body."""
+        headers = self._headers
+        self._head_bytes = -1
+        length = headers.get(b"content-length")
+        if length is not None and int(length) > self._listener.limits.body_bytes:
+            self._stop(_too_large(self._listener.limits))
+        if b"content-encoding" in headers:
+            self._encoding = headers[b"content-encoding"].strip().lower()
+            if self._encoding not in {b"gzip", b"deflate", b"identity"}:
+                self._stop(
+                    InvalidInput(
+                        "request.unsupported_encoding",
+                        f"The content encoding {self._encoding[:40]!r} is not known here.",
+                        hint="Send the body plain, as gzip or as deflate.",
+                    )
+                )
+        if b"expect" in headers and self._transport is not None:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        self._body_bytes += len(body)
+        if self._body_bytes > self._listener.limits.body_bytes:
+            self._stop(_too_large(self._listener.limits))
+        elif not self._body:
+            self._body = body
+        elif isinstance(self._body, bytearray):
+            self._body += body
+        else:
+            # One buffer that grows: a body in a million chunks must not become a million objects.
+            self._body = bytearray(self._body) + body
+
+    def on_message_complete(self) -> None:
+        """Hand over a whole request."""
+        parser = self._parser
+        keep = parser.should_keep_alive() and parser.get_http_version() == "1.1"
+        path, _, query = self._target.partition(b"?")
+        method = parser.get_method()
+        request = Request(
+            method=_METHODS.get(method) or method.decode("ascii", "replace"),
+            path=path.decode("latin-1"),
+            query=query.decode("latin-1"),
+            headers=self._headers,
+            body=bytes(self._body) if isinstance(self._body, bytearray) else self._body,
+            arrived_ns=self._started_ns,
+        )
+        if self._encoding not in {b"", b"identity"}:
+            try:
+                request.body = unpack(self._encoding, request.body, self._listener.limits)
+            except EverloopError as error:
+                self._stop(error)
+        self._begin()
+        self._deadline = 0.0
+        if self._is_busy or self._waiting:
+            self._waiting.append((request, keep))
+            if len(self._waiting) > self._listener.limits.pipelined and self._transport:
+                self._transport.pause_reading()
+        else:
+            self._start(request, keep=keep)
+
+    # --- our side -------------------------------------------------------------------------------
+
+    def check(self, now: float) -> None:
+        """Close the connection if its time is over."""
+        if not self._deadline or now < self._deadline or self._transport is None:
+            return
+        if self._discarding or self._is_stuck:
+            self._transport.abort()
+        elif self._is_busy:
+            self._deadline = 0.0
+        elif self._started_ns:
+            self._refuse_rest(
+                InvalidInput(
+                    "request.slow",
+                    f"The request took longer than {self._listener.limits.request_s:g} seconds.",
+                    hint="Send it at once.",
+                )
+            )
+        else:
+            self._transport.close()
+
+    def close_if_idle(self) -> None:
+        """Close the connection unless a request is being read or answered."""
+        if self._transport is None or self._is_busy or self._waiting or self._started_ns:
+            return
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Close the connection now."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _begin(self) -> None:
+        """Make ready for the next request."""
+        self._target = b""
+        self._headers = {}
+        self._body = b""
+        self._body_bytes = self._head_bytes = 0
+        self._encoding = b""
+        self._started_ns = 0
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            # Nothing is upgraded to: the request was answered as it stands (RFC 9110, 7.8).
+            self._parser = httptools.HttpRequestParser(self)
+            rest = data[upgrade.args[0] :]
+            if rest:
+                self.data_received(rest)
+            return
+        if self._head_bytes >= 0 and self._started_ns:
+            # A header without an end never reaches `on_header`.
+            self._head_bytes += len(data)
+            if self._head_bytes > 2 * self._listener.limits.head_bytes:
+                self._refuse_rest(_head_too_large(self._listener.limits))
+
+    def _stop(self, problem: EverloopError) -> None:
+        """Stop parsing, out of a callback of the parser."""
+        self._refusal = problem
+        raise problem
+
+    def _refuse_rest(self, problem: EverloopError) -> None:
+        """Refuse the request that is coming in, after those before it, and read no more."""
+        self._discarding = True
+        if self._is_busy or self._waiting:
+            self._waiting.append(problem)
+        else:
+            self._last_words(problem)
+
+    def _last_words(self, problem: EverloopError) -> None:
+        """Send a refusal; the client may take its time to read it, but not too much."""
+        self._discarding = True
+        self._write(refuse(problem), is_last=True, with_body=True)
+        self._deadline = monotonic() + LINGER_S
+        if self._transport is not None and self._transport.can_write_eof():
+            # Closing at once would reset a connection with unread bytes, and the reply be lost.
+            self._transport.write_eof()
+
+    def _start(self, request: Request, *, keep: bool) -> None:
+        """Answer a request; and those that wait for it, as long as answers come at once."""
+        listener = self._listener
+        while True:
+            listener.in_flight += 1
+            if listener.in_flight > listener.limits.in_flight:
+                listener.refused_busy += 1
+                answer: Answer = refuse(_busy("Too many requests at once."))
+            else:
+                answer = listener.application.handle(request)
+            if not isinstance(answer, Reply):
+                self._is_busy = True
+                task = asyncio.ensure_future(answer)
+                task.add_done_callback(self._finisher(request, keep=keep))
+                return
+            listener.in_flight -= 1
+            if not self._finish(request, answer, keep=keep):
+                return
+            if not self._waiting:
+                return
+            following = self._waiting.popleft()
+            if isinstance(following, EverloopError):
+                self._last_words(following)
+                return
+            request, keep = following
+
+    def _finisher(self, request: Request, *, keep: bool) -> Callable[[asyncio.Future[Reply]], None]:
+        def finish(task: asyncio.Future[Reply]) -> None:
+            self._listener.in_flight -= 1
+            self._is_busy = False
+            error = None if task.cancelled() else task.exception()
+            if task.cancelled() or error is not None:
+                sys.stderr.write(f"serve: {type(error).__name__}: {error}\n")
+                reply = refuse(failed())
+            else:
+                reply = task.result()
+            if self._finish(request, reply, keep=keep) and self._waiting:
+                self._go_on()
+
+        return finish
+
+    def _go_on(self) -> None:
+        following = self._waiting.popleft()
+        if self._transport is not None and not self._is_stuck:
+            self._transport.resume_reading()
+        if isinstance(following, EverloopError):
+            self._last_words(following)
+        else:
+            self._start(following[0], keep=following[1])
+
+    def _finish(self, request: Request, reply: Reply, *, keep: bool) -> bool:
+        """Send a reply; return whether the connection goes on."""
+        is_last = not keep or self._listener.is_draining or (self._is_eof and not self._waiting)
+        self._write(reply, is_last=is_last, with_body=request.method != "HEAD")
+        transport = self._transport
+        if transport is None:
+            return False
+        if is_last:
+            self._waiting.clear()
+            transport.close()
+            return False
+        if not self._is_stuck:
+            limits = self._listener.limits
+            self._deadline = monotonic() + (limits.request_s if self._started_ns else limits.idle_s)
+        return True
+
+    def _write(self, reply: Reply, *, is_last: bool, with_body: bool) -> None:
+        if self._transport is None:
+            return
+        status, body, content_type, extra = reply
+        head = b"%scontent-type: %s\r\ncontent-length: %d\r\n%s" % (
+            _STATUS_LINES[status], content_type, len(body), self._listener.date,
+        )  # fmt: skip
+        for name, value in extra:
+            head += b"%s: %s\r\n" % (name, value)
+        if is_last:
+            head += b"connection: close\r\n"
+        if not with_body:
+            self._transport.write(head + b"\r\n")
+        elif len(body) < 65_536:
+            self._transport.write(b"%s\r\n%s" % (head, body))
+        else:
+            self._transport.writelines((head, b"\r\n", body))
+
+
+def unpack(encoding: bytes, body: bytes, limits: Limits) -> bytes:
+    """Return a body unpacked, as far as it is allowed to grow.
+
+    Raises:
+        InvalidInput: ``request.malformed``.
+        LimitExceeded: ``request.too_large``.
+    """
+    try:
+        unpacker = zlib.decompressobj(31 if encoding == b"gzip" else 15)
+        found = unpacker.decompress(body, limits.body_bytes + 1)
+    except zlib.error as error:
+        raise _not_packed(encoding, str(error)) from error
+    if len(found) > limits.body_bytes:
+        raise _too_large(limits)
+    if not unpacker.eof:
+        raise _not_packed(encoding, "it ends too early")
+    return found
+
+
+def _not_packed(encoding: bytes, problem: str) -> InvalidInput:
+    return InvalidInput(
+        "request.malformed",
+        f"The body is not {encoding.decode()}: {problem}.",
+        hint="Send the body plain, or packed as its content-encoding says.",
+    )
+
+
+def failed() -> EverloopError:
+    """Return the error that says that the fault is ours."""
+    return EverloopError(
+        "server.failed", "The server failed.", hint="Its log on standard error says why."
+    )
+
+
+def _busy(message: str) -> EverloopError:
+    return LimitExceeded("server.busy", message, hint="Try again in a second.")
+
+
+def draining() -> EverloopError:
+    """Return the error for what comes while the process ends."""
+    return Unavailable("server.ending", "This process is ending.", hint="Ask again.")
+
+
+def _head_too_large(limits: Limits) -> EverloopError:
+    return LimitExceeded(
+        "request.head_too_large",
+        "The head of the request is too large.",
+        hint=f"Send at most {limits.head_bytes:,} bytes and {MOST_HEADERS} headers.",
+    )
+
+
+def _too_large(limits: Limits) -> EverloopError:
+    return LimitExceeded(
+        "request.too_large",
+        "The body is too large.",
+        hint=f"Send at most {limits.body_bytes:,} bytes a request, in several if need be.",
+    )

@@ -1,0 +1,289 @@
+"""The processes around the service: sockets, workers, signals, and the order of their ends.
+
+Models are loaded before the workers are forked, which so share their memory. Each worker has a
+listening socket of its own that the master keeps open: connections that come while a worker dies
+wait for the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import fcntl
+import gc
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import uvloop
+
+from everloop.core.clock import SystemClock
+from everloop.core.errors import Conflict
+from everloop.core.wire import Address
+from everloop.serve.addresses import all_routes
+from everloop.serve.dispatch import Dispatcher
+from everloop.serve.environment import Found
+from everloop.serve.hosting import SCAN_POLLS, Host
+from everloop.serve.http import Limits, Listener
+from everloop.serve.service import RELOAD_PAUSE_S, Endpoint, Service
+from everloop.serve.switchboard import write_atomically
+
+ADDRESS_FILE: Final = "server.json"
+LOCK_FILE: Final = "serve.lock"
+DRAIN_S: Final = 5.0
+BACKLOG: Final = 2_048
+PAUSE_S: Final = 0.5
+_DEATH_SIGNAL: Final = 1  # PR_SET_PDEATHSIG of prctl(2)
+_ENDINGS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+def run(settings: Found, places: Sequence[Path], limits: Limits | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; requests in flight are finished.
+
+    Args:
+        settings: Where to listen, with how many workers.
+        places: Folders of deployments, homes of many of them, or sealed bundles.
+        limits: What a client may take; the defaults when None.
+
+    Raises:
+        Conflict: ``serving.running`` when another process serves this home.
+        IntegrityError: a bundle that stands alone does not verify.
+        OSError: the port is taken or the folder cannot be written.
+    """
+    with _locked(settings.home):
+        host = Host(places, SystemClock(), key=settings.public_key, log=settings.log)
+        sockets = _listen(settings)
+
+        def work(place: int) -> None:
+            _work(settings, host, sockets[place], f"w{place}", limits or Limits())
+
+        try:
+            host.load()
+            if len(sockets) == 1:
+                work(0)
+            else:
+                _announce(settings, sockets[0])
+                _Master(work, len(sockets)).run()
+        finally:
+            for each in sockets:
+                each.close()
+
+
+class _Master:
+    """Forks the workers, starts dead ones again, and ends them in order."""
+
+    def __init__(self, work: Callable[[int], None], count: int) -> None:
+        self._work = work
+        self._count = count
+        self._workers: dict[int, tuple[int, float]] = {}
+
+    def run(self) -> None:
+        watched = {*_ENDINGS, signal.SIGCHLD}
+        signal.pthread_sigmask(signal.SIG_BLOCK, watched)
+        gc.collect()
+        gc.freeze()  # what is loaded is shared: the collector must not write into its pages
+        for place in range(self._count):
+            self._start(place)
+        while True:
+            found = signal.sigtimedwait(watched, 1.0)
+            if found is not None and found.si_signo in _ENDINGS:
+                break
+            for place, started in self._reap():
+                if time.monotonic() - started < PAUSE_S:
+                    time.sleep(PAUSE_S)  # one that dies at once must not take the machine with it
+                self._start(place)
+        self._stop()
+
+    def _start(self, place: int) -> None:
+        started = time.monotonic()
+        pid = os.fork()
+        if pid:
+            self._workers[pid] = (place, started)
+            return
+        code = 1
+        try:
+            _die_with_parent()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {*_ENDINGS, signal.SIGCHLD})
+            self._work(place)
+            code = 0
+        except BaseException as error:  # noqa: BLE001 -- a fork must end here, whatever happens
+            sys.stderr.write(f"serve: worker {place}: {type(error).__name__}: {error}\n")
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _reap(self) -> list[tuple[int, float]]:
+        ended = []
+        while self._workers:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                break
+            place, started = self._workers.pop(pid)
+            sys.stderr.write(f"serve: worker {place} ended with status {status}\n")
+            ended.append((place, started))
+        return ended
+
+    def _stop(self) -> None:
+        for pid in self._workers:
+            os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + 2 * DRAIN_S + 1
+        while self._workers and time.monotonic() < deadline:
+            self._reap()
+            time.sleep(0.01)
+        for pid in self._workers:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def _work(
+    settings: Found, host: Host, listening: socket.socket, worker: str, limits: Limits
+) -> None:
+    # Whoever stands before a server without a home decides who may ask.
+    service = Service(SystemClock(), is_open=not settings.is_managed)
+    host.open(service, worker)
+    if (settings.workers or 1) == 1:
+        _announce(settings, listening)
+    # A server makes no cycles to speak of; collecting thrice a second shows in the latency.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(service, host, listening, worker, limits))
+    finally:
+        for endpoint in service.endpoints.values():
+            endpoint.log.close()
+        if service.flusher is not None:
+            service.flusher.close()
+
+
+async def _serve(
+    service: Service, host: Host, listening: socket.socket, worker: str, limits: Limits
+) -> None:
+    loop = asyncio.get_running_loop()
+    ending = asyncio.Event()
+    for number in _ENDINGS:
+        loop.add_signal_handler(number, ending.set)
+    listener = Listener(Dispatcher(all_routes(service)), limits)
+    server = await loop.create_server(listener.connect, sock=listening, backlog=BACKLOG)
+    background = _Background()
+    background.add(listener.sweep())
+    background.add(service.keep_routes())
+
+    def begin(endpoint: Endpoint) -> None:
+        background.add(endpoint.answerer.run_shadows())
+
+    for endpoint in service.endpoints.values():
+        begin(endpoint)
+    background.add(_rescan(service, host, worker, begin))
+    await ending.wait()
+    service.is_draining = True
+    server.close()
+    await listener.drain(DRAIN_S)
+    await background.cancel()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_S):
+            for endpoint in service.endpoints.values():
+                await endpoint.answerer.drain()
+
+
+async def _rescan(
+    service: Service, host: Host, worker: str, begin: Callable[[Endpoint], None]
+) -> None:
+    while True:
+        await asyncio.sleep(SCAN_POLLS * RELOAD_PAUSE_S)
+        try:
+            found = await asyncio.to_thread(host.rescan, service, worker)
+        except Exception as error:  # noqa: BLE001 -- the watch outlives what it finds
+            sys.stderr.write(f"serve: scan: {type(error).__name__}: {error}\n")
+            continue
+        for endpoint in found:
+            begin(endpoint)
+
+
+class _Background:
+    """Tasks that run until the process ends."""
+
+    def __init__(self) -> None:
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def add(self, work: object) -> None:
+        self._tasks.append(asyncio.ensure_future(work))  # type: ignore[call-overload]
+
+    async def cancel(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _announce(settings: Found, listening: socket.socket) -> None:
+    shown = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = Address(url=f"http://{shown}:{listening.getsockname()[1]}", pid=os.getpid())
+    if settings.home is not None:
+        write_atomically(settings.home / ADDRESS_FILE, msgspec.json.encode(address))
+    else:
+        sys.stderr.write(f"everloop-serve: {address.url}\n")
+
+
+@contextmanager
+def _locked(folder: Path | None) -> Iterator[None]:
+    """Hold the folder; the kernel lets go of it however this process and its workers end."""
+    if folder is None:
+        yield
+        return
+    descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Conflict(
+                "serving.running",
+                f"Another process serves {folder} already.",
+                hint="Its address is in server.json; stop it first.",
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _listen(settings: Found) -> list[socket.socket]:
+    """Return one listening socket for each worker, all of one port."""
+    made: list[socket.socket] = []
+    port = settings.port
+    try:
+        for _ in range(settings.workers or 1):
+            made.append(_bind(settings.host, port, is_shared=(settings.workers or 1) > 1))
+            port = made[0].getsockname()[1]
+    except OSError:
+        for each in made:
+            each.close()
+        raise
+    return made
+
+
+def _bind(host: str, port: int, *, is_shared: bool) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if is_shared:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen(BACKLOG)
+    except OSError:
+        listening.close()
+        raise
+    listening.setblocking(False)
+    return listening
+
+
+def _die_with_parent() -> None:
+    """End this worker when the master is killed, so that the port is free for the next one."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGTERM)

@@ -1,0 +1,1 @@
+"""The languages that the server speaks, one module each, all over the same core."""

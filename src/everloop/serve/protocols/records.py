@@ -1,0 +1,119 @@
+"""Plain JSON: rows as objects by the names of the signature. The protocol of our own client."""
+
+from __future__ import annotations
+
+import msgspec
+
+from everloop.serve.answer import Ask, Result, no_model
+from everloop.serve.decode import event_time
+from everloop.serve.dispatch import Route
+from everloop.serve.exchange import Answer, Reply, Request, to_json
+from everloop.serve.protocol import Health, ModelCard, PredictAnswer, Prediction
+from everloop.serve.service import Endpoint, Service
+
+_ENCODER = msgspec.json.Encoder()
+
+
+def routes(service: Service) -> list[Route]:
+    """Return the addresses of this protocol; those without a name ask the only deployment."""
+    spoken = Records(service)
+    return [
+        Route("POST", "/v1/predict", spoken.predict),
+        Route("POST", "/models/{model}/predict", spoken.predict),
+        Route("POST", "/models/{model}/versions/{version}/predict", spoken.predict),
+        Route("GET", "/v1/model", spoken.model),
+        Route("GET", "/models/{model}", spoken.model),
+        Route("GET", "/healthz", spoken.health),
+        Route("GET", "/readyz", spoken.ready),
+    ]
+
+
+class Records:
+    """The handlers of plain JSON."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def predict(self, request: Request) -> Answer:
+        """Answer rows."""
+        endpoint = self._service.chosen(request)
+        lineup = endpoint.lineup
+        champion = lineup.champion
+        if champion is None:
+            raise no_model()
+        decoder = champion.loaded.rows
+        asked = decoder.decode(request.body)
+        version = request.params.get("version")
+        values = [msgspec.structs.astuple(row) for row in asked.inputs]
+        ask = Ask(
+            matrix=decoder.to_numbers(values),
+            values=values,
+            at_us=self._event_us(asked.at),
+            unit=asked.unit,
+            keys=asked.keys,
+            version=None if version is None else lineup.find_version(version),
+        )
+        return endpoint.answer(ask, lambda result: _encode(result, endpoint))
+
+    def model(self, request: Request) -> Reply:
+        """Tell what the champion takes and gives."""
+        endpoint = self._service.chosen(request)
+        champion = endpoint.lineup.champion
+        if champion is None:
+            raise no_model()
+        found = champion.loaded.bundle
+        card = ModelCard(
+            deployment=endpoint.lineup.deployment,
+            model=found.model,
+            version=found.version_id,
+            number=found.number,
+            semver=found.semver,
+            task=found.task,
+            inputs=found.inputs,
+            output=found.output_name,
+        )
+        return to_json(card)
+
+    def health(self, request: Request) -> Reply:
+        """Say that the process lives, and what it has done."""
+        del request
+        return to_json(self._state())
+
+    def ready(self, request: Request) -> Reply:
+        """Say whether it answers."""
+        del request
+        state = self._state()
+        return Reply(200 if state.ready else 503, _ENCODER.encode(state))
+
+    def _event_us(self, text: str | None) -> int | None:
+        if text is None:
+            return None
+        return int(event_time(text, self._service.clock.now()).timestamp() * 1_000_000)
+
+    def _state(self) -> Health:
+        service = self._service
+        all_of = list(service.endpoints.values())
+        return Health(
+            ready=service.is_ready(),
+            epoch=max((each.lineup.epoch for each in all_of), default=0),
+            predictions=sum(each.answerer.counters.predictions for each in all_of),
+            fallbacks=sum(each.answerer.counters.fallbacks for each in all_of),
+            unlogged=sum(each.answerer.counters.unlogged for each in all_of),
+            fsync_errors=service.fsync_errors(),
+            awaited_shadows=sum(each.answerer.awaited_shadows for each in all_of),
+            refused=tuple(bad.code for each in all_of for bad in each.switchboard.refused),
+        )
+
+
+def _encode(result: Result, endpoint: Endpoint) -> Reply:
+    version, arm = result.loaded.bundle.version_id, result.arm
+    outputs = result.outputs.tolist()
+    answer = PredictAnswer(
+        predictions=tuple(
+            Prediction(id=id_, output=output, version=version, arm=arm, fallback=result.is_fallback)
+            for id_, output in zip(result.ids(), outputs, strict=True)
+        ),
+        deployment=endpoint.name,
+        logged=result.is_logged,
+    )
+    return Reply(200, _ENCODER.encode(answer))

@@ -1,0 +1,179 @@
+"""Rows to answers by one version: at once where that is cheap, else in batches of what has come.
+
+A cheap model is asked right where its request was read. A dear one has a thread of its own, which
+takes all rows that came while it scored the ones before: nothing waits for company, and the more
+is asked at once, the larger the batches. Each request gets its own rows back, by place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+from collections import deque
+from collections.abc import Sequence
+from time import perf_counter_ns
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from everloop.core.errors import LimitExceeded
+from everloop.core.wire import Status
+from everloop.serve.bundle import LoadedBundle
+
+FloatArray = npt.NDArray[np.float64]
+INLINE_US: Final = 400.0
+BATCH_ROWS: Final = 4_096
+WAITING_ROWS: Final = 65_536
+_SMOOTHING: Final = 0.1
+_NOTHING: Final = np.empty(0)
+
+
+class Scored(NamedTuple):
+    """What a version made of the rows of one request.
+
+    Attributes:
+        outputs: One number a row, or one row of numbers; None when the model failed.
+        status: Of all the rows: the worst.
+    """
+
+    status: Status
+    outputs: FloatArray | None
+    latency_us: int
+
+
+class _Job(NamedTuple):
+    matrix: FloatArray
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Scored]
+
+
+class Scorer:
+    """Asks one loaded version. ``now`` and ``later`` are called on the event loop's thread."""
+
+    def __init__(self, loaded: LoadedBundle) -> None:
+        self.loaded = loaded
+        self.row_us = 0.0
+        self.call_us = 0.0
+        self.batches = 0
+        self.batched_rows = 0
+        self._jobs: deque[_Job] = deque()
+        self._waiting_rows = 0
+        self._wake = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._is_closed = False
+
+    def warm(self) -> None:
+        """Ask the golden questions and one more batch, so that no caller pays for a first time."""
+        golden = self.loaded.golden_matrix()
+        if not len(golden):
+            return
+        for row in golden[:20]:
+            self.now(row[None, :])
+        self.now(np.resize(golden, (64, golden.shape[1])))
+
+    def is_quick(self, rows: int) -> bool:
+        """Tell whether so many rows may be scored between two requests."""
+        return self.call_us + rows * self.row_us <= INLINE_US
+
+    def now(self, matrix: FloatArray) -> Scored:
+        """Score rows here; whatever the model raises becomes their status."""
+        begin = perf_counter_ns()
+        try:
+            outputs = np.asarray(self.loaded.model(matrix), dtype=np.float64)
+        except Exception:  # noqa: BLE001 -- a model is foreign code: what it raises is its error
+            outputs = _NOTHING
+        if len(outputs) != len(matrix):
+            return Scored(Status.ERROR, None, (perf_counter_ns() - begin) // 1_000)
+        spent = (perf_counter_ns() - begin) / 1_000
+        self._learn(len(matrix), spent)
+        return Scored(judge(self.loaded, outputs), outputs, int(spent))
+
+    def later(self, matrix: FloatArray) -> asyncio.Future[Scored]:
+        """Score rows in this version's own thread, together with what else has come.
+
+        Raises:
+            LimitExceeded: ``server.busy`` when too many rows wait already.
+        """
+        if self._waiting_rows + len(matrix) > WAITING_ROWS:
+            raise LimitExceeded(
+                "server.busy",
+                f"{self._waiting_rows} rows wait for this model already.",
+                hint="Try again in a second.",
+            )
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Scored] = loop.create_future()
+        with self._wake:
+            self._jobs.append(_Job(matrix, loop, future))
+            self._waiting_rows += len(matrix)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="scorer", daemon=True)
+                self._thread.start()
+            self._wake.notify()
+        return future
+
+    def close(self) -> None:
+        """End the thread when it has scored what waits; idempotent."""
+        with self._wake:
+            self._is_closed = True
+            self._wake.notify()
+
+    def _learn(self, rows: int, spent_us: float) -> None:
+        # A line through what a call and a row cost, from the two kinds of calls there are.
+        if rows == 1:
+            self.call_us += _SMOOTHING * (spent_us - self.call_us) if self.call_us else spent_us
+        elif rows >= 16:
+            found = max(0.0, spent_us - self.call_us) / rows
+            self.row_us += _SMOOTHING * (found - self.row_us) if self.row_us else found
+
+    def _work(self) -> None:
+        while True:
+            with self._wake:
+                while not self._jobs and not self._is_closed:
+                    self._wake.wait()
+                if not self._jobs:
+                    return
+                jobs = self._take()
+            found = self._score(jobs)
+            for job, scored in zip(jobs, found, strict=True):
+                job.loop.call_soon_threadsafe(_deliver, job.future, scored)
+
+    def _take(self) -> list[_Job]:
+        """Take all that waits, up to one batch, and at least one."""
+        jobs = [self._jobs.popleft()]
+        rows = len(jobs[0].matrix)
+        while self._jobs and rows + len(self._jobs[0].matrix) <= BATCH_ROWS:
+            jobs.append(self._jobs.popleft())
+            rows += len(jobs[-1].matrix)
+        self._waiting_rows -= rows
+        self.batches += 1
+        self.batched_rows += rows
+        return jobs
+
+    def _score(self, jobs: Sequence[_Job]) -> list[Scored]:
+        if len(jobs) == 1:
+            return [self.now(jobs[0].matrix)]
+        together = self.now(np.concatenate([job.matrix for job in jobs]))
+        if together.outputs is None:
+            # One bad row must not take the others' answers away.
+            return [self.now(job.matrix) for job in jobs]
+        ends = np.cumsum([len(job.matrix) for job in jobs])
+        parts = np.split(together.outputs, ends[:-1])
+        return [Scored(judge(self.loaded, part), part, together.latency_us) for part in parts]
+
+
+def judge(loaded: LoadedBundle, outputs: FloatArray) -> Status:
+    """Return the worst status of answers: valid only where all of them are."""
+    if outputs.size == 1:
+        return Status.OK if loaded.is_valid(outputs.item()) else Status.INVALID
+    low = -math.inf if loaded.bundle.output_minimum is None else loaded.bundle.output_minimum
+    high = math.inf if loaded.bundle.output_maximum is None else loaded.bundle.output_maximum
+    is_finite = bool(np.isfinite(outputs).all())
+    is_sound = is_finite and bool((outputs >= low).all() and (outputs <= high).all())
+    return Status.OK if is_sound else Status.INVALID
+
+
+def _deliver(future: asyncio.Future[Scored], scored: Scored) -> None:
+    if not future.done():
+        future.set_result(scored)

@@ -1,0 +1,152 @@
+"""What all protocols share: the deployments of this process, who may ask, and the answering."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import sys
+from collections.abc import Callable
+from typing import Final
+
+from everloop.core.clock import Clock
+from everloop.core.errors import EverloopError, NotAuthenticated, NotFound
+from everloop.serve.answer import Answerer, Ask, Log, Result
+from everloop.serve.exchange import Answer, Reply, Request
+from everloop.serve.log import Flusher
+from everloop.serve.switchboard import Lineup, Still, Switchboard
+
+RELOAD_PAUSE_S: Final = 0.02
+RETRY_POLLS: Final = 100  # refused bundles are tried again every two seconds
+
+
+class Endpoint:
+    """One deployment: its versions, its log and its answerer."""
+
+    def __init__(
+        self, name: str, switchboard: Switchboard | Still, answerer: Answerer, log: Log
+    ) -> None:
+        self.name = name
+        self.switchboard = switchboard
+        self.answerer = answerer
+        self.log = log
+
+    @property
+    def lineup(self) -> Lineup:
+        """The versions that answer now."""
+        return self.switchboard.lineup
+
+    def answer(self, ask: Ask, encode: Callable[[Result], Reply]) -> Answer:
+        """Answer one ask; the line-up is that of this moment."""
+        return self.answerer.answer(self.switchboard.lineup, ask, encode)
+
+
+class Service:
+    """The deployments of one process.
+
+    Attributes:
+        is_open: Whether anybody may ask; so where a platform in front decides who may.
+        is_draining: Whether the process is ending, so that it is not ready for more.
+    """
+
+    def __init__(self, clock: Clock, *, is_open: bool = False) -> None:
+        self.clock = clock
+        self.endpoints: dict[str, Endpoint] = {}
+        self.is_open = is_open
+        self.is_draining = False
+        self.flusher: Flusher | None = None
+
+    def fsync_errors(self) -> int:
+        """Return how often the log could not be brought onto the disk."""
+        return 0 if self.flusher is None else self.flusher.errors
+
+    def find(self, name: str) -> Endpoint:
+        """Return a deployment by its name.
+
+        Raises:
+            NotFound: ``model.not_served``.
+        """
+        found = self.endpoints.get(name)
+        if found is None:
+            raise NotFound(
+                "model.not_served",
+                f"There is no model {name[:60]!r} here.",
+                hint=f"Here are: {', '.join(sorted(self.endpoints)[:20]) or 'none'}.",
+            )
+        return found
+
+    def only(self) -> Endpoint:
+        """Return the deployment that is meant where the address names none.
+
+        Raises:
+            NotFound: ``model.unnamed`` where there is not exactly one.
+        """
+        if len(self.endpoints) == 1:
+            return next(iter(self.endpoints.values()))
+        raise NotFound(
+            "model.unnamed",
+            f"There are {len(self.endpoints)} models here, and the address names none of them.",
+            hint=f"Name one: {', '.join(sorted(self.endpoints)[:20]) or 'none'}.",
+        )
+
+    def chosen(self, request: Request) -> Endpoint:
+        """Return the deployment that a path names, or the only one, if the caller may ask it.
+
+        Raises:
+            NotFound: ``model.not_served`` or ``model.unnamed``.
+            NotAuthenticated: ``token.invalid``.
+        """
+        name = request.params.get("model")
+        endpoint = self.only() if name is None else self.find(name)
+        self.authorise(request, endpoint)
+        return endpoint
+
+    def authorise(self, request: Request, endpoint: Endpoint) -> str:
+        """Let pass whoever may ask a deployment; return the mark of their token.
+
+        Raises:
+            NotAuthenticated: ``token.invalid``.
+        """
+        if self.is_open:
+            return ""
+        secret = request.headers.get(b"authorization", b"")
+        scheme, _, token = secret.partition(b" ")
+        # The hash is looked up, not the secret: how long that takes tells nothing about it.
+        mark = hashlib.sha256(token.strip()).hexdigest()
+        expires = endpoint.lineup.tokens.get(mark)
+        if scheme.lower() != b"bearer" or expires is None or expires <= self.clock.now():
+            raise NotAuthenticated(
+                "token.invalid",
+                "The token is missing, unknown, expired or revoked.",
+                hint="Send `Authorization: Bearer <token>`; make one with `everloop token create`.",
+            )
+        return mark
+
+    def is_ready(self) -> bool:
+        """Tell whether every deployment of this process answers."""
+        return (
+            not self.is_draining
+            and bool(self.endpoints)
+            and all(each.lineup.champion is not None for each in self.endpoints.values())
+        )
+
+    async def keep_routes(self) -> None:
+        """Watch the routes files and switch; runs until cancelled."""
+        polls = 0
+        while True:
+            await asyncio.sleep(RELOAD_PAUSE_S)
+            polls += 1
+            for endpoint in tuple(self.endpoints.values()):
+                board = endpoint.switchboard
+                retry = board.refused and polls % RETRY_POLLS == 0
+                if not retry and not board.is_stale():
+                    continue
+                try:
+                    # In a thread: verifying and loading must not hold up answers.
+                    await asyncio.to_thread(board.reload)
+                except Exception as error:  # noqa: BLE001 -- the watch outlives what it finds
+                    sys.stderr.write(f"serve: reload: {type(error).__name__}: {error}\n")
+
+
+def told(error: EverloopError) -> str:
+    """Return an error in one line, for protocols that have no more room."""
+    return f"{error.message} {error.hint}".strip()
