@@ -13,6 +13,7 @@ DOMAINS = (
     "release",
     "monitor",
     "loop",
+    "edge",
     "govern",
 )
 VERB_MODULES = (

@@ -25,12 +25,14 @@ class ExportGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names: tables first."""
-        return [*WHAT, *PACKAGES]
+        return [*WHAT, *PACKAGES, "edge"]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Make or import a command."""
         if cmd_name in WHAT:
             return _table_command(cmd_name)
+        if cmd_name == "edge":
+            return import_module("everloop.cli.edge").COMMANDS[cmd_name]  # type: ignore[no-any-return]
         if cmd_name in PACKAGES:
             return import_module("everloop.cli.packaging").COMMANDS[cmd_name]  # type: ignore[no-any-return]
         return None

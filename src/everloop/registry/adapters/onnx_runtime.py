@@ -145,6 +145,17 @@ class OnnxPredictor:
             return np.asarray(found[0], dtype=np.float64)
         return float(found.reshape(-1)[0])
 
+    def plan(self) -> dict[str, Any]:
+        """Return in plain words how the model is fed and read, for those who open it elsewhere."""
+        return {
+            "feeds": [[name, np.dtype(dtype).name] for name, dtype in self._feeds],
+            "matrix": self._is_matrix,
+            "columns": [] if self._is_matrix else self._columns,
+            "answer": self._answer,
+            "binary": self._is_binary,
+            "width": len(self.outputs) or 1,
+        }
+
     def close(self) -> None:
         """Free the model's memory; idempotent."""
         self._session = None

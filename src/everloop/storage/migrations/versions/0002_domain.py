@@ -192,6 +192,31 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
         batch_op.create_index("ix_drill_state", ["state"], unique=False)
 
     op.create_table(
+        "edge_bundle",
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("project", TEXT, nullable=False),
+        sa.Column("model", TEXT, nullable=False),
+        sa.Column("version", TEXT, nullable=False),
+        sa.Column("artifact", TEXT, nullable=False),
+        sa.Column("digest", TEXT, nullable=False),
+        sa.Column("content", TEXT, nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("key", TEXT, nullable=False),
+        sa.Column("parity", TEXT, nullable=False),
+        sa.Column("masked", TEXT, nullable=False),
+        sa.Column("evidence", TEXT, nullable=False),
+        sa.Column("at", TEXT, nullable=False),
+        sa.Column("by", TEXT, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_edge_bundle"),
+        sa.UniqueConstraint("project", "digest", name="uq_edge_bundle_project_digest"),
+    )
+    with op.batch_alter_table("edge_bundle", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_edge_bundle_project_version", ["project", "version"], unique=False
+        )
+
+    op.create_table(
         "experiment",
         sa.Column("id", TEXT, nullable=False),
         sa.Column("revision", sa.BigInteger(), nullable=False),

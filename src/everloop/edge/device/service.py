@@ -1,0 +1,115 @@
+"""A small HTTP face of the device, on the standard library: /predict, /healthz, /model."""
+
+from __future__ import annotations
+
+import json
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Lock
+from typing import Any, Dict, Tuple
+
+from everloop.edge.device.engine import Engine
+from everloop.edge.device.refusal import EdgeError
+
+MOST_BYTES = 1_000_000
+STALLED_S = 10.0
+
+
+class Service(ThreadingHTTPServer):
+    """Answers for one engine; one row at a time, since the engine is used by one thread."""
+
+    daemon_threads = True
+
+    def __init__(self, engine: Engine, address: Tuple[str, int]) -> None:
+        super().__init__(address, Handler)
+        self.engine = engine
+        self.turn = Lock()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Reads one request and writes its answer."""
+
+    protocol_version = "HTTP/1.1"
+    timeout = STALLED_S
+    server: Service
+
+    def do_GET(self) -> None:
+        """Answer a question about the device."""
+        engine = self.server.engine
+        manifest = engine.bundle.manifest
+        if self.path == "/healthz":
+            told = {
+                "status": "ok",
+                "version": manifest["version"],
+                "version_id": manifest["version_id"],
+                "answers": engine.answers,
+                "errors": engine.errors,
+                "unlogged": engine.journal.unlogged if engine.journal else 0,
+            }
+            self._send(200, told)
+        elif self.path == "/model":
+            self._send(200, describe(manifest))
+        else:
+            self._refuse(404, "edge.not_found", "There is /predict, /healthz and /model.")
+
+    def do_POST(self) -> None:
+        """Answer rows: one object, or ``{"inputs": [...]}``."""
+        length = self.headers.get("content-length", "")
+        if self.path != "/predict":
+            self._refuse(404, "edge.not_found", "Post rows to /predict.")
+            return
+        if not length.isdigit() or "transfer-encoding" in self.headers:
+            self._refuse(411, "edge.length_missing", "Send the body's content-length.")
+            return
+        if int(length) > MOST_BYTES:
+            self._refuse(413, "edge.too_large", f"A body has at most {MOST_BYTES} bytes.")
+            return
+        try:
+            rows = read_rows(self.rfile.read(int(length)))
+            with self.server.turn:
+                answers = self.server.engine.predict(rows)
+        except EdgeError as error:
+            status = 500 if error.code == "edge.model_failed" else 400
+            self._refuse(status, error.code, str(error))
+            return
+        self._send(200, {"predictions": answers})
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing: the log of predictions is the log."""
+
+    def _send(self, status: int, told: Dict[str, Any]) -> None:
+        body = json.dumps(told).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _refuse(self, status: int, code: str, message: str) -> None:
+        self.close_connection = True
+        self._send(status, {"error": {"code": code, "message": message}})
+
+
+def read_rows(body: bytes) -> Any:
+    """Return the rows of a request: one object, a list of them, or ``{"inputs": [...]}``.
+
+    Raises:
+        EdgeError: ``edge.row_invalid``.
+    """
+    try:
+        told = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise EdgeError(
+            "edge.row_invalid", f"The row is no JSON: {error}.", 'Send {"name": value, ...}.'
+        ) from error
+    if isinstance(told, dict) and isinstance(told.get("inputs"), list):
+        told = told["inputs"]
+    return told if isinstance(told, list) else [told]
+
+
+def describe(manifest: Dict[str, Any]) -> Dict[str, Any]:
+    """Return what a caller needs to know of a model."""
+    names = (
+        "model", "version", "version_id", "number", "artifact", "task", "output_name", "outputs",
+        "inputs", "parity", "evidence",
+    )  # fmt: skip
+    return {name: manifest[name] for name in names}

@@ -1,0 +1,163 @@
+"""A sealed version is one file that answers as its training framework does, or nothing at all."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from everloop.core.errors import GateFailed, InvalidInput
+from everloop.edge.queries import EdgeBundleView
+from everloop.edge.verbs import BuildEdge
+from everloop.registry.queries import ModelView, ShowModel
+from tests.kit import World, world
+from tests.unit.edge import sealed
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, EdgeBundleView, Path]:
+    made = world()
+    version = sealed.register(made, sealed.lightgbm_model())
+    bundle = sealed.seal(made, version)
+    return made, bundle, sealed.fetch(made, bundle, tmp_path_factory.mktemp("edge"))
+
+
+def rewrite(path: Path, name: str, change: object) -> Path:
+    """Copy a bundle with one of its files changed."""
+    copy = path.with_name(f"changed-{path.name}")
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(copy, "w") as new:
+        for item in old.namelist():
+            data = old.read(item)
+            new.writestr(item, change(data) if item == name else data)  # type: ignore[operator]
+    return copy
+
+
+def test_a_bare_python_answers_as_the_training_framework(
+    built: tuple[World, EdgeBundleView, Path],
+) -> None:
+    _, _, path = built
+
+    (answer,) = sealed.answers(sealed.run(path, "predict", json.dumps(sealed.ROW)))
+
+    row = [[5.0, 3200.0, 41.0, 0.25]]
+    assert sealed.lightgbm_model().predict(row)[0] == answer["output"]
+    assert built[1].version == answer["version"]
+
+
+def test_ten_thousand_rows_at_the_splits_and_beside_them_are_the_same_to_the_last_bit(
+    built: tuple[World, EdgeBundleView, Path],
+) -> None:
+    parity = built[1].bundle.parity
+
+    assert (10_000, 0, 0.0) == (parity.rows, parity.different, parity.max_difference)
+
+
+@pytest.mark.parametrize("objective", ["reg:squarederror", "binary:logistic"])
+def test_xgboost_differs_by_no_more_than_two_steps_of_its_float32(objective: str) -> None:
+    made = world()
+    task = "classification" if objective == "binary:logistic" else "regression"
+    version = sealed.register(made, sealed.xgboost_model(objective), task=task)  # type: ignore[arg-type]
+
+    parity = sealed.seal(made, version).bundle.parity
+
+    assert 10_000 == parity.rows
+    assert parity.different <= (0 if objective == "reg:squarederror" else 20)
+    assert parity.max_difference <= 2**-23
+
+
+def test_the_same_version_gives_the_same_file(built: tuple[World, EdgeBundleView, Path]) -> None:
+    made, bundle, _ = built
+
+    again = made.owner.perform(
+        "edge.build", BuildEdge(version=bundle.bundle.version), EdgeBundleView
+    )
+
+    assert bundle == again
+
+
+def test_a_version_without_its_gate_is_not_sealed(
+    built: tuple[World, EdgeBundleView, Path],
+) -> None:
+    made = world()
+    version = sealed.register(made, sealed.lightgbm_model(), waived=False)
+
+    with pytest.raises(GateFailed) as refused:
+        sealed.seal(made, version)
+    assert "gate.missing" == refused.value.code
+
+
+def test_a_mask_of_no_input_is_refused(built: tuple[World, EdgeBundleView, Path]) -> None:
+    made, bundle, _ = built
+    version = made.owner.perform("model.show", ShowModel(ref=bundle.bundle.version), ModelView)
+
+    with pytest.raises(InvalidInput) as refused:
+        sealed.seal(made, version.version, mask=("incme",))
+    assert "edge.mask_unknown" == refused.value.code
+
+
+def test_a_flipped_leaf_is_refused(built: tuple[World, EdgeBundleView, Path]) -> None:
+    def flip(data: bytes) -> bytes:
+        told = json.loads(data)
+        told["trees"][0]["leaf"][0] += 1.0
+        return json.dumps(told).encode()
+
+    done = sealed.run(rewrite(built[2], "bundle/model.json", flip), "predict", "{}")
+
+    assert 1 == done.returncode
+    assert "edge.file_changed" in done.stderr
+
+
+def test_a_changed_manifest_is_refused(built: tuple[World, EdgeBundleView, Path]) -> None:
+    changed = rewrite(
+        built[2], "bundle/manifest.json", lambda data: data.replace(b'"credit"', b'"kredit"')
+    )
+
+    done = sealed.run(changed, "verify")
+
+    assert 1 == done.returncode
+    assert "edge.signature" in done.stderr
+
+
+def test_a_bundle_of_another_key_is_refused(built: tuple[World, EdgeBundleView, Path]) -> None:
+    _, bundle, path = built
+
+    ours = sealed.run(path, "verify", EVERLOOP_EDGE_KEY=bundle.bundle.key)
+    theirs = sealed.run(path, "verify", EVERLOOP_EDGE_KEY="ab" * 32)
+
+    assert [True] == [told["key_pinned"] for told in sealed.answers(ours)]
+    assert (1, True) == (theirs.returncode, "edge.signature" in theirs.stderr)
+
+
+@pytest.mark.parametrize(
+    ("row", "place"),
+    [
+        ({"income": 1.0, "age": 3}, "city"),
+        ({**sealed.ROW, "age": 3.5}, "age"),
+        ({**sealed.ROW, "agge": 3}, "agge"),
+        ({**sealed.ROW, "income": "much"}, "income"),
+        ({**sealed.ROW, "income": True}, "income"),
+        ([1, 2], "$"),
+    ],
+)
+def test_a_row_that_does_not_fit_names_its_field(
+    built: tuple[World, EdgeBundleView, Path], row: object, place: str
+) -> None:
+    done = sealed.run(built[2], "predict", json.dumps(row))
+
+    assert (1, "") == (done.returncode, done.stdout)
+    assert "edge.row_invalid" in done.stderr
+    assert repr(place) in done.stderr
+
+
+def test_a_name_that_training_never_saw_counts_as_missing(
+    built: tuple[World, EdgeBundleView, Path],
+) -> None:
+    rows = [{**sealed.ROW, "city": "Atlantis"}, {**sealed.ROW, "debt": None}]
+
+    found = sealed.answers(sealed.run(built[2], "predict", json.dumps(rows)))
+
+    nan = float("nan")
+    expected = sealed.lightgbm_model().predict([[nan, 3200.0, 41.0, 0.25], [5, 3200.0, 41.0, nan]])
+    assert expected.tolist() == [answer["output"] for answer in found]
