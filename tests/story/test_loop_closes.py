@@ -18,7 +18,7 @@ from everloop.core.errors import NotFound
 from everloop.core.ids import Id, IdSource
 from everloop.core.ports import MetadataStore, where
 from everloop.core.records import declared_kinds
-from everloop.core.wire import Arm, PredictionRow, Status
+from everloop.core.wire import Applied, Arm, PredictionRow, Status
 from everloop.data.model import DatasetVersion
 from everloop.data.queries import ShowDataset
 from everloop.data.snapshot import commit_table
@@ -137,6 +137,7 @@ class Stream:
     ids: IdSource
     waiting: list[PredictionRow] = field(default_factory=list)
     offset: int = 0
+    report: Applied | None = None
 
     def answer(self, table: pa.Table, view: DeploymentView) -> list[tuple[Id, float]]:
         """Answer each row; return the ids with the truths that come later."""
@@ -180,6 +181,10 @@ class Stream:
             )
             truths.append((key, row["y"]))
         return truths
+
+    def applied(self, deployment: Id, name: str) -> Applied | None:
+        del deployment, name
+        return self.report
 
     def seal(self, deployment: Id, name: str, champion: Id | None) -> int:
         del name

@@ -9,6 +9,7 @@ import msgspec
 from everloop.app.home import Home
 from everloop.core.errors import Conflict, IntegrityError
 from everloop.core.ids import Id
+from everloop.core.wire import Applied
 from everloop.kernel.performer import Performer
 from everloop.monitor.queries import ListSegments, SegmentList
 from everloop.monitor.segments import encode_rows
@@ -17,6 +18,7 @@ from everloop.serve.log import list_files, read_rows
 from everloop.serve.log.file import counted_bytes
 
 OWNER_FILE = "deployment.json"
+APPLIED_FILE = "applied.json"
 PAGE = 1_000
 
 
@@ -61,6 +63,11 @@ class LogSource:
                 break
         return sealed
 
+    def applied(self, deployment: Id, name: str) -> Applied | None:
+        """Return what the server last made of a deployment's routes; None when nobody can tell."""
+        folder = find_log(self._home, deployment, name)
+        return None if folder is None else read_applied(folder.parent)
+
     def _seal_file(self, folder: Path, name: str, deployment: Id, champion: Id | None) -> int:
         offsets, rows = self._offsets[deployment], 0
         while True:
@@ -99,6 +106,14 @@ class LogSource:
 
 class _Owner(msgspec.Struct, frozen=True, kw_only=True):
     deployment: Id
+
+
+def read_applied(folder: Path) -> Applied | None:
+    """Return the server's report in a serving folder, or None before there is a readable one."""
+    try:
+        return msgspec.json.decode((folder / APPLIED_FILE).read_bytes(), type=Applied)
+    except (OSError, msgspec.MsgspecError):
+        return None
 
 
 def find_log(home: Home, deployment: Id, name: str) -> Path | None:

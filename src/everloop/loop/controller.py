@@ -15,7 +15,9 @@ import pyarrow as pa
 
 from everloop.core.clock import Clock, Instant, from_text
 from everloop.core.errors import (
+    ApprovalRequired,
     Conflict,
+    Denied,
     GateFailed,
     InvalidInput,
     MissingExtra,
@@ -24,6 +26,7 @@ from everloop.core.errors import (
     UnsafeArtifact,
 )
 from everloop.core.ids import Id
+from everloop.core.wire import Applied
 from everloop.gate.verbs import EvaluateGate
 from everloop.kernel.performer import Performer
 from everloop.loop import guarding, policy, snapshot
@@ -52,6 +55,9 @@ NEWEST = 10
 MOST_RUNS = 1_000
 LASTING = (GateFailed, InvalidInput, MissingExtra, NotFound, UnsafeArtifact, pa.ArrowException)
 """Refusals that the next round would meet again; others, such as a busy store, are passed on."""
+
+PASSING = frozenset({"release.live", "release.frozen", "deployment.halted"})
+"""Refusals of a release that end by themselves, or by a person's word."""
 
 
 class Controller:
@@ -96,7 +102,9 @@ class Controller:
         look = Observe(deployment=deployment.id, model=view.model, champion=deployment.champion)
         seen = self._performer.perform("monitor.observe", look, Observed)
         now = self._now(settings.loop, seen.watermark)
-        turn = _Turn(self._performer, self._trainer, view, settings, _Place(lease.fence, now, seen))
+        applied = self._source.applied(deployment.id, name)
+        place = _Place(lease.fence, now, seen, applied)
+        turn = _Turn(self._performer, self._trainer, view, settings, place)
         try:
             acted = turn.act()
         except StaleVersion:  # another controller or a person was first: start from the records
@@ -133,11 +141,12 @@ class Controller:
 
 
 class _Place(NamedTuple):
-    """Where a round stands: under which fence, at which time, after what was seen."""
+    """Where a round stands: under which fence, at which time, after what was seen and served."""
 
     fence: int
     now: Instant
     seen: Observed
+    applied: Applied | None
 
 
 class _Turn:
@@ -155,7 +164,7 @@ class _Turn:
         self._trainer = trainer
         self._view = view
         self._settings = settings
-        self._fence, self._now, self._seen = place
+        self._fence, self._now, self._seen, self._applied = place
         self.is_waiting = False
 
     def act(self) -> bool:
@@ -170,11 +179,24 @@ class _Turn:
         return (may_begin and status.live is None and self._begin()) or acted
 
     def _guard(self) -> bool:
-        release = self._view.live
-        if release is None:
-            return False
+        """Tell the watched release first: when it is undone, the live one has ended with it."""
+        watched = self._view.watched
+        watch = watched.standing.watch if watched is not None else None
+        acted = False
+        if watched is not None and watch is not None and self._now < watch.until:
+            acted = self._tell(watched)
+        if self._view.live is None:
+            return acted
+        return self._tell(self._view.live) or acted
+
+    def _tell(self, release: Release) -> bool:
         before = (release.cursor_segment, release.cursor_feedback, release.state)
-        after = guarding.guard(self._performer, release, self._now)
+        around = guarding.Around(
+            segment_seq=self._seen.segment_seq,
+            feedback_seq=self._seen.feedback_seq,
+            applied=self._applied,
+        )
+        after = guarding.guard(self._performer, release, self._now, guarding.USUAL, around)
         return before != (after.cursor_segment, after.cursor_feedback, after.state)
 
     def _begin(self) -> bool:
@@ -346,8 +368,10 @@ class _Turn:
             return self._performer.perform(
                 "release.start", ask, ReleaseView, request=f"loop:{run.id}:release:{segment}"
             ).release
-        except (GateFailed, Conflict) as refusal:
-            if refusal.code == "release.live":
+        except ApprovalRequired:  # a person's turn: the run waits for their consent
+            return None
+        except (GateFailed, Conflict, Denied) as refusal:
+            if refusal.code in PASSING:
                 return None
             return f"The release could not begin: {refusal.message}"
 

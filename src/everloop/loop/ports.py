@@ -7,6 +7,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from everloop.core.ids import Id
+from everloop.core.wire import Applied
 
 
 class TrainingJob(Struct, frozen=True, kw_only=True):
@@ -64,8 +65,12 @@ class Trainer(Protocol):
 
 
 class PredictionSource(Protocol):
-    """The prediction logs of the serving processes on this machine."""
+    """The prediction logs and the reports of the serving processes on this machine."""
 
     def seal(self, deployment: Id, name: str, champion: Id | None) -> int:
         """Seal what was logged since the last time; return the number of new rows."""
+        ...
+
+    def applied(self, deployment: Id, name: str) -> Applied | None:
+        """Return what the server last made of a deployment's routes; None when nobody can tell."""
         ...

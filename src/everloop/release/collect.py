@@ -1,8 +1,12 @@
 """From logged answers and late labels to what a release is told.
 
 Only answers of this release count: the champion and the candidate named in it, under routes since
-it started, while the candidate had a share of the traffic or ran in the shadow. The order is kept,
-and each answer and each label must be given once; the cursors of ``release.observe`` see to that.
+it started, while the candidate had a share of the traffic or ran in the shadow; and what the
+candidate answers after its promotion, while it is watched. The order is kept, and each answer and
+each label must be given once; the cursors of ``release.observe`` see to that.
+
+Answers that were not assigned independently speak with one voice: those to one unit, those to
+retries of one request, and those to the rows of one request.
 """
 
 from __future__ import annotations
@@ -13,13 +17,26 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
-from everloop.core.ids import Id
+from everloop.core.ids import Id, is_id
 from everloop.core.wire import Arm, PredictionRow, Status
-from everloop.release.model import Assigned, BadEvent, Guardrail, Limits, News, Pair, Release
+from everloop.release.model import (
+    Assigned,
+    BadEvent,
+    Guardrail,
+    Judgement,
+    Limits,
+    News,
+    Pair,
+    Release,
+    Tally,
+)
 
 MIN_LATENCIES = 100
 MARK_BYTES = 8
 LATENCY_QUANTILE = 0.99
+RANGE_QUANTILE = 0.005
+FIRST_ROW = "0000"
+"""How the id of a request's first row ends; its other rows count up from there."""
 
 
 class Judged(Struct, frozen=True, kw_only=True):
@@ -27,6 +44,8 @@ class Judged(Struct, frozen=True, kw_only=True):
 
     Attributes:
         epoch: Which routes were in force at the request.
+        prediction: Id of the answer.
+        overridden: Whether a person decided otherwise than the answer said.
     """
 
     epoch: int
@@ -34,65 +53,102 @@ class Judged(Struct, frozen=True, kw_only=True):
     arm: Arm
     share: float
     loss: float | None
+    prediction: Id | None = None
     unit: str | None = None
+    request: str | None = None
+    overridden: bool = False
     shadow_version: Id | None = None
     shadow_loss: float | None = None
 
 
-def news_of_rows(release: Release, rows: Iterable[PredictionRow]) -> News:
+def news_of_rows(release: Release, rows: Sequence[PredictionRow]) -> News:
     """Return the traffic and the bad events that show without a label."""
     assigned: Counter[tuple[Arm, float, str | None]] = Counter()
     events: list[BadEvent] = []
     pairs: list[Pair] = []
+    watched = _Judgements(answers_judge(release.limits))
+    voices = _Voices(release, (row.id for row in rows))
     for row in rows:
         if row.epoch < release.epoch:
             continue
-        has_failed = row.shadow_output is None and row.shadow_status is not None
+        has_failed = (
+            row.shadow_output is None
+            and row.shadow_outputs is None
+            and row.shadow_status is not None
+        )
         if has_failed and _is_paired(release, row.version, row.shadow_version):
             # No label is needed to know that no answer is the worst answer.
             pairs.append(Pair(champion=0.0, candidate=1.0))
         if _is_split(release, row.version, row.arm, row.share):
-            unit = _mark(release, row.unit)
+            unit = voices.mark(row.id, row.unit, row.request)
             assigned[row.arm, row.share, unit] += 1
             events.extend(
                 BadEvent(guardrail=guardrail, arm=row.arm, share=row.share, unit=unit)
-                for guardrail in _faults(release.limits, row)
+                for guardrail in faults_of(release.limits, row)
             )
+        elif _is_watched(release, row.version, row.epoch):
+            unit = voices.mark(row.id, row.unit, row.request)
+            watched.add(faults_of(release.limits, row), unit)
     parts = tuple(
         Assigned(arm=arm, share=share, unit=unit, count=count)
         for (arm, share, unit), count in assigned.items()
     )
-    return News(assigned=parts, events=tuple(events), pairs=tuple(pairs))
+    return News(assigned=parts, events=tuple(events), pairs=tuple(pairs), watched=watched.told())
 
 
-def news_of_labels(release: Release, labelled: Iterable[Judged]) -> News:
-    """Return the losses that labels show: bad events of either arm, and pairs."""
+def news_of_labels(release: Release, labelled: Sequence[Judged]) -> News:
+    """Return what labels show: bad events of either arm, and pairs."""
     bound = release.limits.loss
-    if bound is None:
-        return News()
     events: list[BadEvent] = []
     pairs: list[Pair] = []
+    watched = _Judgements(labels_judge(release.limits))
+    voices = _Voices(release, (found.prediction for found in labelled))
     for found in labelled:
-        if found.epoch < release.epoch or found.loss is None:
+        if found.epoch < release.epoch:
             continue
         is_paired = _is_paired(release, found.version, found.shadow_version)
-        if is_paired and found.shadow_loss is not None:
-            pairs.append(
-                Pair(
-                    champion=min(found.loss / bound, 1.0),
-                    candidate=min(found.shadow_loss / bound, 1.0),
-                )
+        losses = (found.loss, found.shadow_loss)
+        if is_paired and bound is not None and None not in losses:
+            champion, candidate = (min((loss or 0.0) / bound, 1.0) for loss in losses)
+            pairs.append(Pair(champion=champion, candidate=candidate))
+        faults = faults_of_label(release.limits, found)
+        if _is_split(release, found.version, found.arm, found.share):
+            unit = voices.mark(found.prediction, found.unit, found.request)
+            events.extend(
+                BadEvent(guardrail=guardrail, arm=found.arm, share=found.share, unit=unit)
+                for guardrail in faults
             )
-        if _is_split(release, found.version, found.arm, found.share) and found.loss > bound:
-            events.append(
-                BadEvent(
-                    guardrail=Guardrail.LABEL_LOSS,
-                    arm=found.arm,
-                    share=found.share,
-                    unit=_mark(release, found.unit),
-                )
-            )
-    return News(events=tuple(events), pairs=tuple(pairs))
+        elif _is_watched(release, found.version, found.epoch):
+            watched.add(faults, voices.mark(found.prediction, found.unit, found.request))
+    return News(events=tuple(events), pairs=tuple(pairs), watched=watched.told())
+
+
+def find_record(
+    release: Release, rows: Sequence[PredictionRow], labelled: Sequence[Judged]
+) -> dict[str, Tally]:
+    """Return what the champion's answers before the release were like, by guardrail.
+
+    Each unit speaks once, with its first answer, as in the watch that this is compared with.
+    """
+    judgements = _Judgements(answers_judge(release.limits))
+    voices = _Voices(release, (row.id for row in rows))
+    for row in rows:
+        if row.version == release.champion and row.epoch < release.epoch:
+            mark = voices.mark(row.id, row.unit, row.request)
+            judgements.add(faults_of(release.limits, row), mark)
+    late = _Judgements(labels_judge(release.limits))
+    voices = _Voices(release, (found.prediction for found in labelled))
+    for found in labelled:
+        if found.version == release.champion and found.epoch < release.epoch:
+            mark = voices.mark(found.prediction, found.unit, found.request)
+            late.add(faults_of_label(release.limits, found), mark)
+    sums: dict[str, Tally] = {}
+    for one in (*judgements.told(), *late.told()):
+        before = sums.get(one.guardrail.value, Tally())
+        sums[one.guardrail.value] = Tally(
+            answers=before.answers + one.answers, bad=before.bad + one.bad
+        )
+    return sums
 
 
 def find_latency_limit(rows: Sequence[PredictionRow], champion: Id) -> float | None:
@@ -105,22 +161,121 @@ def find_latency_limit(rows: Sequence[PredictionRow], champion: Id) -> float | N
     return max(1.0, float(latencies[int(LATENCY_QUANTILE * (len(latencies) - 1))]))
 
 
-def _mark(release: Release, unit: str | None) -> str | None:
-    """Return what stands for a unit in the release's records, which need not know who it is."""
-    if unit is None:
+def find_range(rows: Sequence[PredictionRow], champion: Id) -> tuple[float, float] | None:
+    """Return the champion's half and 99.5th percentile of answers; None from fewer than 100."""
+    outputs = sorted(
+        row.output
+        for row in rows
+        if row.version == champion and row.status is Status.OK and row.output is not None
+    )
+    if len(outputs) < MIN_LATENCIES:
         return None
-    key = release.id.encode()[:64]
-    text = unit.encode("utf-8", "surrogatepass")
-    return hashlib.blake2b(text, digest_size=MARK_BYTES, key=key).hexdigest()
+    last = len(outputs) - 1
+    return outputs[int(RANGE_QUANTILE * last)], outputs[-1 - int(RANGE_QUANTILE * last)]
 
 
-def _faults(limits: Limits, row: PredictionRow) -> list[Guardrail]:
+def faults_of(limits: Limits, row: PredictionRow) -> list[Guardrail]:
+    """Return which bad events an answer is, as far as that shows without a label."""
     if row.status is Status.ERROR:
         return [Guardrail.ERROR]
     faults = [Guardrail.INVALID] if row.status is Status.INVALID else []
     if limits.latency_us is not None and row.latency_us > limits.latency_us:
         faults.append(Guardrail.LATENCY)
+    if not faults and row.output is not None and _is_outside(limits, row.output):
+        faults.append(Guardrail.RANGE)
     return faults
+
+
+def faults_of_label(limits: Limits, found: Judged) -> list[Guardrail]:
+    """Return which bad events a labelled answer is."""
+    faults = []
+    if limits.loss is not None and found.loss is not None and found.loss > limits.loss:
+        faults.append(Guardrail.LABEL_LOSS)
+    if found.overridden:
+        faults.append(Guardrail.OVERRIDE)
+    return faults
+
+
+def answers_judge(limits: Limits) -> tuple[Guardrail, ...]:
+    """Return the guardrails that an answer by itself says something of."""
+    known = [Guardrail.ERROR, Guardrail.INVALID]
+    if limits.latency_us is not None:
+        known.append(Guardrail.LATENCY)
+    if limits.low is not None:
+        known.append(Guardrail.RANGE)
+    return tuple(known)
+
+
+def labels_judge(limits: Limits) -> tuple[Guardrail, ...]:
+    """Return the guardrails that a label says something of."""
+    both = (Guardrail.LABEL_LOSS, Guardrail.OVERRIDE)
+    return both if limits.loss is not None else (Guardrail.OVERRIDE,)
+
+
+class _Judgements:
+    """Answers of one version, added up; each unit counts with its first one."""
+
+    def __init__(self, guardrails: Sequence[Guardrail]) -> None:
+        self._guardrails = guardrails
+        self._answers = 0
+        self._bad: Counter[Guardrail] = Counter()
+        self._units: dict[str, frozenset[Guardrail]] = {}
+
+    def add(self, faults: Iterable[Guardrail], unit: str | None) -> None:
+        """Count an answer."""
+        if unit is None:
+            self._answers += 1
+            self._bad.update(faults)
+        else:
+            self._units.setdefault(unit, frozenset(faults))
+
+    def told(self) -> tuple[Judgement, ...]:
+        """Return what was counted."""
+        sums = [
+            Judgement(guardrail=guardrail, answers=self._answers, bad=self._bad[guardrail])
+            for guardrail in self._guardrails
+            if self._answers
+        ]
+        units = [
+            Judgement(guardrail=guardrail, bad=int(guardrail in faults), unit=unit)
+            for unit, faults in self._units.items()
+            for guardrail in self._guardrails
+        ]
+        return (*sums, *units)
+
+
+class _Voices:
+    """Who speaks with one voice among answers that come together."""
+
+    def __init__(self, release: Release, ids: Iterable[Id | None]) -> None:
+        self._key = release.id.encode()[:64]
+        self._many = {
+            _first_of(key) for key in ids if key and is_id(key) and not key.endswith(FIRST_ROW)
+        }
+
+    def mark(self, key: Id | None, unit: str | None, request: str | None) -> str | None:
+        """Return what stands for the speaker, without naming them; None for one who is alone."""
+        if unit is not None:
+            return self._hash(unit)
+        if request is not None:
+            return self._hash(f"request\x00{request}")
+        if key is None or not is_id(key) or _first_of(key) not in self._many:
+            return None
+        return self._hash(_first_of(key))
+
+    def _hash(self, text: str) -> str:
+        encoded = text.encode("utf-8", "surrogatepass")
+        return hashlib.blake2b(encoded, digest_size=MARK_BYTES, key=self._key).hexdigest()
+
+
+def _first_of(key: Id) -> str:
+    return key[: -len(FIRST_ROW)] + FIRST_ROW
+
+
+def _is_outside(limits: Limits, output: float) -> bool:
+    return (limits.low is not None and output < limits.low) or (
+        limits.high is not None and output > limits.high
+    )
 
 
 def _is_paired(release: Release, version: Id, shadow_version: Id | None) -> bool:
@@ -133,3 +288,8 @@ def _is_paired(release: Release, version: Id, shadow_version: Id | None) -> bool
 def _is_split(release: Release, version: Id, arm: Arm, share: float) -> bool:
     expected = release.candidate if arm is Arm.CANARY else release.champion
     return 0 < share < 1 and version == expected
+
+
+def _is_watched(release: Release, version: Id, epoch: int) -> bool:
+    watch = release.standing.watch
+    return watch is not None and version == release.candidate and epoch >= watch.epoch

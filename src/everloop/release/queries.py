@@ -66,13 +66,20 @@ class ReleaseList(Struct, frozen=True, kw_only=True):
 
 
 class DeploymentView(Struct, frozen=True, kw_only=True):
-    """A deployment, the versions that answer, and its live release."""
+    """A deployment, the versions that answer, and its live release.
+
+    Attributes:
+        watched: The release that brought the champion, while it may still be undone.
+        pinned: The version that answers instead of the champion while the deployment is halted.
+    """
 
     deployment: Deployment
     model: str
     champion: str | None
     previous: str | None
     live: Release | None
+    watched: Release | None = None
+    pinned: str | None = None
 
 
 class DeploymentList(Struct, frozen=True, kw_only=True):
@@ -151,6 +158,8 @@ def view_deployment(view: View, deployment: Deployment) -> DeploymentView:
         champion=_text_of(view, deployment.champion),
         previous=_text_of(view, deployment.previous),
         live=live_release(view, deployment),
+        watched=None if deployment.watched is None else view.find(Release, deployment.watched),
+        pinned=_text_of(view, deployment.halt.version if deployment.halt else None),
     )
 
 

@@ -18,6 +18,7 @@ from everloop.release.watching import PART
 
 PAIRED: Final = "paired_loss"
 WATCH: Final = "watch"
+MOST_LOG: Final = 690.0
 _WORDS = {
     Guardrail.ERROR: "errors",
     Guardrail.INVALID: "invalid answers",
@@ -37,25 +38,36 @@ def processes_of(standing: Standing) -> dict[str, eprocess.Guardrail]:
 
 
 def weigh(standing: Standing, config: ReleaseConfig) -> float:
-    """Return the combined evidence that the candidate is worse."""
+    """Return the combined evidence that the candidate is worse; capped to stay a number."""
     processes = processes_of(standing)
     weights = config.all_weights()
     if standing.paired is not None:
         weights[PAIRED] = sum(weights.values())
-    before = eprocess.judge(processes, alpha=config.alpha, beta=config.beta, weights=weights)
-    part = PART if config.watch_days > 0 else 0.0
-    return (1.0 - part) * before.evidence_bad + part * _weigh_watch(standing, config)
+    before = _mean(processes, weights)
+    if config.watch_days == 0:
+        return before
+    watched = standing.watch.guardrails if standing.watch is not None else {}
+    return (1.0 - PART) * before + PART * _mean(watched, weights)
 
 
-def _weigh_watch(standing: Standing, config: ReleaseConfig) -> float:
-    watch = standing.watch
-    all_weights = config.all_weights()
-    if watch is None or not any(all_weights[name] for name in watch.guardrails):
+def _mean(processes: Mapping[str, eprocess.Guardrail], weights: Mapping[str, float]) -> float:
+    """Return the weighted mean of the evidence; 1 where nothing has a weight."""
+    total = sum(weights[name] for name in processes)
+    if total == 0:
         return 1.0
-    weights = {name: all_weights[name] for name in watch.guardrails}
-    return eprocess.judge(
-        watch.guardrails, alpha=config.alpha, beta=config.beta, weights=weights
-    ).evidence_bad
+    evidence = sum(
+        weights[name] * math.exp(min(process.log_evidence_bad, MOST_LOG))
+        if _has_seen(process)
+        else weights[name]
+        for name, process in processes.items()
+        if weights[name]
+    )
+    return evidence / total
+
+
+def _has_seen(process: eprocess.Guardrail) -> bool:
+    seen = process.events if isinstance(process, eprocess.BadEventProcess) else process.pairs
+    return seen > 0
 
 
 def find(standing: Standing, config: ReleaseConfig) -> dict[str, Finding]:
@@ -70,6 +82,8 @@ def find(standing: Standing, config: ReleaseConfig) -> dict[str, Finding]:
 
 
 def _finding(process: eprocess.Guardrail, seen: int, config: ReleaseConfig) -> Finding:
+    if not seen:
+        return Finding.NO_EVENT
     proof = -math.log(config.beta)
     if process.log_evidence_bad >= -math.log(config.alpha):
         return Finding.WORSE
@@ -77,7 +91,7 @@ def _finding(process: eprocess.Guardrail, seen: int, config: ReleaseConfig) -> F
         return Finding.BETTER
     if process.log_evidence_good >= proof:
         return Finding.PROVEN
-    return Finding.NOT_PROVEN if seen else Finding.NO_EVENT
+    return Finding.NOT_PROVEN
 
 
 def prove(standing: Standing, config: ReleaseConfig) -> str | None:
