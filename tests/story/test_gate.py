@@ -195,7 +195,7 @@ def test_a_sound_model_passes_every_check(shop: Shop) -> None:
     assert failed(report) == set(), [check.summary for check in report.checks]
     assert report.passed
     assert [check.name for check in report.checks] == [
-        "schema", "leakage", "beats_champion", "latency", "finite_output", "answers_match",
+        "schema", "leakage", "beats_champion", "answers_match", "latency", "finite_output",
     ]  # fmt: skip
 
 

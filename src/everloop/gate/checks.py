@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from time import perf_counter
 from typing import Final
 
 import numpy as np
@@ -17,14 +16,12 @@ from everloop.core.semver import parse_version
 from everloop.gate.case import Case
 from everloop.gate.comparison import check_against, check_against_constant
 from everloop.gate.leakage import find_leakage, overlap
-from everloop.gate.parity import check_answers
+from everloop.gate.parity import TIMED_ROWS, check_answers, time_predictor
 from everloop.registry.evidence import CheckResult
 from everloop.registry.model import ModelVersion
 from everloop.registry.signature import find_breaks, find_row_problems
 
-LATENCY_CALLS: Final = 300
 OVERLAP_LIMIT: Final = 0.05
-_WARM_UP: Final = 20
 
 
 def run_checks(case: Case, rivals: tuple[ModelVersion, ...]) -> tuple[CheckResult, ...]:
@@ -45,9 +42,9 @@ def _plan(
     for position, rival in enumerate(rivals):
         name = "beats_champion" if position == 0 else f"beats_{rival.version}"
         yield name, partial(check_against, case, name, rival)
+    yield "answers_match", lambda: check_answers(case)
     yield "latency", lambda: _check_latency(case)
     yield "finite_output", lambda: _check_finite(case)
-    yield "answers_match", lambda: check_answers(case)
 
 
 def _guarded(name: str, run: Callable[[], CheckResult]) -> CheckResult:
@@ -147,18 +144,11 @@ def _switched_off(name: str) -> CheckResult:
 
 
 def _check_latency(case: Case) -> CheckResult:
-    rows = [np.ascontiguousarray(row[None, :]) for row in case.matrix[:LATENCY_CALLS]]
-    if not rows:
-        raise ValueError("there is no row to measure on")
-    for call in range(_WARM_UP):
-        case.predictor.predict(rows[call % len(rows)])
-    took = np.empty(LATENCY_CALLS)
-    for call in range(LATENCY_CALLS):
-        row = rows[call % len(rows)]
-        start = perf_counter()
-        case.predictor.predict(row)
-        took[call] = perf_counter() - start
-    median, high = (float(value) * 1e3 for value in np.quantile(took, (0.5, 0.99)))
+    if case.serving is not None:  # measured of the runtime that will serve it
+        median, high = case.serving.p50_us / 1e3, case.serving.p99_us / 1e3
+    else:
+        timing = time_predictor(case.predictor, case.matrix)
+        median, high = timing.p50_us / 1e3, timing.p99_us / 1e3
     limit = case.config.max_latency_ms
     passed = high <= limit
     verdict = "within" if passed else "over"
@@ -167,7 +157,7 @@ def _check_latency(case: Case) -> CheckResult:
         passed=passed,
         summary=f"99 of 100 single predictions take at most {high:.3g} ms, "
         f"{verdict} the limit of {limit:g} ms.",
-        values={"p50_ms": median, "p99_ms": high, "limit_ms": limit, "calls": float(LATENCY_CALLS)},
+        values={"p50_ms": median, "p99_ms": high, "limit_ms": limit, "calls": float(TIMED_ROWS)},
     )
 
 

@@ -13,16 +13,18 @@ from time import perf_counter
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from everloop.core.digest import Digest
 from everloop.core.errors import EverloopError, InvalidInput
 from everloop.gate.case import Case, FloatArray
 from everloop.registry.boundary import MOST_ROWS, boundary_rows, choose_kept
 from everloop.registry.evidence import CheckResult, ServingProof
-from everloop.registry.forest import Forest, find_forest
+from everloop.registry.forest import Forest, Ints, find_forest
 from everloop.registry.formats import Predictor, native_files, read_model_files, require_inputs
 from everloop.registry.runtimes import (
     Candidate,
+    Runtime,
     find_candidates,
     open_reference,
     open_runtime,
@@ -35,6 +37,7 @@ BATCHES: Final = (1, 8, 64, 256, 1_024, 4_096)
 ENOUGH_S: Final = 0.2
 _NEARLY: Final = 0.9
 _WARM_UP: Final = 20
+Bools: TypeAlias = npt.NDArray[np.bool_]
 Answer: TypeAlias = Callable[[FloatArray], FloatArray]
 
 
@@ -51,7 +54,9 @@ class _Asked(NamedTuple):
     forest: Forest | None
 
 
-class _Timing(NamedTuple):
+class Timing(NamedTuple):
+    """What answers cost: microseconds a row, the best number of rows at once, and its rate."""
+
     p50_us: float
     p99_us: float
     best_batch: int
@@ -61,7 +66,7 @@ class _Timing(NamedTuple):
 class _Match(NamedTuple):
     candidate: Candidate
     difference: float
-    timing: _Timing
+    timing: Timing
 
 
 def check_answers(case: Case) -> CheckResult:
@@ -118,22 +123,20 @@ def _ask(answer: Answer, rows: FloatArray) -> FloatArray:
 def _compare(
     case: Case, candidate: Candidate, asked: _Asked, refused: dict[str, str]
 ) -> _Match | None:
-    name = candidate.runtime.name
+    name = candidate.name
     try:
-        predictor = open_runtime(name, candidate.files, case.policy)
+        predictor = open_runtime(candidate.runtime.name, candidate.files, case.policy)
     except EverloopError as error:
         refused[name] = error.message
         return None
     try:
-        if not candidate.is_converted:
+        if not candidate.conversion:
             require_inputs(predictor, case.version.signature)
-        difference = find_difference(
-            predictor, asked.rows, asked.answers, candidate.runtime.tolerance
-        )
+        difference = find_difference(predictor, asked.rows, asked.answers, candidate.runtime)
         if isinstance(difference, str):
             refused[name] = difference
             return None
-        return _Match(candidate, difference, _time(predictor, case.matrix))
+        return _Match(candidate, difference, time_predictor(predictor, case.matrix))
     except EverloopError as error:
         refused[name] = error.message
         return None
@@ -142,7 +145,7 @@ def _compare(
 
 
 def find_difference(
-    predictor: Predictor, rows: FloatArray, expected: FloatArray, tolerance: float
+    predictor: Predictor, rows: FloatArray, expected: FloatArray, runtime: Runtime
 ) -> float | str:
     """Return the largest difference from the expected answers, or why they do not match.
 
@@ -155,27 +158,40 @@ def find_difference(
     wrong = usable != np.isfinite(found)
     if wrong.any():
         return f"{int(wrong.sum())} answers are a number in one of the two alone"
-    with np.errstate(invalid="ignore"):
-        apart = np.where(usable, np.abs(found - expected), 0.0)
-    limit = tolerance * np.maximum(1.0, np.abs(np.where(usable, expected, 0.0)))
-    over = apart > limit
+    apart, over = _apart(found, expected, runtime.tolerance)
     if over.any():
         count = int(over.reshape(len(rows), -1).any(axis=1).sum())
         return f"{count} of {len(rows)} answers differ, by up to {float(apart.max()):.3g}"
-    single = np.array([predictor.predict_one(row.tolist()) for row in _few(rows, usable)])
-    same = _ask(predictor.predict, _few(rows, usable))
-    if not np.array_equal(single, same):
-        return "it answers one row otherwise than the same row among others"
+    few = _few(usable)
+    single = np.array([predictor.predict_one(row.tolist()) for row in rows[few]])
+    alone, moved = _apart(single.reshape(found[few].shape), found[few], runtime.rounding)
+    if moved.any():
+        return f"one row alone gets another answer, by up to {float(alone.max()):.3g}"
     return float(apart.max(initial=0.0))
 
 
-def _few(rows: FloatArray, usable: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> FloatArray:
-    good = np.flatnonzero(usable.reshape(len(rows), -1).all(axis=1))
-    return rows[good[:: max(1, len(good) // 50)]]
+def _apart(found: FloatArray, expected: FloatArray, tolerance: float) -> tuple[FloatArray, Bools]:
+    """Return by how much answers differ, and where that is more than allowed."""
+    wanted = np.where(np.isfinite(expected), expected, 0.0)
+    apart = np.abs(np.where(np.isfinite(expected), found, 0.0) - wanted)
+    return apart, apart > tolerance * np.maximum(1.0, np.abs(wanted))
 
 
-def _time(predictor: Predictor, matrix: FloatArray) -> _Timing:
+def _few(usable: Bools) -> Ints:
+    good = np.flatnonzero(usable.reshape(len(usable), -1).all(axis=1))
+    return good[:: max(1, len(good) // 50)]
+
+
+def time_predictor(predictor: Predictor, matrix: FloatArray) -> Timing:
+    """Return what single rows and batches cost a model, on one thread.
+
+    Raises:
+        EverloopError: the model refuses them.
+        ValueError: there is no row.
+    """
     rows = [row.tolist() for row in matrix[:TIMED_ROWS]]
+    if not rows:
+        raise ValueError("there is no row to measure on")
     for row in rows[:_WARM_UP]:
         predictor.predict_one(row)
     took = np.empty(TIMED_ROWS)
@@ -200,7 +216,7 @@ def _time(predictor: Predictor, matrix: FloatArray) -> _Timing:
     rate = max(rates.values())
     best = next(size for size, found in rates.items() if found >= _NEARLY * rate)
     median, high = (float(value) * 1e6 for value in np.quantile(took, (0.5, 0.99)))
-    return _Timing(median, high, best, rates[best])
+    return Timing(median, high, best, rates[best])
 
 
 def _prove(case: Case, best: _Match, asked: _Asked, refused: dict[str, str]) -> ServingProof:
@@ -208,7 +224,7 @@ def _prove(case: Case, best: _Match, asked: _Asked, refused: dict[str, str]) -> 
     answers = asked.answers.reshape(len(asked.rows), -1)[kept]
     usable = np.isfinite(answers).all(axis=1)
     table = np.column_stack([asked.rows[kept], answers])[usable]
-    converted = best.candidate.files if best.candidate.is_converted else {}
+    converted = best.candidate.files if best.candidate.conversion else {}
     return ServingProof(
         runtime=best.candidate.runtime.name,
         runtime_version=best.candidate.runtime.version,

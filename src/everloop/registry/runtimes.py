@@ -39,6 +39,8 @@ class Runtime(NamedTuple):
         tolerance: How far its answers may lie from the reference's.
         load: Makes a predictor of the files.
         needs: What a server must import for it, in words; empty for none but the library itself.
+        rounding: How far an answer may move, in the same measure, with the rows beside it: products
+            of matrices are summed in an order that depends on their number.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Runtime(NamedTuple):
     tolerance: float
     load: Callable[[ModelFiles, LoadPolicy], Predictor]
     needs: str = ""
+    rounding: float = 0.0
 
     @property
     def version(self) -> str:
@@ -70,18 +73,35 @@ def _plain_onnx(files: ModelFiles, policy: LoadPolicy) -> Predictor:
     return OnnxPredictor(files["model.onnx"], optimised=False)
 
 
+def _xgboost_by_matrix(files: ModelFiles, policy: LoadPolicy) -> Predictor:
+    from everloop.registry.adapters.xgboost_native import XgboostPredictor
+
+    del policy
+    return XgboostPredictor(next(iter(files.values())), by_matrix=True)
+
+
 _ONNX_PACKAGES: Final = ("onnxruntime", "onnxruntime-gpu")
 _XGBOOST_PACKAGES: Final = ("xgboost", "xgboost-cpu")
+_SINGLE, _DOUBLE = 1e-6, 1e-9
 _ROWS: Final = (
     Runtime("lightgbm-c", "lightgbm", ("lightgbm",), EXACT, _by_format("lightgbm")),
     Runtime("xgboost-c", "xgboost", _XGBOOST_PACKAGES, EXACT, _by_format("xgboost")),
-    Runtime("onnxruntime", "onnx", _ONNX_PACKAGES, CONVERTED, _by_format("onnx")),
-    Runtime("onnxruntime-plain", "onnx", _ONNX_PACKAGES, EXACT, _plain_onnx),
-    Runtime("torch-graph", "torch", ("torch",), EXACT, _by_format("torch"), "PyTorch"),
+    Runtime("xgboost-matrix", "xgboost", _XGBOOST_PACKAGES, EXACT, _xgboost_by_matrix),
+    Runtime("onnxruntime", "onnx", _ONNX_PACKAGES, CONVERTED, _by_format("onnx"), rounding=_SINGLE),
+    Runtime("onnxruntime-plain", "onnx", _ONNX_PACKAGES, EXACT, _plain_onnx, rounding=_SINGLE),
+    Runtime("torch-graph", "torch", ("torch",), EXACT, _by_format("torch"), "PyTorch", _SINGLE),
     Runtime(
-        "skops", "sklearn", ("scikit-learn",), EXACT, _by_format("sklearn"), "scikit-learn, SciPy"
+        "skops",
+        "sklearn",
+        ("scikit-learn",),
+        EXACT,
+        _by_format("sklearn"),
+        "scikit-learn, SciPy",
+        _DOUBLE,
     ),
-    Runtime("pyfunc", "pyfunc", ("numpy",), EXACT, _by_format("pyfunc"), "a process of its own"),
+    Runtime(
+        "pyfunc", "pyfunc", ("numpy",), EXACT, _by_format("pyfunc"), "a process of its own", _DOUBLE
+    ),
 )
 RUNTIMES: Final[dict[str, Runtime]] = {row.name: row for row in _ROWS}
 DEFAULTS: Final[dict[str, str]] = {
@@ -99,12 +119,18 @@ class Candidate(NamedTuple):
     """A runtime with the files that it would load.
 
     Attributes:
-        is_converted: Whether they were made of the version's own files.
+        conversion: The precision to which they were converted from the version's own files; empty
+            where they are these.
     """
 
     runtime: Runtime
     files: Mapping[str, bytes]
-    is_converted: bool = False
+    conversion: str = ""
+
+    @property
+    def name(self) -> str:
+        """The runtime's name, with the conversion if there is one."""
+        return f"{self.runtime.name} in {self.conversion}" if self.conversion else self.runtime.name
 
 
 class Reference(NamedTuple):
@@ -177,8 +203,10 @@ def find_candidates(
         yield from _converted(files, policy, refused)
     if format_name in FORMATS:
         yield Candidate(RUNTIMES[DEFAULTS[format_name]], files)
-    if format_name == "onnx":
-        yield Candidate(RUNTIMES["onnxruntime-plain"], files)
+    # Of the same library, slower, and as its Python package does it, rounding and all.
+    slower = {"onnx": "onnxruntime-plain", "xgboost": "xgboost-matrix"}.get(format_name)
+    if slower is not None:
+        yield Candidate(RUNTIMES[slower], files)
 
 
 def _converted(
@@ -189,8 +217,8 @@ def _converted(
 
     try:
         loaded = cast("SkopsPredictor", load_predictor("sklearn", files, policy))
-        for model in convert_sklearn(loaded.estimator, loaded.inputs):
-            yield Candidate(RUNTIMES["onnxruntime"], {"model.onnx": model}, is_converted=True)
+        for precision, model in convert_sklearn(loaded.estimator, loaded.inputs):
+            yield Candidate(RUNTIMES["onnxruntime"], {"model.onnx": model}, precision)
     except EverloopError as error:
         refused["onnxruntime"] = error.message
 

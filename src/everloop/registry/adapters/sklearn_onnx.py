@@ -14,8 +14,8 @@ from everloop.core.errors import InvalidInput
 from everloop.registry.adapters.refusals import missing
 
 
-def convert_sklearn(estimator: Any, inputs: int) -> Iterator[bytes]:
-    """Yield ONNX models of an estimator: one of float64 as far as that goes, then one of float32.
+def convert_sklearn(estimator: Any, inputs: int) -> Iterator[tuple[str, bytes]]:
+    """Yield ONNX models of an estimator with their precision: ``float64``, then ``float32``.
 
     Raises:
         InvalidInput: ``model.conversion_failed``, when none could be made.
@@ -29,7 +29,7 @@ def convert_sklearn(estimator: Any, inputs: int) -> Iterator[bytes]:
     options = {"zipmap": False} if hasattr(estimator, "classes_") else {}
     problem = "unknown"
     made = 0
-    for kind in (DoubleTensorType, FloatTensorType):
+    for name, kind in (("float64", DoubleTensorType), ("float32", FloatTensorType)):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -42,7 +42,7 @@ def convert_sklearn(estimator: Any, inputs: int) -> Iterator[bytes]:
             problem = str(error).partition("\n")[0] or type(error).__name__
             continue
         made += 1
-        yield bytes(model.SerializeToString(deterministic=True))
+        yield name, bytes(model.SerializeToString(deterministic=True))
     if not made:
         raise InvalidInput(
             "model.conversion_failed",

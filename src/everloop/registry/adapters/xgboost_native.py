@@ -20,6 +20,7 @@ import numpy as np
 from everloop.registry.adapters.refusals import (
     FloatArray,
     OneAnswer,
+    ask_one,
     closed,
     missing,
     no_answers,
@@ -37,6 +38,11 @@ _SETTINGS: Final = (
     b'"strict_shape": false, "cache_id": 0, "missing": NaN}'
 )
 
+_PLAIN: Final = (
+    b'{"type": 0, "training": false, "iteration_begin": 0, "iteration_end": 0, '
+    b'"strict_shape": false}'
+)
+
 
 class XgboostPredictor:
     """An XGBoost model, from JSON or UBJSON, predicting on one thread.
@@ -51,8 +57,10 @@ class XgboostPredictor:
         is_classifier: Whether its answers are probabilities of classes.
     """
 
-    def __init__(self, model: bytes) -> None:
-        """Load the model.
+    def __init__(self, model: bytes, *, by_matrix: bool = False) -> None:
+        """Load the model; asked by matrix it rounds as the Python package's ``predict`` does.
+
+        The quicker way sums the trees of a DART model in another order.
 
         Raises:
             InvalidInput: ``model.unreadable`` or ``model.outputs_unsupported``.
@@ -63,6 +71,7 @@ class XgboostPredictor:
         self.inputs, self.names = sound.features, sound.names
         self.outputs = tuple(map(str, range(sound.groups))) if sound.groups > 1 else ()
         self.is_classifier = sound.is_classifier
+        self._by_matrix = by_matrix
         self._lock = threading.Lock()
         self._handle: ctypes.c_void_p | None = None
         self._single: _SingleRow | None = None
@@ -90,16 +99,18 @@ class XgboostPredictor:
         with self._lock:
             if self._handle is None:
                 raise closed()
-            self._call(
-                "XGBoosterPredictFromDense",
-                self._handle,
-                _describe(matrix),
-                _SETTINGS,
-                None,
-                ctypes.byref(shape),
-                ctypes.byref(dimensions),
-                ctypes.byref(answers),
-            )
+            found_at = (ctypes.byref(shape), ctypes.byref(dimensions), ctypes.byref(answers))
+            if self._by_matrix:
+                self._predict_matrix(matrix, found_at)
+            else:
+                self._call(
+                    "XGBoosterPredictFromDense",
+                    self._handle,
+                    _describe(matrix),
+                    _SETTINGS,
+                    None,
+                    *found_at,
+                )
             sizes = tuple(shape[place] for place in range(dimensions.value))
             # The memory is the library's own and changes with the next call.
             found = np.ctypeslib.as_array(answers, shape=sizes).astype(np.float64)
@@ -108,6 +119,19 @@ class XgboostPredictor:
             raise predict_failed("XGBoost", f"It answers an array of {sizes}.")
         return found.reshape(wanted)
 
+    def _predict_matrix(self, matrix: FloatArray, found_at: tuple[object, ...]) -> None:
+        held = ctypes.c_void_p()
+        self._call(
+            "XGDMatrixCreateFromDense",
+            _describe(matrix),
+            b'{"missing": NaN, "nthread": 1}',
+            ctypes.byref(held),
+        )
+        try:
+            self._call("XGBoosterPredictFromDMatrix", self._handle, held, _PLAIN, *found_at)
+        finally:
+            self._library.XGDMatrixFree(held)
+
     def predict_one(self, values: Sequence[float]) -> OneAnswer:
         """Return the answer to one row, in the same bits as `predict`, with less around it.
 
@@ -115,6 +139,8 @@ class XgboostPredictor:
             InvalidInput: ``model.wrong_shape`` or ``model.predict_failed``.
             Conflict: ``model.closed``.
         """
+        if self._by_matrix:
+            return ask_one(self.predict, values)
         with self._lock:
             single = self._single
             if single is None:
