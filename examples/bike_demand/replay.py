@@ -17,8 +17,9 @@ from hours import TIME, inputs_of
 from everloop import Client, EverloopError, PredictClient
 from everloop.core.ids import Id
 from everloop.loop.queries import LoopStatus, ShowStatus
+from everloop.monitor.feedback import AddFeedback, FeedbackReceipt
+from everloop.monitor.labelling import Label
 from everloop.monitor.queries import ListSegments, SegmentList
-from everloop.monitor.verbs import AddFeedback, FeedbackReceipt, Label
 
 REST_S = 0.002
 PATIENCE_S = 120.0

@@ -21,8 +21,10 @@ from everloop.data.tables import read_table
 from everloop.gate.verbs import ApproveArtifact, EvaluateGate
 from everloop.kernel.authz import Role
 from everloop.kernel.performer import LocalPerformer
+from everloop.monitor.feedback import AddFeedback, FeedbackReceipt
+from everloop.monitor.labelling import Label
 from everloop.monitor.segments import encode_rows
-from everloop.monitor.verbs import AddFeedback, FeedbackReceipt, Label, SealedSegment, SealSegment
+from everloop.monitor.verbs import SealedSegment, SealSegment
 from everloop.pipeline.model import StepStatus
 from everloop.pipeline.verbs import FinishedStep, RecordSteps, StepsRecorded
 from everloop.registry.client import register

@@ -30,9 +30,11 @@ from everloop.loop.controller import Controller
 from everloop.loop.model import LoopState
 from everloop.loop.ports import TrainingJob, TrainingResult
 from everloop.loop.queries import ListRuns, LoopStatus, RunHistory, RunList, ShowRun, ShowStatus
+from everloop.monitor.feedback import AddFeedback, FeedbackReceipt
+from everloop.monitor.labelling import Label
 from everloop.monitor.queries import AlertList, ListAlerts
 from everloop.monitor.segments import encode_rows
-from everloop.monitor.verbs import AddFeedback, FeedbackReceipt, Label, SealedSegment, SealSegment
+from everloop.monitor.verbs import SealedSegment, SealSegment
 from everloop.registry.client import register
 from everloop.registry.evidence import GateReport
 from everloop.registry.formats import open_version

@@ -1,8 +1,11 @@
-"""Seals what the serving processes logged: JSON lines become Parquet segments with their roots."""
+"""Seals what the serving processes logged: their files become Parquet segments with their roots."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -14,7 +17,7 @@ from everloop.kernel.performer import Performer
 from everloop.monitor.queries import ListSegments, SegmentList
 from everloop.monitor.segments import encode_rows
 from everloop.monitor.verbs import SealedSegment, SealSegment
-from everloop.serve.log import list_files, read_rows
+from everloop.serve.log import Chunk, list_files, read_rows
 from everloop.serve.log.file import counted_bytes
 
 OWNER_FILE = "deployment.json"
@@ -26,41 +29,44 @@ class LogSource:
     """The prediction logs below a home folder; used by one thread.
 
     What was sealed is known from the records, so a crash between reading and sealing loses and
-    doubles nothing: the stretch is read again.
+    doubles nothing: the stretch is read again. A file that is complete and sealed is deleted.
     """
 
     def __init__(self, home: Home, performer: Performer) -> None:
         self._home = home
         self._performer = performer
-        self._offsets: dict[Id, dict[str, int]] = {}
-        self._finished: set[tuple[Id, str]] = set()
+        self._offsets: dict[tuple[Id, str], int] = {}
 
     def size_bytes(self) -> int:
         """Return how much is logged in all: a cheap sign that there is something to seal."""
-        logs = (self._home.path / "serve").glob("*/log/*.log")
-        return sum(counted_bytes(file) for file in logs)
+        size = 0
+        for file in (self._home.path / "serve").glob("*/log/[a-z]*.log"):
+            with suppress(OSError):
+                size += counted_bytes(file)
+        return size
 
     def seal(self, deployment: Id, name: str, champion: Id | None) -> int:
         """Seal what was logged since the last time; return the number of new rows.
 
         Raises:
-            IntegrityError: a line of a log is none of ours.
+            IntegrityError: a file of the log is damaged; the others were sealed all the same.
         """
         folder = find_log(self._home, deployment, name)
-        if folder is None:
+        if folder is None or not folder.is_dir():
             return 0
-        offsets = self._offsets.get(deployment)
-        if offsets is None:
-            offsets = self._offsets[deployment] = self._read_offsets(deployment)
+        task = _Task(folder, deployment, champion)
         sealed = 0
-        for file in list_files(folder):
-            if (deployment, file.name) in self._finished:
-                continue
+        damage: IntegrityError | None = None
+        for found in list_files(folder):
             try:
-                sealed += self._seal_file(folder, file.name, deployment, champion)
+                for rows in self._seal_file(task, found.name):
+                    sealed += rows
             except Conflict:  # somebody else sealed it: believe the records
-                self._offsets.pop(deployment, None)
-                break
+                self._offsets.pop((deployment, found.name), None)
+            except IntegrityError as error:
+                damage = damage or error
+        if damage is not None:
+            raise damage
         return sealed
 
     def applied(self, deployment: Id, name: str) -> Applied | None:
@@ -68,40 +74,51 @@ class LogSource:
         folder = find_log(self._home, deployment, name)
         return None if folder is None else read_applied(folder.parent)
 
-    def _seal_file(self, folder: Path, name: str, deployment: Id, champion: Id | None) -> int:
-        offsets, rows = self._offsets[deployment], 0
-        while True:
-            start = offsets.get(name, 0)
-            chunk = read_rows(folder, name, start)
+    def _seal_file(self, task: _Task, name: str) -> Iterator[int]:
+        """Yield how many rows were sealed, a stretch at a time."""
+        key = (task.deployment, name)
+        if key not in self._offsets:
+            self._offsets[key] = self._sealed_until(task.deployment, name)
+        chunk = None
+        while chunk is None or (chunk.rows and not chunk.is_finished):
+            chunk = read_rows(task.folder, name, self._offsets[key])
             if chunk.rows:
-                ask = SealSegment(
-                    deployment=deployment,
-                    file=name,
-                    offset_start=start,
-                    offset_end=chunk.next_offset,
-                    blob=self._performer.blobs.put(encode_rows(chunk.rows)),
-                    champion=champion,
-                )
-                request = f"seal:{deployment}:{name}:{start}:{chunk.next_offset}"
-                self._performer.perform("prediction.seal", ask, SealedSegment, request=request)
-                offsets[name] = chunk.next_offset
-                rows += len(chunk.rows)
-            if chunk.is_finished:
-                self._finished.add((deployment, name))
-            if chunk.is_finished or not chunk.rows:
-                return rows
+                self._seal_chunk(task, name, chunk)
+                yield len(chunk.rows)
+        if chunk.is_finished:
+            (task.folder / name).unlink(missing_ok=True)
+            del self._offsets[key]
 
-    def _read_offsets(self, deployment: Id) -> dict[str, int]:
-        offsets: dict[str, int] = {}
-        cursor = 0
+    def _seal_chunk(self, task: _Task, name: str, chunk: Chunk) -> None:
+        start = self._offsets[task.deployment, name]
+        ask = SealSegment(
+            deployment=task.deployment,
+            file=name,
+            offset_start=start,
+            offset_end=chunk.next_offset,
+            blob=self._performer.blobs.put(encode_rows(chunk.rows)),
+            champion=task.champion,
+            dropped=chunk.dropped,
+        )
+        request = f"seal:{task.deployment}:{name}:{start}:{chunk.next_offset}"
+        self._performer.perform("prediction.seal", ask, SealedSegment, request=request)
+        self._offsets[task.deployment, name] = chunk.next_offset
+
+    def _sealed_until(self, deployment: Id, name: str) -> int:
+        offset = cursor = 0
         while True:
-            ask = ListSegments(deployment=deployment, after_seq=cursor, limit=PAGE)
+            ask = ListSegments(deployment=deployment, file=name, after_seq=cursor, limit=PAGE)
             page = self._performer.perform("prediction.segments", ask, SegmentList).items
-            for segment in page:
-                offsets[segment.file] = max(offsets.get(segment.file, 0), segment.offset_end)
+            offset = max([offset, *(segment.offset_end for segment in page)])
             if len(page) < PAGE:
-                return offsets
+                return offset
             cursor = page[-1].seq
+
+
+class _Task(NamedTuple):
+    folder: Path
+    deployment: Id
+    champion: Id | None
 
 
 class _Owner(msgspec.Struct, frozen=True, kw_only=True):

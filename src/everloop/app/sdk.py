@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from everloop.data.model import DatasetVersion
-    from everloop.monitor.verbs import FeedbackReceipt
+    from everloop.monitor.feedback import FeedbackReceipt
     from everloop.pipeline import PipelineResult, Progress
     from everloop.registry.loaded import LoadedModel
     from everloop.registry.model import ModelVersion
@@ -291,7 +291,8 @@ def add_feedback(
     Raises:
         InvalidInput: a label is not finite.
     """
-    from everloop.monitor.verbs import AddFeedback, FeedbackReceipt, Label
+    from everloop.monitor.feedback import AddFeedback, FeedbackReceipt
+    from everloop.monitor.labelling import Label
 
     at = client or current_client()
     pairs = list(labels.items() if isinstance(labels, Mapping) else labels)

@@ -26,6 +26,8 @@ VERB_MODULES = (
     "everloop.monitor.alerts",
     "everloop.release.halting",
     "everloop.release.history",
+    "everloop.monitor.erasing",
+    "everloop.monitor.feedback",
     "everloop.registry.about",
     "everloop.track.files",
     "everloop.track.names",

@@ -36,9 +36,14 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 def tree_root(leaves: Iterable[bytes]) -> bytes:
     """Return the root over the leaves' data, in one pass and O(log n) memory."""
+    return root_of_hashes(map(leaf_hash, leaves))
+
+
+def root_of_hashes(leaf_hashes: Iterable[bytes]) -> bytes:
+    """Return the root over leaves of which only the hashes are left."""
     peaks: list[bytes] = []
-    for position, leaf in enumerate(leaves):
-        node, carry = leaf_hash(leaf), position
+    for position, leaf in enumerate(leaf_hashes):
+        node, carry = _require_hash(leaf), position
         while carry & 1:
             node = node_hash(peaks.pop(), node)
             carry >>= 1

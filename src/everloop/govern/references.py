@@ -121,6 +121,7 @@ REFERENCES: Final = (
         "prediction_segment.deployment",
         "release.deployment",
         "tally.deployment",
+        "waiting_feedback.deployment",
         "watch.deployment",
         "window.deployment",
     ),

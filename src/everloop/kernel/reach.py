@@ -33,13 +33,16 @@ OPAQUE = frozenset(
     {
         ("artifact_entry", "digest"),
         ("audit_export", "bundle"),
+        ("feedback_batch", "labels"),
         ("feedback_batch", "outcomes"),
         ("metric_chunk", "blob"),
         ("model_version", "examples"),
         ("model_version", "files"),
         ("prediction_segment", "blob"),
+        ("prediction_segment", "keys"),
         ("prediction_segment", "labels"),
         ("step_run", "outputs"),
+        ("waiting_feedback", "labels"),
     }
 )
 """Fields whose bytes are those of a user or columns of numbers; they name no other bytes."""

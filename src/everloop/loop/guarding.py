@@ -246,5 +246,5 @@ def judged(outcome: Outcome, kind: LossName) -> Judged:
     )
 
 
-def _loss(kind: LossName, output: float | None, truth: float) -> float | None:
-    return None if output is None else loss_of(kind, output, truth)
+def _loss(kind: LossName, output: float | None, truth: float | None) -> float | None:
+    return None if output is None or truth is None else loss_of(kind, output, truth)

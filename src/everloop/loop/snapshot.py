@@ -25,7 +25,7 @@ from everloop.loop.model import LoopConfig
 from everloop.monitor.model import PredictionSegment
 from everloop.monitor.outcomes import decode_labels
 from everloop.monitor.queries import ListSegments, SegmentList
-from everloop.monitor.segments import inputs_of, read_segment
+from everloop.monitor.segments import inputs_of, kept_rows, read_segment
 
 SECONDS_A_DAY = 86_400
 DAY_COLUMN = "day"
@@ -83,7 +83,7 @@ def _labelled(
 ) -> Iterable[pa.Table]:
     assert segment.labels is not None
     labels = decode_labels(performer.blobs.get(segment.labels))
-    table = read_segment(performer.blobs.get(segment.blob))
+    table = kept_rows(read_segment(performer.blobs.get(segment.blob)))
     known = [labels.get(Id(key)) for key in table.column("id").to_pylist()]
     inputs = inputs_of(table)
     inputs = inputs.append_column(target, pa.array(known, pa.float64()))

@@ -1,62 +1,93 @@
-"""The slow part of feedback: find the segments, join the truth, keep it beside the rows."""
+"""The slow part of feedback: find the predictions, join the truth, keep it beside the rows."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
+from everloop.core.clock import Instant
 from everloop.core.digest import Digest
 from everloop.core.errors import InvalidInput
 from everloop.core.ids import Id
 from everloop.core.wire import PredictionRow
 from everloop.kernel.unit_of_work import Desk
-from everloop.monitor.lookup import segments_around
+from everloop.monitor.lookup import keyed_segments, segments_around
 from everloop.monitor.model import PredictionSegment
 from everloop.monitor.outcomes import (
     Outcome,
-    decode_labels,
-    encode_labels,
+    Truth,
+    decode_truths,
     encode_outcomes,
+    encode_truths,
     join,
 )
-from everloop.monitor.segments import read_segment, rows_of
+from everloop.monitor.segments import decode_keys, read_segment, rows_of
+from everloop.registry.model import ModelVersion
+
+KeyText = Annotated[str, Meta(min_length=1, max_length=200)]
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Labelled(Protocol):
-    """A label: which prediction, and the truth."""
+class Label(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The truth about one prediction, which its id or its business key names.
+
+    Attributes:
+        prediction: Id of the prediction.
+        key: The caller's own name of the row; the newest prediction of that name is meant.
+        value: A number; classes are 0 and 1 or true and false; of several classes the name or the
+            place of the right one. None when only ``overridden`` is told.
+        overridden: Whether somebody decided otherwise than the answer.
+        at: When this was known; the newest label of a prediction counts. None means now.
+    """
+
+    prediction: Annotated[Id, Meta(max_length=40)] | None = None
+    key: KeyText | None = None
+    value: bool | float | Annotated[str, Meta(max_length=200)] | None = None
+    overridden: bool = False
+    at: Instant | None = None
 
     @property
-    def prediction(self) -> Id:
-        """Id of the prediction."""
-        ...
-
-    @property
-    def value(self) -> float | bool:
-        """The truth."""
-        ...
+    def name(self) -> str:
+        """The id or the key, for those who sent it."""
+        return self.prediction or self.key or ""
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True):
-    """What the labels of one call mean for one deployment."""
+    """What the labels of one call mean for one deployment.
+
+    Attributes:
+        fresh: Rows of ``blob``; ``labelled`` of them have a truth for the first time.
+    """
 
     blob: Digest
+    labels: Digest
     fresh: int
+    labelled: int
     corrected: int
     segments: tuple[Id, ...]
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True):
-    """Joined labels, ready to be committed."""
+    """Joined labels, ready to be committed.
+
+    Attributes:
+        unknown: Labels whose prediction is not known; ``refused`` those that mean nothing there.
+        waiting: Blob of the unknown ones, when they shall wait.
+    """
 
     segments: tuple[PredictionSegment, ...]
     outcomes: dict[Id, Group]
     joined: int
     corrected: int
     repeated: int
-    unknown: tuple[str, ...]
+    unknown: tuple[Label, ...]
+    refused: tuple[str, ...]
+    waiting: Digest | None = None
 
 
 class _Open:
@@ -66,42 +97,123 @@ class _Open:
         table = read_segment(desk.services.blobs.get(segment.blob))
         self.segment = segment
         self.rows: dict[Id, PredictionRow] = {row.id: row for row in rows_of(table)}
-        known = (
-            {} if segment.labels is None else decode_labels(desk.services.blobs.get(segment.labels))
-        )
-        self.labels: dict[Id, float] = known
+        known = segment.labels
+        self.truths = {} if known is None else decode_truths(desk.services.blobs.get(known))
+        self.labels: list[Label] = []
         self.fresh: list[Outcome] = []
+        self.labelled = 0
         self.corrected = 0
 
+    def is_changed(self) -> bool:
+        return bool(self.labels)
 
-def prepare(labels: Sequence[Labelled], desk: Desk) -> Ready:
+    def take(self, prediction: Id, label: Label, told: Truth) -> None:
+        """Note a truth that says something new."""
+        before, row = self.truths.get(prediction), self.rows[prediction]
+        was_known = before is not None and before.value is not None
+        is_override = told.overridden and not (before is not None and before.overridden)
+        value = told.value if told.value is not None or before is None else before.value
+        if told.value is not None and was_known:
+            self.corrected += 1
+        if told.value is not None and not was_known:
+            self.labelled += 1
+            self.fresh.append(join(row, told.value, overridden=is_override))
+        elif is_override:
+            self.fresh.append(join(row, None, overridden=True))
+        has_overridden = told.overridden or (before is not None and before.overridden)
+        self.truths[prediction] = Truth(value, told.at_us, has_overridden)
+        self.labels.append(label)
+
+
+class _Finder:
+    """Finds the segments of predictions, by id and by business key; opens each of them once."""
+
+    def __init__(self, desk: Desk, deployment: Id | None) -> None:
+        self.opened: dict[Id, _Open] = {}
+        self._desk = desk
+        self._deployment = deployment
+        self._holders: dict[Id, _Open] = {}
+        self._classes: dict[Id, tuple[str, ...]] = {}
+
+    def by_keys(self, keys: set[str]) -> dict[str, Id]:
+        """Return the newest prediction of each business key that is known."""
+        found: dict[str, Id] = {}
+        if self._deployment is None or not keys:
+            return found
+        with self._desk.read() as view:
+            for segment in keyed_segments(view, self._deployment):
+                assert segment.keys is not None
+                names = decode_keys(self._desk.services.blobs.get(segment.keys))
+                for key in keys.intersection(names):
+                    # Segments of several workers overlap in time.
+                    found[key] = max(names[key], found.get(key, names[key]))
+                if len(found) == len(keys):
+                    break
+        return found
+
+    def holder(self, prediction: Id) -> _Open | None:
+        """Return the opened segment that holds a prediction."""
+        if prediction in self._holders:
+            return self._holders[prediction]
+        with self._desk.read() as view:
+            for segment in segments_around(view, prediction):
+                if segment.id not in self.opened:
+                    opened = self.opened[segment.id] = _Open(segment, self._desk)
+                    self._holders.update(dict.fromkeys(opened.rows, opened))
+                if prediction in self.opened[segment.id].rows:
+                    return self.opened[segment.id]
+        return None
+
+    def classes(self, version: Id) -> tuple[str, ...]:
+        """Return the names of the classes that a version tells apart, in their order."""
+        if version not in self._classes:
+            with self._desk.read() as view:
+                found = view.find(ModelVersion, version)
+            names: tuple[str, ...] = ()
+            if found is not None:
+                signature = found.signature
+                names = tuple(map(str, signature.output.categories or ()))
+                names = names or tuple(field.name for field in signature.outputs)
+            self._classes[version] = names
+        return self._classes[version]
+
+
+def prepare(
+    labels: Sequence[Label], desk: Desk, deployment: Id | None = None, *, keep: bool = False
+) -> Ready:
     """Join labels with sealed predictions.
 
+    Args:
+        labels: In the order in which they count, if they were given at the same time.
+        desk: Where to read.
+        deployment: Where business keys are looked up.
+        keep: Whether to store those whose predictions are unknown.
+
     Raises:
-        InvalidInput: ``label.not_finite``.
+        InvalidInput: ``label.not_finite`` or ``label.incomplete``.
     """
-    opened: dict[Id, _Open] = {}
-    holders: dict[Id, _Open] = {}
-    unknown: list[str] = []
-    repeated = 0
     for label in labels:
-        truth = _finite(label)
-        found = holders.get(label.prediction) or _find(label.prediction, opened, desk)
-        if found is None:
-            unknown.append(label.prediction)
+        _require_meaning(label, deployment)
+    finder = _Finder(desk, deployment)
+    keys = finder.by_keys({label.key for label in labels if label.key and not label.prediction})
+    unknown: list[Label] = []
+    refused: list[str] = []
+    repeated = 0
+    now = desk.services.clock.now()
+    for label in labels:
+        prediction = label.prediction or keys.get(label.key or "")
+        found = None if prediction is None else finder.holder(prediction)
+        if prediction is None or found is None:
+            unknown.append(label)
             continue
-        if label.prediction not in holders:
-            holders.update(dict.fromkeys(found.rows, found))
-        before = found.labels.get(label.prediction)
-        if before == truth:
+        told = _truth(label, finder.classes(found.rows[prediction].version), label.at or now)
+        if told is None:
+            refused.append(label.name)
+        elif _says_nothing_new(told, found.truths.get(prediction)):
             repeated += 1
-            continue
-        found.labels[label.prediction] = truth
-        if before is None:
-            found.fresh.append(join(found.rows[label.prediction], truth))
         else:
-            found.corrected += 1
-    changed = [found for found in opened.values() if found.fresh or found.corrected]
+            found.take(prediction, label, told)
+    changed = [found for found in finder.opened.values() if found.is_changed()]
     return Ready(
         segments=tuple(_labelled(found, desk) for found in changed),
         outcomes=_group(changed, desk),
@@ -109,43 +221,85 @@ def prepare(labels: Sequence[Labelled], desk: Desk) -> Ready:
         corrected=sum(found.corrected for found in changed),
         repeated=repeated,
         unknown=tuple(unknown),
+        refused=tuple(refused),
+        waiting=desk.services.blobs.put(encode_raw(unknown)) if keep and unknown else None,
     )
 
 
-def _finite(label: Labelled) -> float:
-    truth = float(label.value)
-    if not math.isfinite(truth):
+def encode_raw(labels: Sequence[Label]) -> bytes:
+    """Return labels as they came."""
+    return msgspec.json.encode(labels)
+
+
+def decode_raw(data: bytes) -> tuple[Label, ...]:
+    """Return labels as they came."""
+    return msgspec.json.decode(data, type=tuple[Label, ...])
+
+
+def _require_meaning(label: Label, deployment: Id | None) -> None:
+    if isinstance(label.value, float) and not math.isfinite(label.value):
         raise InvalidInput(
             "label.not_finite",
-            f"The label of {label.prediction} is {truth}.",
+            f"The label of {label.name[:60]} is {label.value}.",
             hint="Leave out labels that are not known.",
         )
-    return truth
+    problem = ""
+    if not label.name:
+        problem = "names no prediction"
+    elif label.value is None and not label.overridden:
+        problem = f"of {label.name[:60]} tells nothing"
+    elif label.prediction is None and deployment is None:
+        problem = f"of {label.name[:60]} has a key and no deployment to look it up in"
+    if problem:
+        raise InvalidInput(
+            "label.incomplete",
+            f"A label {problem}.",
+            hint="Give each a `prediction` or a `key` with the deployment, and a `value`.",
+        )
 
 
-def _find(prediction: Id, opened: dict[Id, _Open], desk: Desk) -> _Open | None:
-    with desk.read() as view:
-        for segment in segments_around(view, prediction):
-            if segment.id not in opened:
-                opened[segment.id] = _Open(segment, desk)
-            if prediction in opened[segment.id].rows:
-                return opened[segment.id]
-    return None
+def _truth(label: Label, classes: tuple[str, ...], at: Instant) -> Truth | None:
+    """Return what a label says in numbers; None when its class is none of the version's."""
+    at_us = round((at - _EPOCH).total_seconds() * 1e6)
+    value = label.value
+    if isinstance(value, str):
+        if value not in classes:
+            return None
+        value = classes.index(value)
+    return Truth(None if value is None else float(value), at_us, label.overridden)
+
+
+def _says_nothing_new(told: Truth, before: Truth | None) -> bool:
+    if before is None:
+        return False
+    is_same = told.value is None or told.value == before.value
+    if told.overridden and not before.overridden:
+        return False
+    # An older one that comes late does not undo the newer one.
+    return is_same or (before.value is not None and told.at_us < before.at_us)
 
 
 def _labelled(found: _Open, desk: Desk) -> PredictionSegment:
-    blob = desk.services.blobs.put(encode_labels(found.labels))
-    return msgspec.structs.replace(found.segment, labels=blob, labelled=len(found.labels))
+    blob = desk.services.blobs.put(encode_truths(found.truths))
+    count = sum(truth.value is not None for truth in found.truths.values())
+    return msgspec.structs.replace(found.segment, labels=blob, labelled=count)
+
+
+def _by_deployment(changed: Sequence[_Open]) -> Iterator[tuple[Id, list[_Open]]]:
+    for deployment in dict.fromkeys(found.segment.deployment for found in changed):
+        yield deployment, [one for one in changed if one.segment.deployment == deployment]
 
 
 def _group(changed: Sequence[_Open], desk: Desk) -> dict[Id, Group]:
     groups: dict[Id, Group] = {}
-    for deployment in dict.fromkeys(found.segment.deployment for found in changed):
-        members = [found for found in changed if found.segment.deployment == deployment]
+    for deployment, members in _by_deployment(changed):
         fresh = [outcome for found in members for outcome in found.fresh]
+        labels = [label for found in members for label in found.labels]
         groups[deployment] = Group(
             blob=desk.services.blobs.put(encode_outcomes(fresh)),
+            labels=desk.services.blobs.put(encode_raw(labels)),
             fresh=len(fresh),
+            labelled=sum(found.labelled for found in members),
             corrected=sum(found.corrected for found in members),
             segments=tuple(found.segment.id for found in members),
         )

@@ -12,6 +12,8 @@ from everloop.kernel.unit_of_work import View, Work
 from everloop.monitor.model import FeedbackBatch, PredictionSegment, Tally
 
 PAGE = 8
+KEYED_PAGE = 100
+MOST_KEYED = 5_000
 NOT_YET = Id("")
 
 
@@ -42,6 +44,24 @@ def segments_around(view: View, prediction: Id) -> Iterator[PredictionSegment]:
         last = page[-1]
 
 
+def keyed_segments(view: View, deployment: Id) -> Iterator[PredictionSegment]:
+    """Yield the newest segments of a deployment whose rows have business keys."""
+    last: PredictionSegment | None = None
+    for _ in range(MOST_KEYED // KEYED_PAGE):
+        page = view.select(
+            PredictionSegment,
+            *where(deployment=deployment),
+            order="seq",
+            descending=True,
+            limit=KEYED_PAGE,
+            after=last,
+        )
+        yield from (segment for segment in page if segment.keys is not None)
+        if len(page) < KEYED_PAGE:
+            return
+        last = page[-1]
+
+
 def tally_of(view: View, deployment: Id) -> Tally:
     """Return how much was served; counted anew where nobody has kept count."""
     found = view.first(Tally, *where(deployment=deployment))
@@ -54,15 +74,19 @@ def tally_of(view: View, deployment: Id) -> Tally:
         deployment=deployment,
         predictions=sum(segment.rows for segment in segments),
         labelled=sum(segment.labelled for segment in segments),
+        dropped=sum(segment.dropped for segment in segments),
     )
 
 
-def keep_tally(work: Work, before: Tally, *, predictions: int = 0, labelled: int = 0) -> None:
+def keep_tally(
+    work: Work, before: Tally, *, predictions: int = 0, labelled: int = 0, dropped: int = 0
+) -> None:
     """Count more of what is served; ``before`` was read before it was stored."""
     after = replace(
         before,
         predictions=before.predictions + predictions,
         labelled=before.labelled + labelled,
+        dropped=before.dropped + dropped,
     )
     if before.id == NOT_YET:
         work.insert(replace(after, id=work.new_id()))

@@ -43,6 +43,27 @@ class MonitorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     floors: Floors = Floors()
 
 
+class LogConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is kept of predictions (``models.<name>.log``).
+
+    Attributes:
+        sample: Share of the requests whose inputs are kept; ids, versions, times and answers
+            always are.
+        masked: Inputs that are never written, beside those that the model's version masks.
+        max_mb: Space that answers may take before they are sealed; what is beyond is dropped and
+            counted.
+        keep_days: Days after which the rows of a segment, its labels and keys are erased; the
+            Merkle root stays. None keeps them.
+        wait_hours: How long a label whose prediction is not known waits for it.
+    """
+
+    sample: Annotated[float, Meta(ge=0, le=1)] = 1.0
+    masked: tuple[str, ...] = ()
+    max_mb: Annotated[int, Meta(ge=1, le=1_000_000)] = 1_024
+    keep_days: Annotated[int, Meta(ge=1, le=36_500)] | None = None
+    wait_hours: Annotated[int, Meta(ge=0, le=24 * 366)] = 24
+
+
 class VersionRows(Struct, frozen=True, kw_only=True):
     """How many rows of a segment one model version was asked for."""
 
@@ -74,6 +95,9 @@ class PredictionSegment(Record, frozen=True, kw_only=True):
         profile: Blob of the profile of the inputs.
         labels: Blob of the truths known so far.
         labelled: How many rows have one.
+        dropped: Answers given before these rows for which the log had no space.
+        keys: Blob of the business keys of the rows, when they have any.
+        erased_at: When the rows, labels and keys were erased; what is left proves the root.
     """
 
     project: ProjectId
@@ -95,6 +119,9 @@ class PredictionSegment(Record, frozen=True, kw_only=True):
     sealed_at: Instant
     labels: Digest | None = None
     labelled: int = 0
+    dropped: int = 0
+    keys: Digest | None = None
+    erased_at: Instant | None = None
 
 
 @record("tally", unique=(("deployment",),), index=(("project",),), covered=False)
@@ -103,12 +130,14 @@ class Tally(Record, frozen=True, kw_only=True):
 
     Attributes:
         labelled: Predictions that have a truth.
+        dropped: Answers that were given and could not be logged.
     """
 
     project: ProjectId
     deployment: Id
     predictions: int
     labelled: int
+    dropped: int = 0
 
 
 @record(
@@ -120,11 +149,14 @@ class FeedbackBatch(Record, frozen=True, kw_only=True):
     """Labels that came in one call, joined with the answers they judge.
 
     Attributes:
-        outcomes: Blob of the joined rows, those labelled for the first time only.
+        outcomes: Blob of the joined rows: those labelled, or said to be overridden, for the first
+            time.
         fresh: How many of them.
         corrected: Labels that replaced an earlier, different one.
         root: Merkle root over the labels as they came.
         source: Who sent them, beyond the actor, in a word.
+        labels: Blob of the labels as they came, corrections and repetitions included; None after
+            they were erased.
     """
 
     project: ProjectId
@@ -137,6 +169,28 @@ class FeedbackBatch(Record, frozen=True, kw_only=True):
     source: str
     received_at: Instant
     received_from: ActorId
+    labels: Digest | None = None
+
+
+@record("waiting_feedback", index=(("project", "expires_at"),))
+class WaitingFeedback(Record, frozen=True, kw_only=True):
+    """Labels of one call whose predictions are not sealed yet.
+
+    Attributes:
+        deployment: Where their business keys are looked up; None when all are by id.
+        labels: Blob of the labels; ``count`` of them.
+        source: Who sent them, beyond the actor, in a word.
+        expires_at: When they are given up.
+    """
+
+    project: ProjectId
+    deployment: Id | None
+    labels: Digest
+    count: int
+    source: str
+    received_at: Instant
+    received_from: ActorId
+    expires_at: Instant
 
 
 @record(

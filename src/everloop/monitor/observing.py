@@ -209,6 +209,7 @@ def _losses(
                 and outcome.arm is Arm.CHAMPION
                 and outcome.status is Status.OK
                 and outcome.output is not None
+                and outcome.truth is not None
             ],
         )
 

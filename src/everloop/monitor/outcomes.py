@@ -24,7 +24,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         output: What the asked version answered; None for an error.
-        truth: The label as a number; classes as 0 and 1.
+        truth: The label as a number; classes as 0 and 1, of several by their place. None when
+            nobody has told it: only that the answer was overridden.
+        overridden: Whether somebody decided otherwise than the answer, said here for the first
+            time.
         epoch: Which routes were in force at the request.
         unit: Whom the assignment sticks to, as the caller named it.
     """
@@ -36,14 +39,30 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     share: float
     status: Status
     output: float | None
-    truth: float
+    truth: float | None
     epoch: int = 0
     unit: str | None = None
     shadow_version: Id | None = None
     shadow_output: float | None = None
+    overridden: bool = False
+    outputs: tuple[float | None, ...] | None = None
+    shadow_outputs: tuple[float | None, ...] | None = None
 
 
-def join(row: PredictionRow, truth: float) -> Outcome:
+class Truth(msgspec.Struct, frozen=True, array_like=True):
+    """What is known of one prediction.
+
+    Attributes:
+        value: The label as a number; None when nobody has told it.
+        at_us: When the newest label was given, in microseconds since 1970.
+    """
+
+    value: float | None
+    at_us: int = 0
+    overridden: bool = False
+
+
+def join(row: PredictionRow, truth: float | None, *, overridden: bool = False) -> Outcome:
     """Return a row with its label."""
     return Outcome(
         prediction=row.id,
@@ -58,6 +77,9 @@ def join(row: PredictionRow, truth: float) -> Outcome:
         unit=row.unit,
         shadow_version=row.shadow_version,
         shadow_output=row.shadow_output,
+        overridden=overridden,
+        outputs=row.outputs,
+        shadow_outputs=row.shadow_outputs,
     )
 
 
@@ -78,6 +100,9 @@ def encode_outcomes(outcomes: Sequence[Outcome]) -> bytes:
             ("unit", pa.string()),
             ("shadow_version", pa.string()),
             ("shadow_output", pa.float64()),
+            ("overridden", pa.bool_()),
+            ("outputs", pa.list_(pa.float64())),
+            ("shadow_outputs", pa.list_(pa.float64())),
         ]
     )
     sink = io.BytesIO()
@@ -91,14 +116,19 @@ def decode_outcomes(data: bytes) -> list[Outcome]:
     return msgspec.convert(rows, list[Outcome])
 
 
-def encode_labels(labels: Mapping[Id, float]) -> bytes:
-    """Return the truths of a segment, by prediction id, as JSON bytes."""
-    return msgspec.json.encode(labels, order="sorted")
+def encode_truths(truths: Mapping[Id, Truth]) -> bytes:
+    """Return what is known of a segment, by prediction id, as JSON bytes."""
+    return msgspec.json.encode(truths, order="sorted")
+
+
+def decode_truths(data: bytes) -> dict[Id, Truth]:
+    """Return what is known of a segment."""
+    return msgspec.json.decode(data, type=dict[Id, Truth])
 
 
 def decode_labels(data: bytes) -> dict[Id, float]:
-    """Return the truths of a segment."""
-    return msgspec.json.decode(data, type=dict[Id, float])
+    """Return the labels of a segment alone."""
+    return {key: one.value for key, one in decode_truths(data).items() if one.value is not None}
 
 
 def loss_of(kind: LossName, output: float, truth: float) -> float:

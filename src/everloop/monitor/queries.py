@@ -92,10 +92,12 @@ class ListSegments(_Ask, frozen=True, kw_only=True):
     """Ask for the segments sealed after one of them, or with events since an instant.
 
     Attributes:
+        file: Only segments of this file of the log.
         made_after: Any id: only segments that were sealed after it was made.
     """
 
     deployment: IdText
+    file: Annotated[str, Meta(max_length=200)] | None = None
     after_seq: Annotated[int, Meta(ge=0)] = 0
     made_after: IdText | None = None
     since: Instant | None = None
@@ -112,6 +114,8 @@ class SegmentList(msgspec.Struct, frozen=True, kw_only=True):
 def list_segments(ask: ListSegments, view: View) -> SegmentList:
     """List the sealed segments of a deployment's predictions in their order."""
     wanted = _newer(ask)
+    if ask.file is not None:
+        wanted += where(file=ask.file)
     if ask.since is not None:
         wanted.append(Condition("last_at", Compare.GE, ask.since))
     rows = view.select(PredictionSegment, *wanted, order="seq", limit=ask.limit)
@@ -172,6 +176,7 @@ class MonitorView(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         watch: Where monitoring stands; None before the first prediction.
         predictions: Sealed so far; ``labelled`` of them have a truth.
+        dropped: Answers that were given and for which the log had no space.
     """
 
     watch: Watch | None
@@ -179,6 +184,7 @@ class MonitorView(msgspec.Struct, frozen=True, kw_only=True):
     labelled: int
     batches: int
     open_alerts: tuple[Alert, ...]
+    dropped: int = 0
 
 
 @query("monitor.show", permission="monitor:read")
@@ -194,6 +200,7 @@ def show_monitor(ask: ShowMonitor, view: View) -> MonitorView:
         labelled=tally.labelled,
         batches=last_seq(view, FeedbackBatch, ask.deployment),
         open_alerts=tuple(alerts),
+        dropped=tally.dropped,
     )
 
 

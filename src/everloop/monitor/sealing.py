@@ -16,7 +16,14 @@ from everloop.data.model import DatasetVersion
 from everloop.data.profile import Profile, Reference, profile_table
 from everloop.kernel.unit_of_work import Desk, View
 from everloop.monitor.model import VersionRows
-from everloop.monitor.segments import inputs_of, read_segment, rows_of, segment_root
+from everloop.monitor.segments import (
+    inputs_of,
+    kept_rows,
+    keys_of,
+    read_segment,
+    rows_of,
+    segment_root,
+)
 from everloop.registry.model import ModelVersion
 
 
@@ -32,6 +39,7 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
     reference: Digest | None
     profile: Digest | None
     versions: tuple[VersionRows, ...]
+    keys: Digest | None
 
 
 def prepare(blob: Digest, champion: Id | None, desk: Desk) -> Ready:
@@ -49,6 +57,7 @@ def prepare(blob: Digest, champion: Id | None, desk: Desk) -> Ready:
         reference = reference_of(view, champion)
     ids = sorted(row.id for row in rows)
     times = [row.at for row in rows]
+    keys = keys_of(rows)
     counted = Counter(row.version for row in rows)
     return Ready(
         rows=len(rows),
@@ -60,6 +69,7 @@ def prepare(blob: Digest, champion: Id | None, desk: Desk) -> Ready:
         reference=reference,
         profile=None if reference is None else _put_profile(desk, table, reference),
         versions=tuple(VersionRows(version=v, rows=n) for v, n in sorted(counted.items())),
+        keys=None if keys is None else desk.services.blobs.put(keys),
     )
 
 
@@ -79,7 +89,7 @@ def read_profile(view_blobs: bytes) -> Profile:
 
 def _put_profile(desk: Desk, table: pa.Table, reference: Digest) -> Digest:
     fixed = msgspec.json.decode(desk.services.blobs.get(reference), type=Reference)
-    inputs = inputs_of(table)
+    inputs = inputs_of(kept_rows(table))
     known = [name for name in inputs.column_names if name in fixed.columns]
     profile = profile_table(_as_reference(inputs.select(known), fixed), fixed)
     return desk.services.blobs.put(msgspec.json.encode(profile))

@@ -1,4 +1,4 @@
-"""Verbs of monitoring: seal predictions, take labels, look at both, acknowledge alerts."""
+"""Verbs of monitoring: seal predictions, look at them and their labels, acknowledge alerts."""
 
 from __future__ import annotations
 
@@ -7,20 +7,17 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from everloop.core import merkle
-from everloop.core.canonical import canonical_json
 from everloop.core.digest import Digest
 from everloop.core.errors import Conflict
 from everloop.core.ids import Id
 from everloop.core.ports import where
 from everloop.kernel.unit_of_work import Work
-from everloop.kernel.verbs import Payload, verb
-from everloop.monitor import labelling, observing, sealing
+from everloop.kernel.verbs import verb
+from everloop.monitor import observing, sealing
 from everloop.monitor.lookup import keep_tally, last_seq, tally_of
-from everloop.monitor.model import Alert, AlertState, FeedbackBatch, PredictionSegment
+from everloop.monitor.model import Alert, AlertState, PredictionSegment
 
 IdText = Annotated[Id, Meta(max_length=40)]
-MAX_LABELS = 20_000
 
 
 class _Ask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -34,6 +31,7 @@ class SealSegment(_Ask, frozen=True, kw_only=True):
         file: Name of the log file; the offsets are bytes in it.
         blob: Parquet of the rows in the stretch, put before.
         champion: The version in whose reference bins the inputs are counted.
+        dropped: Answers given before these rows for which the log had no space.
     """
 
     deployment: IdText
@@ -42,6 +40,7 @@ class SealSegment(_Ask, frozen=True, kw_only=True):
     offset_end: Annotated[int, Meta(ge=0)]
     blob: Annotated[Digest, Meta(max_length=80)]
     champion: IdText | None = None
+    dropped: Annotated[int, Meta(ge=0)] = 0
 
 
 class SealedSegment(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +78,8 @@ def seal_segment(ask: SealSegment, work: Work, ready: sealing.Ready) -> SealedSe
             f"The next stretch of {ask.file[:60]!r} begins at byte {expected}.",
             hint="Read the log from there.",
         )
-    keep_tally(work, tally_of(work, ask.deployment), predictions=ready.rows)
+    tally = tally_of(work, ask.deployment)
+    keep_tally(work, tally, predictions=ready.rows, dropped=ask.dropped)
     segment = work.insert(
         PredictionSegment(
             id=work.new_id(),
@@ -100,6 +100,8 @@ def seal_segment(ask: SealSegment, work: Work, ready: sealing.Ready) -> SealedSe
             profile=ready.profile,
             versions=ready.versions,
             sealed_at=work.now,
+            dropped=ask.dropped,
+            keys=ready.keys,
         )
     )
     node = f"prediction_segment:{segment.id}"
@@ -107,84 +109,6 @@ def seal_segment(ask: SealSegment, work: Work, ready: sealing.Ready) -> SealedSe
     for counted in ready.versions:
         work.link(node, "answered_by", f"model_version:{counted.version}")
     return SealedSegment(id=segment.id, seq=segment.seq, rows=segment.rows, root=segment.root)
-
-
-class Label(_Ask, frozen=True, kw_only=True):
-    """The truth about one prediction; classes are 0 and 1 or true and false."""
-
-    prediction: IdText
-    value: float | bool
-
-
-class AddFeedback(_Ask, frozen=True, kw_only=True):
-    """Ask to join labels with the answers they judge."""
-
-    labels: Annotated[tuple[Label, ...], Meta(min_length=1, max_length=MAX_LABELS)]
-    source: Annotated[str, Meta(max_length=60)] = "api"
-
-
-class FeedbackReceipt(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of the labels.
-
-    Attributes:
-        joined: Labels for answers that had none.
-        corrected: Labels that differ from an earlier one and replace it.
-        repeated: Labels known already; ignored.
-        unknown: Ids that are no sealed prediction of this project; send those again later.
-    """
-
-    joined: int
-    corrected: int
-    repeated: int
-    unknown: tuple[str, ...]
-
-
-@verb(
-    "feedback.add",
-    permission="feedback:write",
-    payload=Payload.DIGEST,
-    prepare=lambda ask, desk: labelling.prepare(ask.labels, desk),
-)
-def add_feedback(ask: AddFeedback, work: Work, ready: labelling.Ready) -> FeedbackReceipt:
-    """Join truth with predictions by id: late, repeated or corrected labels alike.
-
-    An answer is judged once: a correction changes what later training reads, but detectors and
-    releases do not count the answer twice.
-
-    Raises:
-        InvalidInput: ``label.not_finite``.
-    """
-    for deployment, group in ready.outcomes.items():
-        keep_tally(work, tally_of(work, deployment), labelled=group.fresh)
-    for segment in ready.segments:
-        work.replace(segment)
-    root = merkle.tree_root(canonical_json(label) for label in ask.labels)
-    for deployment, group in ready.outcomes.items():
-        batch = work.insert(
-            FeedbackBatch(
-                id=work.new_id(),
-                project=work.project,
-                deployment=deployment,
-                seq=last_seq(work, FeedbackBatch, deployment) + 1,
-                outcomes=group.blob,
-                fresh=group.fresh,
-                corrected=group.corrected,
-                root=Digest(f"sha256:{root.hex()}"),
-                source=ask.source,
-                received_at=work.now,
-                received_from=work.caller.actor,
-            )
-        )
-        node = f"feedback_batch:{batch.id}"
-        work.touch(node, f"deployment:{deployment}")
-        for labelled in group.segments:
-            work.link(node, "judged", f"prediction_segment:{labelled}")
-    return FeedbackReceipt(
-        joined=ready.joined,
-        corrected=ready.corrected,
-        repeated=ready.repeated,
-        unknown=ready.unknown,
-    )
 
 
 class Observe(_Ask, frozen=True, kw_only=True):

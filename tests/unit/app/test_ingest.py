@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import uuid
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -12,8 +14,17 @@ from everloop.app.home import Home
 from everloop.app.ingest import LogSource, find_log
 from everloop.core.errors import IntegrityError
 from everloop.core.ids import Id
-from everloop.core.wire import Arm, PredictionRow, Status
-from everloop.monitor.queries import ListPredictions, ListSegments, PredictionList, SegmentList
+from everloop.core.wire import Arm
+from everloop.monitor.queries import (
+    ListPredictions,
+    ListSegments,
+    MonitorView,
+    PredictionList,
+    SegmentList,
+    ShowMonitor,
+)
+from everloop.serve.log import Block, LogWriter, Source, list_files
+from everloop.serve.log.file import HEADER_BYTES
 from tests.kit import World, world
 
 DEPLOYMENT = Id("01a1fdf4-0000-7000-8000-000000000001")
@@ -36,26 +47,38 @@ def home(tmp_path: Path) -> Home:
     return home
 
 
-def row(number: int) -> PredictionRow:
-    at = datetime(2026, 1, 1, hour=number % 24, tzinfo=UTC)
-    return PredictionRow(
-        id=Id(f"01a1fdf4-{number:04x}-7000-8000-000000000000"),
-        at=at,
-        logged_at=at,
-        version=VERSION,
-        arm=Arm.CHAMPION,
-        share=0.0,
-        status=Status.OK,
-        latency_us=100,
-        inputs={"x": float(number)},
-        output=1.0,
-        epoch=1,
-    )
+SOURCE = Source(version=VERSION, arm=Arm.CHAMPION, share=0.0, epoch=1, names=("x",))
 
 
-def write(home: Home, name: str, numbers: range, *, torn: bytes = b"") -> None:
-    with (home.serve("demand") / "log" / name).open("ab") as file:
-        file.write(b"".join(msgspec.json.encode(row(number)) + b"\n" for number in numbers) + torn)
+def id_of(number: int) -> Id:
+    return Id(f"01a1fdf4-{number:04x}-7000-8000-000000000000")
+
+
+def write(writer: LogWriter, numbers: range) -> None:
+    at_us = 1_767_225_600_000_000
+    for number in numbers:
+        writer.append(
+            Block(
+                source=SOURCE,
+                first=uuid.UUID(id_of(number)).bytes,
+                rows=1,
+                at_us=at_us + number,
+                logged_us=at_us + number,
+                latency_us=100,
+                values=((float(number),),),
+                outputs=(1.0,),
+            )
+        )
+
+
+def log_of(home: Home) -> Path:
+    return home.serve("demand") / "log"
+
+
+@pytest.fixture
+def writer(home: Home) -> Iterator[LogWriter]:
+    with closing(LogWriter(log_of(home))) as made:
+        yield made
 
 
 def source(here: World, home: Home) -> LogSource:
@@ -69,27 +92,30 @@ def sealed(here: World) -> list[str]:
 
 
 def ids(numbers: range) -> list[str]:
-    return [row(number).id for number in numbers]
+    return [id_of(number) for number in numbers]
 
 
-def test_every_row_is_sealed_once(here: World, home: Home) -> None:
+def test_every_row_is_sealed_once(here: World, home: Home, writer: LogWriter) -> None:
     log = source(here, home)
-    write(home, "w0-00000001.jsonl", range(5))
+    write(writer, range(5))
 
     first = log.seal(DEPLOYMENT, "demand", None)
     again = log.seal(DEPLOYMENT, "demand", None)
-    write(home, "w0-00000001.jsonl", range(5, 8))
+    write(writer, range(5, 8))
     last = log.seal(DEPLOYMENT, "demand", None)
 
     assert (5, 0, 3) == (first, again, last)
     assert ids(range(8)) == sealed(here)
 
 
-def test_a_restarted_control_plane_goes_on_where_the_records_say(here: World, home: Home) -> None:
-    write(home, "w0-00000001.jsonl", range(5))
+def test_a_restarted_control_plane_goes_on_where_the_records_say(
+    here: World, home: Home, writer: LogWriter
+) -> None:
+    write(writer, range(5))
     source(here, home).seal(DEPLOYMENT, "demand", None)
-    write(home, "w0-00000001.jsonl", range(5, 6))
-    write(home, "w0-00000002.jsonl", range(6, 9))
+    write(writer, range(5, 6))
+    with closing(LogWriter(log_of(home), "w1")) as other:
+        write(other, range(6, 9))
 
     count = source(here, home).seal(DEPLOYMENT, "demand", None)
 
@@ -98,13 +124,13 @@ def test_a_restarted_control_plane_goes_on_where_the_records_say(here: World, ho
 
 
 def test_two_sources_that_do_not_know_of_each_other_seal_no_row_twice(
-    here: World, home: Home
+    here: World, home: Home, writer: LogWriter
 ) -> None:
     one, two = source(here, home), source(here, home)
-    write(home, "w0-00000001.jsonl", range(2))
+    write(writer, range(2))
     one.seal(DEPLOYMENT, "demand", None)
     two.seal(DEPLOYMENT, "demand", None)
-    write(home, "w0-00000001.jsonl", range(2, 4))
+    write(writer, range(2, 4))
 
     one.seal(DEPLOYMENT, "demand", None)
     two.seal(DEPLOYMENT, "demand", VERSION)  # other input for the same stretch
@@ -115,16 +141,54 @@ def test_two_sources_that_do_not_know_of_each_other_seal_no_row_twice(
     assert 2 == len(here.server.perform("prediction.segments", ask, SegmentList).items)
 
 
-def test_a_line_torn_by_a_crash_is_left_out_and_nothing_after_it_is_lost(
-    here: World, home: Home
+def test_a_file_goes_when_its_writer_has_gone_and_all_of_it_is_sealed(
+    here: World, home: Home, writer: LogWriter
 ) -> None:
-    write(home, "w0-00000001.jsonl", range(3), torn=b'{"id": "01a1')
-    write(home, "w0-00000002.jsonl", range(3, 5))
+    write(writer, range(3))
     log = source(here, home)
+    assert 3 == log.seal(DEPLOYMENT, "demand", None)
+    assert 1 == len(list_files(log_of(home)))  # more may come
 
-    assert 5 == log.seal(DEPLOYMENT, "demand", None)
+    writer.close()
     assert 0 == log.seal(DEPLOYMENT, "demand", None)
-    assert ids(range(5)) == sealed(here)
+
+    assert [] == list_files(log_of(home))
+    assert ids(range(3)) == sealed(here)
+
+
+def test_a_damaged_file_does_not_keep_the_others_from_being_sealed(
+    here: World, home: Home, writer: LogWriter
+) -> None:
+    write(writer, range(3))
+    writer.sync()
+    with closing(LogWriter(log_of(home), "w1")) as other:
+        write(other, range(3, 5))
+    damaged = log_of(home) / list_files(log_of(home))[0].name
+    with damaged.open("r+b") as file:
+        file.seek(HEADER_BYTES + 20)
+        file.write(b"\xff")
+
+    with pytest.raises(IntegrityError):
+        source(here, home).seal(DEPLOYMENT, "demand", None)
+
+    assert ids(range(3, 5)) == sealed(here)
+    assert damaged.exists()
+
+
+def test_what_the_log_had_no_space_for_is_counted_in_the_records(here: World, home: Home) -> None:
+    with closing(LogWriter(log_of(home), file_bytes=5_000, max_bytes=11_000)) as writer:
+        write(writer, range(400))
+        assert writer.dropped > 0
+        source(here, home).seal(DEPLOYMENT, "demand", None)  # and what is full is deleted
+        writer.sync()
+        source(here, home).seal(DEPLOYMENT, "demand", None)
+        writer.try_again()
+        write(writer, range(400, 401))
+    source(here, home).seal(DEPLOYMENT, "demand", None)
+
+    tally = here.server.perform("monitor.show", ShowMonitor(deployment=DEPLOYMENT), MonitorView)
+    assert 401 == tally.predictions + tally.dropped
+    assert writer.dropped == tally.dropped
 
 
 def test_the_log_of_another_deployment_of_that_name_is_not_touched(home: Home) -> None:

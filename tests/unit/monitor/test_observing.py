@@ -18,7 +18,8 @@ from everloop.core.wire import Arm, PredictionRow, Status
 from everloop.data.snapshot import commit_table
 from everloop.kernel.authz import Project
 from everloop.kernel.ledger import log
-from everloop.monitor import queries, verbs
+from everloop.monitor import feedback, queries, verbs
+from everloop.monitor.labelling import Label
 from everloop.monitor.model import Alert, AlertKind, AlertState, LossPoint, Window
 from everloop.monitor.segments import encode_rows
 from everloop.registry import evidence
@@ -113,9 +114,9 @@ class Watched:
         return [row.id for row in rows]
 
     def label(self, keys: list[Id], loss: float) -> None:
-        labels = tuple(verbs.Label(prediction=key, value=loss) for key in keys)
+        labels = tuple(Label(prediction=key, value=loss) for key in keys)
         self.world.owner.perform(
-            "feedback.add", verbs.AddFeedback(labels=labels), verbs.FeedbackReceipt
+            "feedback.add", feedback.AddFeedback(labels=labels), feedback.FeedbackReceipt
         )
 
     def live(self, days: range, *, loss: float) -> None:

@@ -16,7 +16,8 @@ from everloop.core.ids import Id, IdSource
 from everloop.core.wire import Arm, PredictionRow, Status
 from everloop.kernel.authz import Role
 from everloop.kernel.performer import LocalPerformer
-from everloop.monitor import queries, verbs
+from everloop.monitor import feedback, queries, verbs
+from everloop.monitor.labelling import Label
 from everloop.monitor.model import FeedbackBatch, PredictionSegment, Tally
 from everloop.monitor.outcomes import decode_outcomes, loss_of
 from everloop.monitor.segments import encode_rows, inputs_of, read_segment, rows_of
@@ -65,9 +66,11 @@ def seal(made: World, rows: list[PredictionRow], offset: int = 0) -> verbs.Seale
     return made.server.perform("prediction.seal", ask, verbs.SealedSegment)
 
 
-def label(who: LocalPerformer, pairs: list[tuple[str, float]]) -> verbs.FeedbackReceipt:
-    labels = tuple(verbs.Label(prediction=Id(key), value=value) for key, value in pairs)
-    return who.perform("feedback.add", verbs.AddFeedback(labels=labels), verbs.FeedbackReceipt)
+def label(who: LocalPerformer, pairs: list[tuple[str, float]]) -> feedback.FeedbackReceipt:
+    labels = tuple(Label(prediction=Id(key), value=value) for key, value in pairs)
+    return who.perform(
+        "feedback.add", feedback.AddFeedback(labels=labels), feedback.FeedbackReceipt
+    )
 
 
 def show(who: LocalPerformer, key: str) -> queries.PredictionView:
@@ -163,7 +166,7 @@ def batches(made: World) -> tuple[FeedbackBatch, ...]:
     return made.owner.perform("feedback.list", ask, queries.FeedbackList).items
 
 
-def outcomes(made: World, batch: FeedbackBatch) -> list[float]:
+def outcomes(made: World, batch: FeedbackBatch) -> list[float | None]:
     return [found.truth for found in decode_outcomes(made.blobs.get(batch.outcomes))]
 
 

@@ -31,6 +31,7 @@ from everloop.serve.log.frames import (
 READ_BYTES: Final = 8 * 1024 * 1024
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _STATUSES: Final = {code: status for status, code in STATUS_CODES.items()}
+_FLOATS: Final = frozenset(["float64"])
 _SOURCE: Final = msgspec.msgpack.Decoder(WrittenSource)
 _BLOCK: Final = msgspec.msgpack.Decoder(WrittenBlock)
 _SHADOW: Final = msgspec.msgpack.Decoder(WrittenShadow)
@@ -119,55 +120,77 @@ def rows_of_block(item: ReadBlock) -> Iterator[PredictionRow]:
     """Yield the rows of a block."""
     source, block, shadow = item
     first = int.from_bytes(block.first, "big")
-    at, logged_at = _instant(block.at_us), _instant(block.logged_us)
-    width = max(1, len(source.outputs))
-    outputs = numbers_of(block.outputs, width)
-    spare = None if block.fallback is None else numbers_of(block.fallback, width)
-    seen = None if shadow is None else numbers_of(shadow.outputs, width)
+    at = logged_at = _instant(block.at_us)
+    if block.logged_us != block.at_us:
+        logged_at = _instant(block.logged_us)
+    answers = _answers(block.outputs, source)
     inputs = inputs_of_block(source, block)
     for place in range(block.rows):
-        status = _status(block.statuses, place)
-        is_spared = spare is not None and status is not Status.OK
-        answer = outputs[place]
-        yield PredictionRow(
+        row = PredictionRow(
             id=id_of(first + place),
             at=at,
             logged_at=logged_at,
             version=source.version,
             arm=source.arm,
             share=source.share,
-            status=status,
+            status=Status.OK,
             latency_us=block.latency_us,
             inputs={} if inputs is None else dict(zip(source.names, inputs[place], strict=True)),
-            output=_one(answer, source),
-            outputs=_many(answer, source),
+            output=answers.one(place),
+            outputs=answers.many(place),
             epoch=source.epoch,
             unit=block.unit,
             key=block.keys[place] if block.keys else None,
             request=block.request,
-            fallback_version=source.fallback_version if is_spared else None,
-            fallback_output=_one(spare[place], source) if spare is not None and is_spared else None,
-            fallback_outputs=_many(spare[place], source)
-            if spare is not None and is_spared
-            else None,
             shadow_version=source.shadow_version if block.has_shadow else None,
-            shadow_output=None if seen is None else _one(seen[place], source),
-            shadow_outputs=None if seen is None else _many(seen[place], source),
-            shadow_status=None if shadow is None else _status(shadow.statuses, place),
         )
+        if block.statuses is not None or shadow is not None:
+            row = _completed(row, item, place)
+        yield row
+
+
+def _completed(row: PredictionRow, item: ReadBlock, place: int) -> PredictionRow:
+    """Return a row with its own status, who answered instead, and what the shadow answered."""
+    source, block, shadow = item
+    changes: dict[str, object] = {"status": _status(block.statuses, place)}
+    if block.fallback is not None and changes["status"] is not Status.OK:
+        spare = _answers(block.fallback, source)
+        changes["fallback_version"] = source.fallback_version
+        changes["fallback_output"] = spare.one(place)
+        changes["fallback_outputs"] = spare.many(place)
+    if shadow is not None:
+        seen = _answers(shadow.outputs, source)
+        changes["shadow_status"] = _status(shadow.statuses, place)
+        changes["shadow_output"] = seen.one(place)
+        changes["shadow_outputs"] = seen.many(place)
+    return msgspec.structs.replace(row, **changes)
+
+
+class _Answers(NamedTuple):
+    """Numbers that were answered; what is not finite is None."""
+
+    flat: Sequence[float | None]
+    width: int
+
+    def one(self, place: int) -> float | None:
+        return self.flat[place] if self.width == 0 else None
+
+    def many(self, place: int) -> tuple[float | None, ...] | None:
+        if self.width == 0:
+            return None
+        return tuple(self.flat[place * self.width : (place + 1) * self.width])
+
+
+def _answers(data: Sequence[float | None] | bytes, source: WrittenSource) -> _Answers:
+    flat = np.frombuffer(data, np.float64).tolist() if isinstance(data, bytes) else data
+    clean = [one if one is not None and math.isfinite(one) else None for one in flat]
+    return _Answers(clean, len(source.outputs))
 
 
 def id_of(number: int) -> Id:
     """Return the text of an id."""
     text = f"{number:032x}"
     return Id(f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}")
-
-
-def numbers_of(data: Sequence[float | None] | bytes, width: int) -> list[list[float | None]]:
-    """Return the numbers of the answers row by row; what is not finite is None."""
-    flat = np.frombuffer(data, np.float64).tolist() if isinstance(data, bytes) else data
-    clean = [None if one is None or not math.isfinite(one) else float(one) for one in flat]
-    return [clean[at : at + width] for at in range(0, len(clean), width)]
 
 
 def inputs_of_block(
@@ -177,8 +200,12 @@ def inputs_of_block(
     values = block.values
     if values is None or not isinstance(values, bytes):
         return values
-    matrix = np.frombuffer(values, np.dtype(block.dtype)).reshape(block.rows, -1)
-    if matrix.dtype.kind != "f":
+    flat = np.frombuffer(values, np.dtype(block.dtype))
+    matrix = flat.reshape(block.rows, -1)
+    is_plain = flat.dtype.kind != "f" or (
+        _FLOATS.issuperset(source.dtypes) and math.isfinite(flat.sum())
+    )
+    if is_plain:
         return matrix.tolist()
     kinds = source.dtypes or ("float64",) * matrix.shape[1]
     columns = [_column(column, kind) for column, kind in zip(matrix.T, kinds, strict=True)]
@@ -250,11 +277,3 @@ def _instant(microseconds: int) -> Instant:
 
 def _status(codes: bytes | None, place: int) -> Status:
     return Status.OK if codes is None else _STATUSES[codes[place]]
-
-
-def _one(answer: Sequence[float | None], source: WrittenSource) -> float | None:
-    return None if source.outputs else answer[0]
-
-
-def _many(answer: Sequence[float | None], source: WrittenSource) -> tuple[float | None, ...] | None:
-    return tuple(answer) if source.outputs else None

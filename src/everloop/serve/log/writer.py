@@ -21,7 +21,7 @@ import numpy as np
 
 from everloop.core.wire import Scalar
 from everloop.serve.log.block import Block, Numbers, Source
-from everloop.serve.log.file import HEAD_BYTES, FrameFile
+from everloop.serve.log.file import HEAD_BYTES, HEADER_BYTES, FrameFile
 from everloop.serve.log.frames import BLOCK, GAP, SHADOW, SOURCE, WrittenSource
 
 FIRST_FILE_BYTES: Final = 1024 * 1024
@@ -30,6 +30,7 @@ MAX_BYTES: Final = 1024 * 1024 * 1024
 FSYNC_PAUSE_S: Final = 0.05
 RETRY_S: Final = 0.25
 _FILE: Final = re.compile(r"(?P<worker>[a-z][a-z0-9]*)-(?P<number>\d{14})\.log")
+_GAP_BYTES: Final = 64
 _SHADOW_BYTES: Final = 64 + HEAD_BYTES
 _encode: Final = msgspec.msgpack.Encoder().encode
 _Values: TypeAlias = Sequence[Sequence[Scalar]] | bytes | None
@@ -165,27 +166,10 @@ class LogWriter:
         if opened is None or known is None:
             return self._append_first(block)
         place, pick = known
-        values, dtype = _kept(block, source, pick)
-        outputs, fallback = block.outputs, block.fallback
-        payload = _encode(
-            (
-                place,
-                block.first,
-                block.rows,
-                block.at_us,
-                block.logged_us,
-                block.latency_us,
-                values,
-                dtype,
-                outputs.tobytes() if type(outputs) is np.ndarray else outputs,
-                block.statuses,
-                fallback.tobytes() if type(fallback) is np.ndarray else fallback,
-                block.has_shadow,
-                block.unit,
-                block.keys,
-                block.request,
-            )
-        )
+        try:
+            payload = _payload(block, place, pick)
+        except (TypeError, ValueError, OverflowError):  # what has no place in a file, as half a
+            return self._drop(block.rows)  # character: an answer must not fail for its log
         if block.has_shadow:
             return self._append_awaiting(opened, block, payload)
         file = opened.file
@@ -212,6 +196,10 @@ class LogWriter:
         if opened is not self._file and not opened.awaited:
             self._retired.append(opened.file)
         return is_written
+
+    def try_again(self) -> None:
+        """Look for space at once, however short ago there was none."""
+        self._retry_at = 0.0
 
     def sync(self) -> None:
         """Bring everything onto the disk, if there is something; close files that are full.
@@ -245,7 +233,7 @@ class LogWriter:
     def _append_first(self, block: Block) -> bool:
         """Write a block whose source, or whose file, is new."""
         definition = _encode(_definition(block.source))
-        if self._file is None and not self._open(len(definition) + HEAD_BYTES):
+        if self._file is None and not self._open(len(definition) + HEAD_BYTES + _GAP_BYTES):
             return self._drop(block.rows)
         opened = self._file
         assert opened is not None
@@ -259,13 +247,11 @@ class LogWriter:
     def _append_next(self, block: Block, size: int) -> bool:
         """Write a block into a new file, for this one is full."""
         before, self._file = self._file, None
-        definition = len(_encode(_definition(block.source)))
-        needed = definition + size + 3 * HEAD_BYTES + _shadow_bytes(block) + 64
-        if not self._open(needed):
-            self._file = before
-            return self._drop(block.rows)
         if before is not None and not before.awaited:
-            self._retired.append(before.file)
+            self._retired.append(before.file)  # even without a next one: sealing it makes space
+        needed = len(_encode(_definition(block.source))) + size + _shadow_bytes(block)
+        if not self._open(needed + 3 * HEAD_BYTES + _GAP_BYTES):
+            return self._drop(block.rows)
         return self.append(block)
 
     def _append_awaiting(self, opened: _OpenFile, block: Block, payload: bytes) -> bool:
@@ -295,7 +281,7 @@ class LogWriter:
         try:
             files = list_files(self._folder)
             taken = sum((self._folder / found.name).stat().st_size for found in files)
-            if taken + size > self._max_bytes:
+            if taken + size + HEADER_BYTES > self._max_bytes:
                 self._retry_at = now + RETRY_S
                 return False
             number = max(
@@ -335,6 +321,30 @@ def _pick(source: Source) -> _Pick | None:
     if len(kept) > 1:
         return _Pick(kept, operator.itemgetter(*kept))
     return _Pick(kept, lambda row: tuple(row[place] for place in kept))
+
+
+def _payload(block: Block, place: int, pick: _Pick | None) -> bytes:
+    values, dtype = _kept(block, block.source, pick)
+    outputs, fallback = block.outputs, block.fallback
+    return _encode(
+        (
+            place,
+            block.first,
+            block.rows,
+            block.at_us,
+            block.logged_us,
+            block.latency_us,
+            values,
+            dtype,
+            outputs.tobytes() if type(outputs) is np.ndarray else outputs,
+            block.statuses,
+            fallback.tobytes() if type(fallback) is np.ndarray else fallback,
+            block.has_shadow,
+            block.unit,
+            block.keys,
+            block.request,
+        )
+    )
 
 
 def _kept(block: Block, source: Source, pick: _Pick | None) -> tuple[_Values, str | None]:

@@ -244,6 +244,7 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
         sa.Column("source", TEXT, nullable=False),
         sa.Column("received_at", TEXT, nullable=False),
         sa.Column("received_from", TEXT, nullable=False),
+        sa.Column("labels", TEXT, nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_feedback_batch"),
         sa.UniqueConstraint("deployment", "seq", name="uq_feedback_batch_deployment_seq"),
     )
@@ -616,6 +617,9 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
         sa.Column("sealed_at", TEXT, nullable=False),
         sa.Column("labels", TEXT, nullable=True),
         sa.Column("labelled", sa.BigInteger(), nullable=False),
+        sa.Column("dropped", sa.BigInteger(), nullable=False),
+        sa.Column("keys", TEXT, nullable=True),
+        sa.Column("erased_at", TEXT, nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_prediction_segment"),
         sa.UniqueConstraint(
             "deployment",
@@ -867,6 +871,7 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
         sa.Column("deployment", TEXT, nullable=False),
         sa.Column("predictions", sa.BigInteger(), nullable=False),
         sa.Column("labelled", sa.BigInteger(), nullable=False),
+        sa.Column("dropped", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_tally"),
         sa.UniqueConstraint("deployment", name="uq_tally_deployment"),
     )
@@ -924,6 +929,25 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
         batch_op.create_index("ix_version_notes_project_stage", ["project", "stage"], unique=False)
         batch_op.create_index(
             "ix_version_notes_project_updated_at", ["project", "updated_at"], unique=False
+        )
+
+    op.create_table(
+        "waiting_feedback",
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("project", TEXT, nullable=False),
+        sa.Column("deployment", TEXT, nullable=True),
+        sa.Column("labels", TEXT, nullable=False),
+        sa.Column("count", sa.BigInteger(), nullable=False),
+        sa.Column("source", TEXT, nullable=False),
+        sa.Column("received_at", TEXT, nullable=False),
+        sa.Column("received_from", TEXT, nullable=False),
+        sa.Column("expires_at", TEXT, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_waiting_feedback"),
+    )
+    with op.batch_alter_table("waiting_feedback", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_waiting_feedback_project_expires_at", ["project", "expires_at"], unique=False
         )
 
     op.create_table(
