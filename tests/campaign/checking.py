@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from datetime import timedelta
 from itertools import pairwise
@@ -13,7 +12,7 @@ import msgspec
 from everloop.app.client import Client, connect_home
 from everloop.app.home import Home
 from everloop.core.ids import Id
-from everloop.core.wire import Applied, Routes
+from everloop.core.wire import Applied, PredictionRow, Routes
 from everloop.govern.exporting import LedgerVerdict, VerifyLedger
 from everloop.kernel.bootstrap import LOOP
 from everloop.loop.model import FINAL, LoopRun, LoopState, LoopTransition
@@ -21,6 +20,7 @@ from everloop.monitor.model import FeedbackBatch, PredictionSegment
 from everloop.monitor.queries import PredictionView, ShowPrediction
 from everloop.registry.model import AliasMove, ModelVersion
 from everloop.release.model import Deployment, Release, State
+from everloop.serve.log import list_files, read_rows
 from everloop.track import sync_spool
 from everloop.track.model import Run, RunStatus
 from tests.campaign.crashing import Acknowledged
@@ -35,14 +35,21 @@ def connected(folder: Path) -> Client:
 
 
 def logged_ids(folder: Path) -> dict[str, list[str]]:
-    """Return the ids in each file of the prediction log; a torn last line counts for nothing."""
-    found: dict[str, list[str]] = {}
-    for path in sorted((folder / ".everloop/serve" / MODEL / "log").glob("*.jsonl")):
-        text = path.read_text()
-        lines = text[: text.rfind("\n") + 1].splitlines()
-        rows = [json.loads(line) for line in lines]
-        found[path.name] = [row["id"] for row in rows if not row.get("shadow")]
-    return found
+    """Return the ids in each file of the prediction log."""
+    log = folder / ".everloop/serve" / MODEL / "log"
+    return {file.name: [row.id for row in read_all(log, file.name)] for file in list_files(log)}
+
+
+def read_all(log: Path, name: str) -> list[PredictionRow]:
+    """Return all rows of a file."""
+    rows: list[PredictionRow] = []
+    offset = 0
+    while True:
+        chunk = read_rows(log, name, offset)
+        rows += chunk.rows
+        if chunk.next_offset == offset:
+            return rows
+        offset = chunk.next_offset
 
 
 def check_log(folder: Path, told: Acknowledged) -> None:

@@ -78,7 +78,7 @@ def serving(trained: Project) -> Iterator[tuple[Project, httpx.Client]]:
 
 
 def ask(client: httpx.Client, at: str = "2026-02-01T00:00:00Z") -> httpx.Response:
-    return client.post("/v1/predict", json={"inputs": [{"temperature": 20.0, "hour": 8}], "at": at})
+    return client.post("/predict", json={"inputs": [{"temperature": 20.0, "hour": 8}], "at": at})
 
 
 class TestServing:
@@ -91,7 +91,7 @@ class TestServing:
 
         shown = project.run("release", "deployment", "demand").stdout
 
-        assert f"{project.serving()['url']}/v1/predict" in shown
+        assert f"{project.serving()['url']}/predict" in shown
 
     def test_an_answer_is_sealed_and_can_be_shown_with_its_proof(
         self,
@@ -145,7 +145,7 @@ class TestServing:
         made = project.json("token", "create", "short", "--scope", "*:predict")
         headers = {"Authorization": f"Bearer {made['secret']}"}
         body = {"inputs": [{"temperature": 20.0, "hour": 8}]}
-        url = f"{client.base_url}/v1/predict".replace("//v1", "/v1")
+        url = f"{str(client.base_url).rstrip('/')}/predict"
         wait_for(lambda: httpx.post(url, json=body, headers=headers).status_code == 200, "known")
 
         project.run("token", "revoke", made["id"], "--yes")
@@ -194,7 +194,7 @@ def test_a_serving_process_outlives_a_killed_control_plane_and_is_taken_over(
     with trained.up("--port", "0"):
         wait_for((trained.home / "server.json").exists, "up")
         assert before["pid"] == trained.serving()["pid"]
-        folder = str(trained.home / "serve" / "demand")
+        folder = str(trained.home / "serve")
         running = [
             process.pid
             for process in psutil.process_iter(["cmdline"])

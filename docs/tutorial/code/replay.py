@@ -12,7 +12,7 @@ from training import INPUTS, TARGET
 import everloop
 from everloop import PredictClient
 
-SERVING = "http://127.0.0.1:7310"
+SERVING = "http://127.0.0.1:7310/models/coffee"
 
 
 def main(first_day: int, days: int, crowd: float, token: str) -> None:

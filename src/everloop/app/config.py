@@ -79,10 +79,12 @@ class ServeSection(_Section, frozen=True, kw_only=True):
     """Where the serving processes listen.
 
     Attributes:
-        port: Of the first deployment, the next ones count up from it; 0 takes free ones.
+        port: 0 takes a free one, and the same one again after a restart.
+        workers: Processes that answer. They share the memory of the models.
     """
 
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    workers: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
 
 
 class Config(_Section, frozen=True, kw_only=True):

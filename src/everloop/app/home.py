@@ -54,9 +54,14 @@ class Home:
         """File in which the running control plane leaves its address and process id."""
         return self.path / "server.json"
 
+    @property
+    def serving(self) -> Path:
+        """Folder shared with the serving process."""
+        return self.path / "serve"
+
     def serve(self, deployment: str) -> Path:
-        """Folder shared with the serving process of one deployment."""
-        return self.path / "serve" / deployment
+        """Folder of one deployment, shared with the serving process."""
+        return self.serving / deployment
 
     @property
     def project_folder(self) -> Path:

@@ -25,12 +25,13 @@ STOP_S = 8.0
 
 
 class ServingProcess:
-    """The process of one serving folder; at most one runs, whoever started it."""
+    """The process of a serving folder; at most one runs, whoever started it."""
 
-    def __init__(self, folder: Path, *, key: str, port: int = 0) -> None:
+    def __init__(self, folder: Path, *, key: str, port: int = 0, workers: int = 1) -> None:
         self._folder = folder
         self._key = key
         self._port = port
+        self._workers = workers
         self._child: subprocess.Popen[bytes] | None = None
         self._adopted = find_running(folder)
         self._started_at = 0.0
@@ -90,6 +91,7 @@ class ServingProcess:
     def _start(self) -> None:
         command = [sys.executable, "-m", "everloop.serve.main", "--home", str(self._folder)]
         command += ["--public-key", self._key, "--port", str(self._next_port())]
+        command += ["--workers", str(self._workers)]
         output = self._folder / OUTPUT_FILE
         if output.exists() and output.stat().st_size > OUTPUT_BYTES:
             output.replace(output.with_suffix(".old"))
@@ -146,7 +148,8 @@ def is_serving(pid: int, folder: Path) -> bool:
         return _is_alive_without_proc(pid)
     except OSError:
         return False
-    return str(folder).encode() in command
+    # A deployment's folder lies in that of the process which serves it.
+    return any(str(place).encode() in command for place in (folder, folder.parent))
 
 
 def _is_alive_without_proc(pid: int) -> bool:

@@ -1,4 +1,4 @@
-"""Keeps one serving process per deployment, with the routes and bundles that the records ask for.
+"""Keeps the serving process, with the routes and bundles that the records ask for.
 
 Everything in a serving folder but its log is a copy of the records: it can be deleted and is made
 again. A serving process outlives a killed control plane and is taken over by the next one.
@@ -65,8 +65,8 @@ class Supervisor:
         self._home = home
         self._kernel = kernel
         self._caller = caller
-        self._port = config.serve.port
-        self._processes: dict[Id, ServingProcess] = {}
+        self._settings = config.serve
+        self._process: ServingProcess | None = None
         self._seen = -1
         self._refreshed = 0.0
         self._told: set[str] = set()
@@ -76,24 +76,27 @@ class Supervisor:
         is_due = self._is_due()
         if is_due:
             self._refresh()
-        for process in self._processes.values():
-            process.keep()
+        if self._process is not None:
+            self._process.keep()
         return is_due
 
     def stop(self) -> None:
-        """End the serving processes; each finishes what it is answering."""
-        ending = list(self._processes.values())
-        known = {process.pid for process in ending}
-        key = self._kernel.services.signers[EVALUATOR].public_key.hex()
-        for folder in (self._home.path / "serve").iterdir():
+        """End the serving process; it finishes what it is answering."""
+        process = self._process
+        if process is None and find_running(self._home.serving) is not None:
             # Left by a control plane that was killed, and not taken over yet.
-            pid = find_running(folder)
-            if pid is not None and pid not in known:
-                ending.append(ServingProcess(folder, key=key))
-        for process in ending:
+            process = self._take()
+        if process is not None:
             process.ask_to_stop()
-        for process in ending:
             process.wait()
+
+    def _take(self) -> ServingProcess:
+        return ServingProcess(
+            self._home.serving,
+            key=self._kernel.services.signers[EVALUATOR].public_key.hex(),
+            port=self._settings.port,
+            workers=self._settings.workers,
+        )
 
     def _is_due(self) -> bool:
         """Tell whether a change since the last look may concern serving."""
@@ -133,9 +136,8 @@ class Supervisor:
                 seal_bundle(view, deployment, target.version_id, folder / target.bundle)
         write_routes(folder, routes)
         _prune(folder / "bundles", {target.version_id for target in targets if target})
-        if routes.champion is not None and deployment.id not in self._processes:
-            port = self._port + len(self._processes) if self._port else 0
-            self._processes[deployment.id] = ServingProcess(folder, key=key, port=port)
+        if routes.champion is not None and self._process is None:
+            self._process = self._take()
 
     def _say_once(self, text: str) -> None:
         if text not in self._told:

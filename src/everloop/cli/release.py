@@ -41,7 +41,7 @@ def _address(deployment: str) -> str | None:
     if home is None or find_running(home.serve(deployment)) is None:
         return None
     address = read_address(home.serve(deployment))
-    return None if address is None else f"{address.url}/v1/predict"
+    return None if address is None else f"{address.url}/predict"
 
 
 def _show_deployment(answer: Any) -> None:

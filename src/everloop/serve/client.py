@@ -49,7 +49,17 @@ class PredictClient:
     """Asks one serving process. Thread-safe: requests go one after the other."""
 
     def __init__(self, url: str, token: str, *, timeout_s: float = 10.0) -> None:
-        self._host = urlsplit(url).netloc
+        """Prepare to ask; nothing is sent yet.
+
+        Args:
+            url: Of a model, as a deployment's ``server.json`` tells it, or of a server of one
+                model alone.
+            token: That may predict.
+            timeout_s: How long to wait for an answer.
+        """
+        split = urlsplit(url)
+        self._host = split.netloc
+        self._place = split.path.rstrip("/")
         self._token = token
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
@@ -80,16 +90,16 @@ class PredictClient:
             ask["at"] = to_text(at)
         if unit is not None:
             ask["unit"] = unit
-        body = self._ask("POST", "/v1/predict", msgspec.json.encode(ask))
+        body = self._ask("POST", f"{self._place or '/v1'}/predict", msgspec.json.encode(ask))
         return msgspec.json.decode(body, type=PredictAnswer)
 
     def model(self) -> ModelCard:
         """Return what the champion takes and gives."""
-        return msgspec.json.decode(self._ask("GET", "/v1/model"), type=ModelCard)
+        return msgspec.json.decode(self._ask("GET", self._place or "/v1/model"), type=ModelCard)
 
     def health(self) -> Health:
         """Return the state of the process."""
-        return msgspec.json.decode(self._ask("GET", "/healthz"), type=Health)
+        return msgspec.json.decode(self._ask("GET", f"{self._place}/healthz"), type=Health)
 
     def __enter__(self) -> Self:
         return self

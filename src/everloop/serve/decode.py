@@ -26,7 +26,7 @@ from everloop.serve.protocol import Dtype, InputField
 MAX_UNIT_CHARS: Final = 200
 MAX_FUTURE: Final = timedelta(days=1)
 MOST_SEARCHED: Final = 1_000_000
-INPUT_HINT: Final = "GET /v1/model shows the fields this model takes."
+INPUT_HINT: Final = "GET /models/{model} shows the fields this model takes."
 
 Row = TypeVar("Row", bound=msgspec.Struct)
 FloatArray = npt.NDArray[np.float64]

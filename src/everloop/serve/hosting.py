@@ -6,9 +6,10 @@ in each worker, for its logs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from everloop.core.clock import Clock
 from everloop.core.errors import InvalidInput
@@ -95,6 +96,14 @@ class Host:
             self.boards[name].reload()
         self.open(service, worker)
         return [service.endpoints[name] for name in set(service.endpoints) - known]
+
+    def addresses(self, home: Path) -> Iterator[tuple[Path, str]]:
+        """Yield where to tell what of the server's address; the home's own comes first."""
+        is_home = _is_home(home)
+        yield home, ""
+        for name, board in self.boards.items():
+            if is_home and isinstance(board, Switchboard):
+                yield board.folder, f"/models/{quote(name)}"
 
     def _look(self, place: Path) -> None:
         if (place / DESCRIPTION).exists():

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import uvloop
@@ -61,15 +61,18 @@ def run(settings: Found, places: Sequence[Path], limits: Limits | None = None) -
         host = Host(places, SystemClock(), key=settings.public_key, log=settings.log)
         sockets = _listen(settings)
 
+        pid = os.getpid()
+
         def work(place: int) -> None:
-            _work(settings, host, sockets[place], f"w{place}", limits or Limits())
+            group = _Group(settings, host, sockets[0], pid, f"w{place}", limits or Limits())
+            _work(group, sockets[place])
 
         try:
             host.load()
             if len(sockets) == 1:
                 work(0)
             else:
-                _announce(settings, sockets[0])
+                _announce(settings, host, sockets[0], pid)
                 _Master(work, len(sockets)).run()
         finally:
             for each in sockets:
@@ -142,20 +145,32 @@ class _Master:
             os.waitpid(pid, 0)
 
 
-def _work(
-    settings: Found, host: Host, listening: socket.socket, worker: str, limits: Limits
-) -> None:
+class _Group(NamedTuple):
+    """What a worker knows of the group it is in; ``first`` is the socket that tells the port."""
+
+    settings: Found
+    host: Host
+    first: socket.socket
+    pid: int
+    worker: str
+    limits: Limits
+
+    def announce(self) -> None:
+        _announce(self.settings, self.host, self.first, self.pid)
+
+
+def _work(group: _Group, listening: socket.socket) -> None:
     # Whoever stands before a server without a home decides who may ask.
-    service = Service(SystemClock(), is_open=not settings.is_managed)
-    host.open(service, worker)
-    if (settings.workers or 1) == 1:
-        _announce(settings, listening)
+    service = Service(SystemClock(), is_open=not group.settings.is_managed)
+    group.host.open(service, group.worker)
+    if (group.settings.workers or 1) == 1:
+        group.announce()
     # A server makes no cycles to speak of; collecting thrice a second shows in the latency.
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(service, host, listening, worker, limits))
+            runner.run(_serve(group, service, listening))
     finally:
         for endpoint in service.endpoints.values():
             endpoint.log.close()
@@ -163,14 +178,12 @@ def _work(
             service.flusher.close()
 
 
-async def _serve(
-    service: Service, host: Host, listening: socket.socket, worker: str, limits: Limits
-) -> None:
+async def _serve(group: _Group, service: Service, listening: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     ending = asyncio.Event()
     for number in _ENDINGS:
         loop.add_signal_handler(number, ending.set)
-    listener = Listener(Dispatcher(all_routes(service)), limits)
+    listener = Listener(Dispatcher(all_routes(service)), group.limits)
     server = await loop.create_server(listener.connect, sock=listening, backlog=BACKLOG)
     background = _Background()
     background.add(listener.sweep())
@@ -181,7 +194,7 @@ async def _serve(
 
     for endpoint in service.endpoints.values():
         begin(endpoint)
-    background.add(_rescan(service, host, worker, begin))
+    background.add(_rescan(group, service, begin))
     await ending.wait()
     service.is_draining = True
     server.close()
@@ -193,18 +206,18 @@ async def _serve(
                 await endpoint.answerer.drain()
 
 
-async def _rescan(
-    service: Service, host: Host, worker: str, begin: Callable[[Endpoint], None]
-) -> None:
+async def _rescan(group: _Group, service: Service, begin: Callable[[Endpoint], None]) -> None:
     while True:
         await asyncio.sleep(SCAN_POLLS * RELOAD_PAUSE_S)
         try:
-            found = await asyncio.to_thread(host.rescan, service, worker)
+            found = await asyncio.to_thread(group.host.rescan, service, group.worker)
         except Exception as error:  # noqa: BLE001 -- the watch outlives what it finds
             sys.stderr.write(f"serve: scan: {type(error).__name__}: {error}\n")
             continue
         for endpoint in found:
             begin(endpoint)
+        if found:
+            group.announce()
 
 
 class _Background:
@@ -222,13 +235,15 @@ class _Background:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-def _announce(settings: Found, listening: socket.socket) -> None:
+def _announce(settings: Found, host: Host, listening: socket.socket, pid: int) -> None:
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
-    address = Address(url=f"http://{shown}:{listening.getsockname()[1]}", pid=os.getpid())
-    if settings.home is not None:
-        write_atomically(settings.home / ADDRESS_FILE, msgspec.json.encode(address))
-    else:
-        sys.stderr.write(f"everloop-serve: {address.url}\n")
+    url = f"http://{shown}:{listening.getsockname()[1]}"
+    if settings.home is None:
+        sys.stderr.write(f"everloop-serve: {url}\n")
+        return
+    for folder, place in host.addresses(settings.home):
+        told = Address(url=url + place, pid=pid)
+        write_atomically(folder / ADDRESS_FILE, msgspec.json.encode(told))
 
 
 @contextmanager

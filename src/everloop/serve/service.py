@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from everloop.core.clock import Clock
@@ -121,12 +121,12 @@ class Service:
             )
         return mark
 
-    def is_ready(self) -> bool:
-        """Tell whether every deployment of this process answers."""
+    def is_ready(self, endpoints: Collection[Endpoint]) -> bool:
+        """Tell whether these deployments answer, of which there must be one."""
         return (
             not self.is_draining
-            and bool(self.endpoints)
-            and all(each.lineup.champion is not None for each in self.endpoints.values())
+            and bool(endpoints)
+            and all(each.lineup.champion is not None for each in endpoints)
         )
 
     async def keep_routes(self) -> None:

@@ -23,6 +23,8 @@ def routes(service: Service) -> list[Route]:
         Route("POST", "/models/{model}/versions/{version}/predict", spoken.predict),
         Route("GET", "/v1/model", spoken.model),
         Route("GET", "/models/{model}", spoken.model),
+        Route("GET", "/models/{model}/healthz", spoken.health),
+        Route("GET", "/models/{model}/readyz", spoken.ready),
         Route("GET", "/healthz", spoken.health),
         Route("GET", "/readyz", spoken.ready),
     ]
@@ -76,13 +78,11 @@ class Records:
 
     def health(self, request: Request) -> Reply:
         """Say that the process lives, and what it has done."""
-        del request
-        return to_json(self._state())
+        return to_json(self._state(request))
 
     def ready(self, request: Request) -> Reply:
         """Say whether it answers."""
-        del request
-        state = self._state()
+        state = self._state(request)
         return Reply(200 if state.ready else 503, _ENCODER.encode(state))
 
     def _event_us(self, text: str | None) -> int | None:
@@ -90,11 +90,12 @@ class Records:
             return None
         return int(event_time(text, self._service.clock.now()).timestamp() * 1_000_000)
 
-    def _state(self) -> Health:
+    def _state(self, request: Request) -> Health:
         service = self._service
-        all_of = list(service.endpoints.values())
+        name = request.params.get("model")
+        all_of = list(service.endpoints.values()) if name is None else [service.find(name)]
         return Health(
-            ready=service.is_ready(),
+            ready=service.is_ready(all_of),
             epoch=max((each.lineup.epoch for each in all_of), default=0),
             predictions=sum(each.answerer.counters.predictions for each in all_of),
             fallbacks=sum(each.answerer.counters.fallbacks for each in all_of),
