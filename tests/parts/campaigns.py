@@ -19,7 +19,7 @@ from everloop.release.config import USUAL_WEIGHTS, ReleaseConfig, Strategy
 from everloop.release.counting import begin
 from everloop.release.decision import Decision, decide, first_place
 from everloop.release.model import Assigned, BadEvent, Guardrail, News, Release, State
-from everloop.serve.answer import assign_arm
+from everloop.serve.router import assign_arm
 from tests.unit.release.test_decision import START, release
 
 RAMP = (0.01, 0.05, 0.1, 0.25, 0.5)
