@@ -1,7 +1,8 @@
 """Install what the tests drive beside our environment: databases, a browser, clients, validators.
 
-Clients and validators come by uv into a cache folder. As root on Debian the programs come by apt-get;
-elsewhere the missing ones are named and the tests that need them are skipped (on CI they fail).
+Clients and validators come by uv into a cache folder. As root on Debian the programs come by
+apt-get; elsewhere the missing ones are named and the tests that need them are skipped (on CI they
+fail).
 Exits 0 either way: pytest is the judge, not this file.
 """
 

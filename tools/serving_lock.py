@@ -32,6 +32,7 @@ FORMATS: dict[str, tuple[tuple[str, ...], frozenset[str]]] = {
     "onnx": (("onnxruntime",), frozenset()),
     "sklearn": (("scikit-learn", "skops"), frozenset()),
     "torch": (("torch", "safetensors"), frozenset()),
+    "pyfunc": ((), frozenset()),
 }
 # Fetches a bundle from object storage, where a platform names an address instead of a folder.
 STORAGE = ("obstore",)

@@ -46,7 +46,7 @@ class Validators:
         self.folder = folder
         self._kubernetes = folder / "kubernetes_validate" / "kubernetes-json-schema" / KUBERNETES
         # Remembered: the definitions of Kubernetes are two megabytes.
-        self._registry: Registry[Schema] = Registry(retrieve=cache(self._retrieve))
+        self._registry: Registry[Any] = Registry(retrieve=cache(self._retrieve))  # type: ignore[call-arg]
 
     def kubernetes(self, manifest: Mapping[str, Any]) -> list[str]:
         """Judge a manifest by the strict schema of its kind and version, or by ours for others."""

@@ -7,14 +7,13 @@ permission and the passed gate, and the ledger tells for ever who took which ver
 from __future__ import annotations
 
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta, Struct
 
-from everloop.app.bundles import seal_bundle
+from everloop.app.bundles import write_sealed
 from everloop.core.digest import Digest, sha256_digest
 from everloop.core.errors import Conflict, IntegrityError
 from everloop.core.ids import Id
@@ -29,13 +28,10 @@ from everloop.registry.formats import require_served
 from everloop.registry.lookup import resolve_model
 from everloop.registry.model import ModelVersion
 from everloop.registry.proof import require_proven
-from everloop.release.model import Deployment
 from everloop.release.queries import get_deployment
 from everloop.serve.bundle import DESCRIPTION, SIGNATURE, Bundle
 
 _DEPLOYMENT: Final = "deployment:"
-# A bundle of a model that no deployment serves here is named for the model; it has no times.
-_NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class ExportBundle(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -83,7 +79,7 @@ def _seal(ask: ExportBundle, desk: Desk) -> ExportedBundle:
         version, deployment = _find(view, ask.ref)
         _require_exportable(view, version)
         folder = Path(name) / "bundle"
-        seal_bundle(view, deployment, version.id, folder)
+        write_sealed(view, version, folder, deployment)
         files = {
             path.relative_to(folder).as_posix(): path.read_bytes()
             for path in folder.rglob("*")
@@ -92,7 +88,7 @@ def _seal(ask: ExportBundle, desk: Desk) -> ExportedBundle:
     archive = to_tar(files)
     return ExportedBundle(
         version=version.id,
-        name=deployment.name,
+        name=deployment or version.name,
         archive=desk.services.blobs.put(archive),
         seal=sha256_digest(files[DESCRIPTION]),
         public_key=desk.services.signers[EVALUATOR].public_key.hex(),
@@ -155,29 +151,18 @@ def fetch_subject(performer: Performer, ref: str, *, reason: str | None = None) 
     return Subject(bundle=bundle, files=files, public_key=told.public_key)
 
 
-def _find(view: View, ref: str) -> tuple[ModelVersion, Deployment]:
-    if ref.startswith(_DEPLOYMENT):
-        deployment = get_deployment(view, ref)
-        if deployment.champion is None:
-            raise Conflict(
-                "deployment.empty",
-                f"No version answers for {deployment.name!r} yet.",
-                hint="Release one with `everloop release start`, or export a version by its ref.",
-            )
-        return view.get(ModelVersion, deployment.champion), deployment
-    version = resolve_model(view, ref)
-    nameless = Deployment(
-        id=version.id,
-        project=version.project,
-        name=version.name,
-        model=version.model,
-        champion=version.id,
-        previous=None,
-        epoch=0,
-        created_at=_NEVER,
-        created_by=view.caller.actor,
-    )
-    return version, nameless
+def _find(view: View, ref: str) -> tuple[ModelVersion, str]:
+    """Return the version, and the deployment's name or nothing."""
+    if not ref.startswith(_DEPLOYMENT):
+        return resolve_model(view, ref), ""
+    deployment = get_deployment(view, ref)
+    if deployment.champion is None:
+        raise Conflict(
+            "deployment.empty",
+            f"No version answers for {deployment.name!r} yet.",
+            hint="Release one with `everloop release start`, or export a version by its ref.",
+        )
+    return view.get(ModelVersion, deployment.champion), deployment.name
 
 
 def _require_exportable(view: View, version: ModelVersion) -> None:

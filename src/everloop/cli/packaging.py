@@ -85,10 +85,10 @@ def bundle(session: Session, /, ref: str, place: Path, **given: Any) -> int:
 @click.option("--base", help="Image to build upon, best with its digest; a slim Python otherwise.")
 @click.option(
     "--without-model",
-    "runtimes",
+    "formats",
     multiple=True,
-    metavar="RUNTIME",
-    help="No bundle in it: for bundles of RUNTIME that are mounted or fetched; repeatable.",
+    metavar="FORMAT",
+    help="No bundle in it: for bundles of FORMAT that are mounted or fetched; repeatable.",
 )
 def image(session: Session, /, ref: str | None, place: Path, **given: Any) -> int:
     """Write a folder that builds as an OCI image that serves REF, a version or a deployment.
@@ -98,13 +98,13 @@ def image(session: Session, /, ref: str | None, place: Path, **given: Any) -> in
     from everloop.export.folder import write_folder
     from everloop.export.image import Recipe, default_python, image_files
 
-    runtimes: tuple[str, ...] = given["runtimes"]
-    if (ref is None) == (not runtimes):
-        raise click.UsageError("Name a version or a deployment, or --without-model RUNTIME.")
+    formats: tuple[str, ...] = given["formats"]
+    if (ref is None) == (not formats):
+        raise click.UsageError("Name a version or a deployment, or --without-model FORMAT.")
     subject = None if ref is None else _fetch(session, ref, given["reason"])
     recipe = Recipe(
         subject=subject,
-        runtimes=runtimes if subject is None else (subject.runtime,),
+        formats=formats if subject is None else (subject.bundle.format,),
         public_key=_server_key(session) if subject is None else subject.public_key,
         python=given["python"] or default_python(),
         base=given["base"],

@@ -35,14 +35,14 @@ class Recipe:
 
     Attributes:
         subject: The bundle in it; None for an image that serves what is mounted or fetched.
-        runtimes: Runtimes it can answer with.
+        formats: Formats of models that it can answer for.
         public_key: Hex of the only key whose bundles it accepts.
         python: Its Python, such as ``3.11``.
         base: Image to build upon; a slim Python image of that version when None.
     """
 
     subject: Subject | None
-    runtimes: tuple[str, ...]
+    formats: tuple[str, ...]
     public_key: str
     python: str
     base: str | None = None
@@ -55,7 +55,7 @@ class Recipe:
     @property
     def distributions(self) -> tuple[Locked, ...]:
         """What is installed from a package index."""
-        return locked(self.python, self.runtimes, storage=self.subject is None)
+        return locked(self.python, self.formats, storage=self.subject is None)
 
     @property
     def title(self) -> str:
@@ -77,7 +77,7 @@ def image_files(recipe: Recipe) -> dict[str, bytes]:
 
     Raises:
         InvalidInput: there is no lock for that Python.
-        UnsafeArtifact: an image cannot answer with that runtime.
+        UnsafeArtifact: an image cannot answer for that format.
     """
     wheel = serving_wheel()
     lock = requirements(recipe.distributions, wheel.file, wheel.digest)
@@ -124,7 +124,7 @@ def labels(recipe: Recipe) -> dict[str, str]:
         "org.opencontainers.image.base.name": recipe.base_image,
         "io.everloop.version": installed_version(),
         "io.everloop.public-key": recipe.public_key,
-        "io.everloop.runtimes": ",".join(recipe.runtimes),
+        "io.everloop.formats": ",".join(recipe.formats),
     }
     if recipe.subject is None:
         return found | {"org.opencontainers.image.version": installed_version()}
@@ -144,7 +144,7 @@ def _dockerfile(recipe: Recipe, wheel: str) -> str:
     parts = [_HEAD.format(base=recipe.base_image, title=recipe.title)]
     parts.append(_BUILD.format(place=PLACE, lock=LOCK, wheel=wheel))
     parts.append("FROM ${BASE}")
-    packages = sorted({name for one in recipe.runtimes for name in SYSTEM_PACKAGES.get(one, ())})
+    packages = sorted({name for one in recipe.formats for name in SYSTEM_PACKAGES.get(one, ())})
     if packages:
         parts.append(_PACKAGES.format(packages=" ".join(packages)))
     parts.append(_STATE.format(user=USER, log=LOG_PLACE))

@@ -39,12 +39,12 @@ def known_pythons() -> tuple[str, ...]:
     return tuple(_content())
 
 
-def locked(python: str, runtimes: tuple[str, ...], *, storage: bool = False) -> tuple[Locked, ...]:
-    """Return what a server of these runtimes installs, sorted by name.
+def locked(python: str, formats: tuple[str, ...], *, storage: bool = False) -> tuple[Locked, ...]:
+    """Return what a server of these formats installs, sorted by name.
 
     Args:
         python: Such as ``3.11``.
-        runtimes: Runtimes or formats of models.
+        formats: Formats of the models' files.
         storage: Also what fetches a bundle from object storage.
 
     Raises:
@@ -60,14 +60,14 @@ def locked(python: str, runtimes: tuple[str, ...], *, storage: bool = False) -> 
         )
     groups: dict[str, list[str]] = content[python]["groups"]
     known = sorted(set(groups) - {"base", "storage"})
-    for runtime in runtimes:
-        if runtime not in known:
+    for name in formats:
+        if name not in known:
             raise UnsafeArtifact(
                 "export.format_unsupported",
-                f"An image cannot answer with {runtime[:40]!r}.",
+                f"An image cannot answer for the format {name[:40]!r}.",
                 hint=f"Register the model as one of {', '.join(known)}.",
             )
-    wanted = ("base", *runtimes, *(("storage",) if storage else ()))
+    wanted = ("base", *formats, *(("storage",) if storage else ()))
     names = sorted({name for group in wanted for name in groups[group]})
     told: dict[str, dict[str, Any]] = content[python]["distributions"]
     return tuple(Locked(name, told[name]["version"], tuple(told[name]["hashes"])) for name in names)

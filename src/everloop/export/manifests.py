@@ -19,8 +19,8 @@ from everloop.export.model import (
 )
 
 Manifest = dict[str, Any]
-READY: Final = "/v2/health/ready"
-LIVE: Final = "/v2/health/live"
+READY: Final = "/readyz"
+LIVE: Final = "/healthz"
 NOTE: Final = "# Written by `everloop export`; export again instead of editing.\n"
 LOG_SIZE: Final = "1Gi"
 

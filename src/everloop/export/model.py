@@ -52,14 +52,9 @@ class Subject:
         return sha256_digest(self.files[DESCRIPTION])
 
     @property
-    def runtime(self) -> str:
-        """The runtime that answers: the one the gate proved, else the format's own."""
-        return getattr(self.bundle, "runtime", "") or self.bundle.format
-
-    @property
     def name(self) -> str:
         """A name that every platform takes: a DNS label of the deployment's or model's name."""
-        return dns_label(self.bundle.deployment)
+        return dns_label(self.bundle.deployment or self.bundle.model)
 
     @property
     def version_id(self) -> Id:

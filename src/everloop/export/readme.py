@@ -26,11 +26,11 @@ def image_readme(title: str, subject: Subject | None) -> str:
 def systemd_readme(subject: Subject, unit: str, python: str, port: int) -> str:
     """Return the README of a folder with a systemd unit."""
     place = f"{SYSTEMD_PLACE}/{subject.name}"
-    packages = " ".join(SYSTEM_PACKAGES.get(subject.runtime, ()))
+    packages = " ".join(SYSTEM_PACKAGES.get(subject.bundle.format, ()))
     body = _with(subject.name, subject)
     body += _SYSTEMD.format(place=place, unit=unit, python=python)
     if packages:
-        body += f"The runtime needs a library of the system: `apt-get install {packages}`.\n"
+        body += f"The model needs a library of the system: `apt-get install {packages}`.\n"
     return body + _ASK.format(port=port, rows=example_rows(subject))
 
 
@@ -117,7 +117,7 @@ systemctl enable --now {unit}
 _ASK: Final = """
 ## Ask
 ```
-curl http://127.0.0.1:{port}/v2/health/ready
+curl http://127.0.0.1:{port}/readyz
 curl http://127.0.0.1:{port}/invocations -H 'content-type: application/json' -d '{rows}'
 ```
 """

@@ -29,7 +29,7 @@ def systemd_files(
 
     Raises:
         InvalidInput: ``export.setting_invalid``, or there is no lock for that Python.
-        UnsafeArtifact: there is no lock for the model's runtime.
+        UnsafeArtifact: there is no lock for the model's format.
     """
     if _MEMORY.fullmatch(memory) is None:
         raise InvalidInput(
@@ -38,7 +38,7 @@ def systemd_files(
             hint="Write it as systemd does, such as 512M or 2G.",
         )
     wheel = serving_wheel()
-    lock = requirements(locked(python, (subject.runtime,)), wheel.file, wheel.digest)
+    lock = requirements(locked(python, (subject.bundle.format,)), wheel.file, wheel.digest)
     name = unit_name(subject)
     texts = {
         name: unit(subject, port=port, memory=memory),

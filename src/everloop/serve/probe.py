@@ -12,7 +12,7 @@ import sys
 from everloop.core.errors import EverloopError
 from everloop.serve.environment import probe_port
 
-READY_PATH = "/v2/health/ready"
+READY_PATH = "/readyz"
 TIMEOUT_S = 2.0
 
 

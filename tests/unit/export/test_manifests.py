@@ -43,9 +43,7 @@ def sealed(tmp_path_factory: pytest.TempPathFactory) -> Subject:
 def test_every_manifest_meets_the_schema_of_its_kind(
     sealed: Subject, validators: Validators, face: str, change: dict[str, Any]
 ) -> None:
-    placement = Placement(
-        **{"image": PLACEMENT.image, "namespace": PLACEMENT.namespace} | change  # type: ignore[arg-type]
-    )
+    placement = Placement(**{"image": PLACEMENT.image, "namespace": PLACEMENT.namespace} | change)
 
     files = parsed(FACES[face](sealed, placement))
 
@@ -230,7 +228,7 @@ def test_a_canary_that_is_none_is_refused(
 def test_a_setting_that_no_platform_takes_is_refused(
     sealed: Subject, face: str, change: dict[str, Any]
 ) -> None:
-    placement = Placement(**{"image": PLACEMENT.image} | change)  # type: ignore[arg-type]
+    placement = Placement(**{"image": PLACEMENT.image} | change)
 
     with pytest.raises(InvalidInput) as refused:
         FACES[face](sealed, placement)
