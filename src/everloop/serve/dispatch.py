@@ -13,6 +13,7 @@ from everloop.serve.exchange import Answer, Handler, Reply, Request, refuse
 from everloop.serve.http import failed
 
 MOST_REMEMBERED: Final = 4_096
+LONGEST_REMEMBERED: Final = 256
 _PLACE = re.compile(r"\{([a-z_]+)\}")
 
 
@@ -82,7 +83,7 @@ class Dispatcher:
                 context={"allowed": allowed},
             )
         found = _Found(route.handler, route.refuse, params)
-        if len(self._remembered) < MOST_REMEMBERED:
+        if len(self._remembered) < MOST_REMEMBERED and len(path) <= LONGEST_REMEMBERED:
             self._remembered[method, path] = found
         return found
 

@@ -41,6 +41,7 @@ _BY_CODE = {
     "request.unsupported_type": 415,
     "request.head_too_large": 431,
     "request.target_too_long": 414,
+    "request.http_version": 505,
     "method.not_allowed": 405,
     "model.too_slow": 503,
 }

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from email.utils import formatdate
 from http import HTTPStatus
 from time import monotonic, perf_counter_ns
-from typing import Final, Protocol, cast
+from typing import Final, NamedTuple, Protocol, cast
 
 import httptools
 import msgspec
@@ -26,6 +26,14 @@ from everloop.serve.exchange import Answer, Reply, Request, refuse
 SWEEP_S: Final = 0.25
 MOST_HEADERS: Final = 100
 LINGER_S: Final = 2.0
+VERSIONS: Final = frozenset({"1.0", "1.1"})
+# What two readers of one head must not read differently (RFC 9112, sections 3.2 and 6.3).
+ONCE: Final = frozenset(
+    {
+        *(b"host", b"content-length", b"transfer-encoding"),
+        *(b"content-encoding", b"content-type", b"authorization"),
+    }
+)
 _STATUS_LINES: Final = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
 }
@@ -39,6 +47,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         body_bytes: The longest body, also after it was unpacked.
+        buffered_bytes: All bodies together that came in pieces and wait to be whole or answered.
         head_bytes: The longest head of a request.
         target_bytes: The longest path with its query.
         request_s: How long a request may take to arrive, from its first byte to its last.
@@ -50,6 +59,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     body_bytes: int = 32 * 1024 * 1024
+    buffered_bytes: int = 512 * 1024 * 1024
     head_bytes: int = 32 * 1024
     target_bytes: int = 8 * 1024
     request_s: float = 10.0
@@ -76,6 +86,7 @@ class Listener:
         self.limits = limits
         self.connections: set[Connection] = set()
         self.in_flight = 0
+        self.buffered_bytes = 0
         self.refused_busy = 0
         self.is_draining = False
         self.date = b""
@@ -109,6 +120,14 @@ class Listener:
         self.date = b"date: " + formatdate(usegmt=True).encode() + b"\r\n"
 
 
+class _Whole(NamedTuple):
+    """A request that has come to its end; ``held`` is its part of the bytes that are counted."""
+
+    request: Request
+    keep: bool
+    held: int
+
+
 class Connection(asyncio.Protocol):
     """One connection."""
 
@@ -118,18 +137,20 @@ class Connection(asyncio.Protocol):
     _body_bytes: int
     _head_bytes: int
     _encoding: bytes
+    _version: str
     _started_ns: int
     __slots__ = (
         "_body", "_body_bytes", "_deadline", "_discarding", "_encoding", "_head_bytes", "_headers",
-        "_is_busy", "_is_eof", "_is_stuck", "_keep", "_listener", "_method", "_parser", "_refusal",
-        "_started_ns", "_target", "_transport", "_waiting",
+        "_held", "_is_busy", "_is_eof", "_is_stuck", "_keep", "_listener", "_method", "_parser",
+        "_quiet_bytes", "_refusal", "_started_ns", "_target", "_transport", "_version", "_waiting",
     )  # fmt: skip
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpRequestParser(self)
-        self._waiting: deque[tuple[Request, bool] | EverloopError] = deque()
+        self._waiting: deque[_Whole | EverloopError] = deque()
+        self._held = 0
         self._is_busy = self._is_eof = self._is_stuck = self._discarding = False
         self._deadline = 0.0
         self._refusal: EverloopError | None = None
@@ -151,7 +172,9 @@ class Connection(asyncio.Protocol):
         del exc
         self._listener.connections.discard(self)
         self._transport = None
-        self._waiting.clear()
+        self._drop_waiting()
+        self._release(self._held)
+        self._held = 0
 
     def data_received(self, data: bytes) -> None:
         """Read what came."""
@@ -163,12 +186,7 @@ class Connection(asyncio.Protocol):
         try:
             self._feed(data)
         except httptools.HttpParserError as error:
-            problem = self._refusal or InvalidInput(
-                "request.malformed",
-                f"This is not HTTP/1.1: {str(error)[:120] or 'it cannot be read'}.",
-                hint="Check the client, or what stands between it and this server.",
-            )
-            self._refuse_rest(problem)
+            self._misread(str(error))
 
     def eof_received(self) -> bool:
         """Keep the way back open while answers are due."""
@@ -186,7 +204,9 @@ class Connection(asyncio.Protocol):
         """Go on."""
         self._is_stuck = False
         self._deadline = monotonic() + self._listener.limits.idle_s
-        if self._transport is not None and len(self._waiting) <= self._listener.limits.pipelined:
+        if self._waiting and not self._is_busy:
+            self._go_on()
+        elif self._transport is not None and not self._waiting:
             self._transport.resume_reading()
 
     # --- llhttp's side --------------------------------------------------------------------------
@@ -205,8 +225,13 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take one header."""
+        if self._head_bytes < 0:
+            return  # a trailer is no header: nobody looked at it when the head was checked
         headers = self._headers
-        headers[name.lower()] = value
+        key = name.lower()
+        if key in ONCE and key in headers:
+            self._stop(_malformed(f"there are two headers {key.decode()}"))
+        headers[key] = value
         self._head_bytes += len(name) + len(value)
         if len(headers) > MOST_HEADERS or self._head_bytes > self._listener.limits.head_bytes:
             self._stop(_head_too_large(self._listener.limits))
@@ -215,6 +240,8 @@ class Connection(asyncio.Protocol):
         """Look at what the head says of the body."""
         headers = self._headers
         self._head_bytes = -1
+        self._version = self._parser.get_http_version()
+        self._require_framing(headers)
         length = headers.get(b"content-length")
         if length is not None and int(length) > self._listener.limits.body_bytes:
             self._stop(_too_large(self._listener.limits))
@@ -228,7 +255,7 @@ class Connection(asyncio.Protocol):
                         hint="Send the body plain, as gzip or as deflate.",
                     )
                 )
-        if b"expect" in headers and self._transport is not None:
+        if b"expect" in headers and self._transport is not None and not self._is_before():
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
@@ -246,8 +273,10 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """Hand over a whole request."""
+        if self._discarding:
+            return
         parser = self._parser
-        keep = parser.should_keep_alive() and parser.get_http_version() == "1.1"
+        keep = parser.should_keep_alive() and self._version == "1.1"
         path, _, query = self._target.partition(b"?")
         method = parser.get_method()
         request = Request(
@@ -263,14 +292,18 @@ class Connection(asyncio.Protocol):
                 request.body = unpack(self._encoding, request.body, self._listener.limits)
             except EverloopError as error:
                 self._stop(error)
+        whole = _Whole(request, keep, self._held)
+        self._held = 0
         self._begin()
         self._deadline = 0.0
-        if self._is_busy or self._waiting:
-            self._waiting.append((request, keep))
-            if len(self._waiting) > self._listener.limits.pipelined and self._transport:
+        self._discarding = not keep
+        if self._is_before() or self._is_stuck:
+            self._waiting.append(whole)
+            is_full = whole.held or len(self._waiting) > self._listener.limits.pipelined
+            if is_full and self._transport is not None:
                 self._transport.pause_reading()
         else:
-            self._start(request, keep=keep)
+            self._start(whole)
 
     # --- our side -------------------------------------------------------------------------------
 
@@ -304,30 +337,83 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def _is_before(self) -> bool:
+        """Tell whether a request is still to be answered before the one that is coming in."""
+        return self._is_busy or bool(self._waiting)
+
+    def _require_framing(self, headers: dict[bytes, bytes]) -> None:
+        """Refuse a head that another reader could take for another request."""
+        if self._version not in VERSIONS:
+            self._stop(
+                InvalidInput(
+                    "request.http_version",
+                    f"HTTP/{self._version} is not spoken here.",
+                    hint="Send HTTP/1.1.",
+                )
+            )
+        if b"host" not in headers and self._version == "1.1":
+            self._stop(_malformed("there is no header host"))
+        coding = headers.get(b"transfer-encoding")
+        if coding is not None and coding.strip().lower() != b"chunked":
+            self._stop(_malformed("the transfer encoding is not chunked"))
+
     def _begin(self) -> None:
         """Make ready for the next request."""
         self._target = b""
         self._headers = {}
         self._body = b""
-        self._body_bytes = self._head_bytes = 0
+        self._body_bytes = self._head_bytes = self._quiet_bytes = 0
         self._encoding = b""
         self._started_ns = 0
 
     def _feed(self, data: bytes) -> None:
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            # Nothing is upgraded to: the request was answered as it stands (RFC 9110, 7.8).
-            self._parser = httptools.HttpRequestParser(self)
-            rest = data[upgrade.args[0] :]
-            if rest:
-                self.data_received(rest)
-            return
-        if self._head_bytes >= 0 and self._started_ns:
+        body_bytes = self._body_bytes
+        while data:
+            try:
+                self._parser.feed_data(data)
+                break
+            except httptools.HttpParserUpgrade as upgrade:
+                # Nothing is upgraded to: the request was answered as it stands (RFC 9110, 7.8).
+                self._parser = httptools.HttpRequestParser(self)
+                data = data[upgrade.args[0] :]
+                self._started_ns = perf_counter_ns() if data else 0
+        if self._started_ns and not self._discarding:
+            self._hold(len(data), self._body_bytes - body_bytes)
+
+    def _hold(self, read: int, grown: int) -> None:
+        """Count what is kept of a request that has not come to its end."""
+        listener = self._listener
+        if self._head_bytes >= 0:
             # A header without an end never reaches `on_header`.
-            self._head_bytes += len(data)
-            if self._head_bytes > 2 * self._listener.limits.head_bytes:
-                self._refuse_rest(_head_too_large(self._listener.limits))
+            self._head_bytes += read
+            if self._head_bytes > 2 * listener.limits.head_bytes:
+                self._refuse_rest(_head_too_large(listener.limits))
+        elif grown <= 0:
+            # Neither does the end of a trailer, or of what may stand beside a chunk's length.
+            self._quiet_bytes += read
+            if self._quiet_bytes > listener.limits.head_bytes:
+                self._refuse_rest(_head_too_large(listener.limits))
+        else:
+            self._quiet_bytes = 0
+            self._held += grown
+            listener.buffered_bytes += grown
+            if listener.buffered_bytes > listener.limits.buffered_bytes:
+                listener.refused_busy += 1
+                self._refuse_rest(_busy("Too much is being sent at once."))
+
+    def _release(self, held: int) -> None:
+        self._listener.buffered_bytes -= held
+
+    def _drop_waiting(self) -> None:
+        for each in self._waiting:
+            if isinstance(each, _Whole):
+                self._release(each.held)
+        self._waiting.clear()
+
+    def _misread(self, problem: str) -> None:
+        """Refuse what the parser cannot read, unless it follows a last request."""
+        if not self._discarding:
+            self._refuse_rest(self._refusal or _malformed(problem or "it cannot be read"))
 
     def _stop(self, problem: EverloopError) -> None:
         """Stop parsing, out of a callback of the parser."""
@@ -337,7 +423,10 @@ class Connection(asyncio.Protocol):
     def _refuse_rest(self, problem: EverloopError) -> None:
         """Refuse the request that is coming in, after those before it, and read no more."""
         self._discarding = True
-        if self._is_busy or self._waiting:
+        self._body = b""
+        self._release(self._held)
+        self._held = 0
+        if self._is_before() or self._is_stuck:
             self._waiting.append(problem)
         else:
             self._last_words(problem)
@@ -351,7 +440,7 @@ class Connection(asyncio.Protocol):
             # Closing at once would reset a connection with unread bytes, and the reply be lost.
             self._transport.write_eof()
 
-    def _start(self, request: Request, *, keep: bool) -> None:
+    def _start(self, whole: _Whole) -> None:
         """Answer a request; and those that wait for it, as long as answers come at once."""
         listener = self._listener
         while True:
@@ -360,24 +449,23 @@ class Connection(asyncio.Protocol):
                 listener.refused_busy += 1
                 answer: Answer = refuse(_busy("Too many requests at once."))
             else:
-                answer = listener.application.handle(request)
+                answer = listener.application.handle(whole.request)
             if not isinstance(answer, Reply):
                 self._is_busy = True
                 task = asyncio.ensure_future(answer)
-                task.add_done_callback(self._finisher(request, keep=keep))
+                task.add_done_callback(self._finisher(whole))
                 return
             listener.in_flight -= 1
-            if not self._finish(request, answer, keep=keep):
-                return
-            if not self._waiting:
+            # Who does not read is not answered ahead: replies may be much longer than requests.
+            if not self._finish(whole, answer) or not self._waiting or self._is_stuck:
                 return
             following = self._waiting.popleft()
             if isinstance(following, EverloopError):
                 self._last_words(following)
                 return
-            request, keep = following
+            whole = following
 
-    def _finisher(self, request: Request, *, keep: bool) -> Callable[[asyncio.Future[Reply]], None]:
+    def _finisher(self, whole: _Whole) -> Callable[[asyncio.Future[Reply]], None]:
         def finish(task: asyncio.Future[Reply]) -> None:
             self._listener.in_flight -= 1
             self._is_busy = False
@@ -387,29 +475,33 @@ class Connection(asyncio.Protocol):
                 reply = refuse(failed())
             else:
                 reply = task.result()
-            if self._finish(request, reply, keep=keep) and self._waiting:
+            if self._finish(whole, reply) and self._waiting and not self._is_stuck:
                 self._go_on()
 
         return finish
 
     def _go_on(self) -> None:
         following = self._waiting.popleft()
-        if self._transport is not None and not self._is_stuck:
-            self._transport.resume_reading()
         if isinstance(following, EverloopError):
             self._last_words(following)
         else:
-            self._start(following[0], keep=following[1])
+            self._start(following)
+        if self._transport is not None and not self._is_stuck and not self._waiting:
+            self._transport.resume_reading()
 
-    def _finish(self, request: Request, reply: Reply, *, keep: bool) -> bool:
+    def _finish(self, whole: _Whole, reply: Reply) -> bool:
         """Send a reply; return whether the connection goes on."""
-        is_last = not keep or self._listener.is_draining or (self._is_eof and not self._waiting)
-        self._write(reply, is_last=is_last, with_body=request.method != "HEAD")
+        if whole.held:
+            self._release(whole.held)
+        is_last = (
+            not whole.keep or self._listener.is_draining or (self._is_eof and not self._waiting)
+        )
+        self._write(reply, is_last=is_last, with_body=whole.request.method != "HEAD")
         transport = self._transport
         if transport is None:
             return False
         if is_last:
-            self._waiting.clear()
+            self._drop_waiting()
             transport.close()
             return False
         if not self._is_stuck:
@@ -450,8 +542,8 @@ def unpack(encoding: bytes, body: bytes, limits: Limits) -> bytes:
         raise _not_packed(encoding, str(error)) from error
     if len(found) > limits.body_bytes:
         raise _too_large(limits)
-    if not unpacker.eof:
-        raise _not_packed(encoding, "it ends too early")
+    if not unpacker.eof or unpacker.unused_data:
+        raise _not_packed(encoding, "it ends too early, or too late")
     return found
 
 
@@ -467,6 +559,14 @@ def failed() -> EverloopError:
     """Return the error that says that the fault is ours."""
     return EverloopError(
         "server.failed", "The server failed.", hint="Its log on standard error says why."
+    )
+
+
+def _malformed(problem: str) -> InvalidInput:
+    return InvalidInput(
+        "request.malformed",
+        f"This is not HTTP/1.1: {problem[:120]}.",
+        hint="Check the client, or what stands between it and this server.",
     )
 
 
