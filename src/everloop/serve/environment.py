@@ -72,6 +72,11 @@ class Found:
     source: str = ""
 
     @property
+    def is_open(self) -> bool:
+        """Whether anybody may ask whom the platform lets in."""
+        return self.home is None and self.tokens_file is None
+
+    @property
     def is_managed(self) -> bool:
         """Whether a control plane says what is served."""
         return self.home is not None

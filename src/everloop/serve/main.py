@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,14 +23,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(f"{missing} is no folder. `everloop up` makes it.", 2)
     # After the arguments: --help needs no server.
     from everloop.serve.process import run
+    from everloop.serve.tokens import read_tokens
 
     try:
-        run(found, _places(found))
+        if found.tokens_file is not None:
+            read_tokens(found.tokens_file)  # before the workers, which would begin for ever
+        if found.storage is None:
+            run(found, _places(found))
+        else:
+            _run_fetched(found, found.storage)
     except OSError as error:
         return _refuse(f"{error}. Free the port or the disk, or use --port 0.", 1)
     except EverloopError as error:
         return _refuse(error, 1)
     return 0
+
+
+def _run_fetched(found: Found, address: str) -> None:
+    from everloop.serve.fetch import fetch_bundles
+    from everloop.serve.process import run
+
+    with tempfile.TemporaryDirectory(prefix="everloop-model-") as folder:
+        run(found, (fetch_bundles(address, Path(folder)),))
 
 
 def _places(found: Found) -> tuple[Path, ...]:

@@ -34,6 +34,7 @@ from everloop.serve.hosting import SCAN_POLLS, Host
 from everloop.serve.http import Limits, Listener
 from everloop.serve.service import RELOAD_PAUSE_S, Endpoint, Service
 from everloop.serve.switchboard import write_atomically
+from everloop.serve.tokens import TokensFile
 
 ADDRESS_FILE: Final = "server.json"
 LOCK_FILE: Final = "serve.lock"
@@ -161,7 +162,9 @@ class _Group(NamedTuple):
 
 def _work(group: _Group, listening: socket.socket) -> None:
     # Whoever stands before a server without a home decides who may ask.
-    service = Service(SystemClock(), is_open=not group.settings.is_managed)
+    service = Service(SystemClock(), is_open=group.settings.is_open)
+    if group.settings.tokens_file is not None and not group.settings.is_managed:
+        service.tokens = TokensFile(group.settings.tokens_file)
     group.host.open(service, group.worker)
     if (group.settings.workers or 1) == 1:
         group.announce()

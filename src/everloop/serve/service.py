@@ -14,8 +14,10 @@ from everloop.serve.answer import Answerer, Ask, Log, Result
 from everloop.serve.exchange import Answer, Reply, Request
 from everloop.serve.log import Flusher
 from everloop.serve.switchboard import Lineup, Still, Switchboard
+from everloop.serve.tokens import TokensFile
 
 RELOAD_PAUSE_S: Final = 0.02
+TOKENS_POLLS: Final = 50
 RETRY_POLLS: Final = 100  # refused bundles are tried again every two seconds
 
 
@@ -45,6 +47,7 @@ class Service:
 
     Attributes:
         is_open: Whether anybody may ask; so where a platform in front decides who may.
+        tokens: Who may ask bundles that stand alone; None where the routes say so.
         is_draining: Whether the process is ending, so that it is not ready for more.
     """
 
@@ -54,6 +57,7 @@ class Service:
         self.is_open = is_open
         self.is_draining = False
         self.flusher: Flusher | None = None
+        self.tokens: TokensFile | None = None
 
     def fsync_errors(self) -> int:
         """Return how often the log could not be brought onto the disk."""
@@ -112,7 +116,8 @@ class Service:
         scheme, _, token = secret.partition(b" ")
         # The hash is looked up, not the secret: how long that takes tells nothing about it.
         mark = hashlib.sha256(token.strip()).hexdigest()
-        expires = endpoint.lineup.tokens.get(mark)
+        known = endpoint.lineup.tokens if self.tokens is None else self.tokens.known
+        expires = known.get(mark)
         if scheme.lower() != b"bearer" or expires is None or expires <= self.clock.now():
             raise NotAuthenticated(
                 "token.invalid",
@@ -135,6 +140,8 @@ class Service:
         while True:
             await asyncio.sleep(RELOAD_PAUSE_S)
             polls += 1
+            if self.tokens is not None and polls % TOKENS_POLLS == 0:
+                self.tokens.refresh()
             for endpoint in tuple(self.endpoints.values()):
                 board = endpoint.switchboard
                 retry = board.refused and polls % RETRY_POLLS == 0

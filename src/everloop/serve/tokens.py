@@ -1,0 +1,94 @@
+"""Who may ask a server that no control plane keeps: a file of hashed tokens, read again on change.
+
+A line holds the SHA-256 of a token in hex and, if it ends some day, the time (RFC 3339); what
+follows a ``#`` is for people. The file holds no secret, so it may lie in an image or a repository.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from everloop.core.clock import Instant
+from everloop.core.errors import EverloopError, InvalidInput
+
+NEVER: Final = datetime(9999, 12, 31, tzinfo=UTC)
+LARGEST_BYTES: Final = 1 << 20
+_HASH: Final = re.compile(r"[0-9a-f]{64}")
+
+
+class TokensFile:
+    """The tokens of a file; whoever changes the file changes who may ask, within a second.
+
+    Attributes:
+        known: End of each token by its hash.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stamp = self._read_stamp()
+        self.known: Mapping[str, Instant] = read_tokens(path)
+
+    def refresh(self) -> None:
+        """Read the file again if it changed; one that can't be read leaves things as they are."""
+        stamp = self._read_stamp()
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self.known = read_tokens(self._path)
+        except EverloopError as error:
+            sys.stderr.write(f"serve: {error}\n")
+
+    def _read_stamp(self) -> tuple[int, int, int] | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_ino, found.st_size
+
+
+def read_tokens(path: Path) -> dict[str, Instant]:
+    """Return the end of each token by its hash.
+
+    Raises:
+        InvalidInput: ``serving.tokens_unreadable``.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(LARGEST_BYTES + 1).decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable(path, str(error)) from error
+    if len(text) > LARGEST_BYTES:
+        raise _unreadable(path, f"it is larger than {LARGEST_BYTES:,} bytes")
+    found = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        if len(words) > 2 or _HASH.fullmatch(words[0]) is None:
+            raise _unreadable(path, f"line {number} is not a SHA-256 and, at most, a time")
+        found[words[0]] = _end(words[1], path, number) if len(words) == 2 else NEVER
+    return found
+
+
+def _end(text: str, path: Path, number: int) -> Instant:
+    try:
+        end = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise _unreadable(path, f"line {number}: {error}") from error
+    if end.tzinfo is None:
+        raise _unreadable(path, f"line {number}: the time has no zone")
+    return end
+
+
+def _unreadable(path: Path, problem: str) -> InvalidInput:
+    return InvalidInput(
+        "serving.tokens_unreadable",
+        f"The tokens file {str(path)[:200]} cannot be used: {problem[:200]}.",
+        hint="Write one line for each token: its SHA-256 in hex, and when it ends.",
+    )
