@@ -56,7 +56,7 @@ def main() -> None:
                     line.add(CPU, many.cpu_us / model.BATCH)
                     line.add(FAILED, alone.failed + many.failed)
 
-        mine = [*ours.batch_subjects(folder, text), *ours.echoes(folder)]
+        mine = [*ours.batch_subjects(folder, text), *ours.echoes(text)]
         subjects = find_subjects(options, folder, mine)
         told.notes += try_each(subjects[:1], measure)
         alone = told.line("the runtime in process", "limit")

@@ -59,7 +59,7 @@ def main() -> None:
                     line.add(EVEN_TIMES, evenly.p99_us / evenly.p50_us)
                     line.add(FAILED, most.failed + random.failed + evenly.failed)
 
-        mine = [ours.subject(folder, text), *ours.echoes(folder)]
+        mine = [ours.subject(folder, text), *ours.echoes(text)]
         told.notes += try_each(find_subjects(options, folder, mine), measure)
     told.notes.append(
         "arrivals are a Poisson process, or evenly spaced; a latency counts from the moment that "

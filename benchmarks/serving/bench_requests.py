@@ -38,7 +38,7 @@ def main() -> None:
     with workplace() as folder:
         text = folder / "model.txt"
         text.write_text(model.train())
-        mine = [ours.subject(folder, text), *ours.echoes(folder)]
+        mine = [ours.subject(folder, text), *ours.echoes(text)]
 
         def measure(subject: Subject) -> None:
             line = told.line(subject.name, subject.kind, subject.does)

@@ -48,7 +48,7 @@ def main() -> None:
                         ask(server.port, subject.path, body, subject.headers)
                     line.add(LATER, server.process.memory_mb())
 
-        mine = [ours.subject(folder, text), *ours.echoes(folder)]
+        mine = [ours.subject(folder, text), *ours.echoes(text)]
         many = ours.many(folder, text, MODELS)
         with started(mine[0], folder):
             tell("compiled once")  # a start that is not counted: bytecode and file cache

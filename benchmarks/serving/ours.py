@@ -6,12 +6,13 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import model
 import msgspec
-from subjects import Subject
+from subjects import APPS, Subject
 
 from everloop.core.digest import content_digest
 from everloop.core.ids import Id
@@ -88,10 +89,14 @@ def subject(folder: Path, text: Path) -> Subject:
     """Return our server over a folder with one version; answers JSON records."""
     made = Folder(folder / "everloop")
     made.route(made.seal(1, text.read_text()))
+    return _subject(made.place, text)
+
+
+def _subject(home: Path, text: Path) -> Subject:
     return Subject(
         name="Everloop",
         kind="everloop",
-        command=lambda port: _command(made.place, port),
+        command=lambda port: _command(home, port),
         path="/v1/predict",
         ready="/readyz",
         one=model.records,
@@ -104,14 +109,14 @@ def subject(folder: Path, text: Path) -> Subject:
 
 def _command(folder: Path, port: int) -> list[str]:
     program = [sys.executable, "-m", "everloop.serve.main"]
-    return [*program, "--folder", str(folder), "--port", str(port)]
+    return [*program, "--home", str(folder), "--port", str(port)]
 
 
 def in_process(text: str) -> Callable[[model.Matrix], object]:
     """Return the model as the server calls it, without any server."""
     from everloop.serve.runtime import open_model
 
-    return open_model("lightgbm", {"model.txt": text.encode()}, model.FEATURES)
+    return open_model("lightgbm", {"model.txt": text.encode()}, model.FEATURES).predict
 
 
 def batch_subjects(folder: Path, text: Path) -> list[Subject]:
@@ -120,12 +125,28 @@ def batch_subjects(folder: Path, text: Path) -> list[Subject]:
 
 
 def many(folder: Path, text: Path, count: int) -> list[Subject]:
-    """Return our server with so many models in one process, if it can."""
-    del folder, text, count
-    return []
+    """Return our server with so many models in one process; the last one is asked."""
+    home = folder / "everloop-many"
+    for number in range(count):
+        made = Folder(home / f"bench-{number}", f"bench-{number}")
+        made.route(made.seal(1, text.read_text()))
+    one = _subject(home, text)
+    path = f"/models/bench-{count - 1}/predict"
+    return [replace(one, name=f"Everloop, {count} models", path=path)]
 
 
-def echoes(folder: Path) -> list[Subject]:
-    """Return the limits on our own HTTP server."""
-    del folder
-    return []
+def echoes(text: Path) -> list[Subject]:
+    """Return the limit: our own HTTP server with one fixed answer."""
+    return [
+        Subject(
+            name="our HTTP server, echo",
+            kind="limit",
+            command=lambda port: [sys.executable, str(APPS / "echo.py"), str(port)],
+            path="/v1/predict",
+            ready="/",
+            one=model.records,
+            read=None,
+            variables={"TEXT": str(text)},
+            headers=HEADERS,
+        )
+    ]
