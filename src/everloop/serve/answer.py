@@ -19,7 +19,7 @@ from everloop.core.errors import EverloopError, InvalidInput, Unavailable
 from everloop.core.ids import Id
 from everloop.core.wire import Arm, Scalar, Status
 from everloop.serve.bundle import LoadedBundle
-from everloop.serve.decode import FloatArray
+from everloop.serve.decode import FloatArray, RowDecoder
 from everloop.serve.exchange import Answer, Reply
 from everloop.serve.identity import IdBlocks, to_id, to_ids
 from everloop.serve.log import STATUS_CODES, Block, Source
@@ -51,11 +51,11 @@ class Log(Protocol):
         ...
 
 
-class Ask(NamedTuple):
+class Ask:
     """What a request asks, whatever protocol it came by.
 
     Attributes:
-        matrix: The rows as the champion takes them.
+        rows: How many rows.
         values: The rows as they were sent; None where the matrix says it all, with NaN for null.
         at_us: Event time in microseconds since 1970; None for now.
         unit: Whom the assignment sticks to.
@@ -64,13 +64,63 @@ class Ask(NamedTuple):
         version: A resident version to ask, whoever is champion; None to be routed.
     """
 
-    matrix: FloatArray
-    values: Values | None = None
-    at_us: int | None = None
-    unit: str | None = None
-    request: str | None = None
-    keys: Sequence[str] = ()
-    version: LoadedBundle | None = None
+    __slots__ = (
+        "_decoder", "_matrix", "at_us", "keys", "request", "rows", "unit", "values", "version",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        matrix: FloatArray | None = None,
+        *,
+        values: Values | None = None,
+        decoder: RowDecoder | None = None,
+        at_us: int | None = None,
+        unit: str | None = None,
+        request: str | None = None,
+        keys: Sequence[str] = (),
+        version: LoadedBundle | None = None,
+    ) -> None:
+        """Take a matrix, or values with the decoder that makes a matrix of them when it is needed.
+
+        Args:
+            matrix: The rows as the champion takes them.
+            values: The rows as they were sent.
+            decoder: The champion's.
+            at_us: See the attributes; likewise the others.
+            unit: See the attributes.
+            request: See the attributes.
+            keys: See the attributes.
+            version: See the attributes.
+        """
+        self._matrix = matrix
+        self._decoder = decoder
+        self.values = values
+        self.rows = len(values) if values is not None else len(matrix) if matrix is not None else 0
+        self.at_us = at_us
+        self.unit = unit
+        self.request = request
+        self.keys = keys
+        self.version = version
+
+    @property
+    def matrix(self) -> FloatArray:
+        """The rows as the champion takes them."""
+        if self._matrix is None:
+            assert self._decoder is not None
+            assert self.values is not None
+            self._matrix = self._decoder.to_numbers(self.values)
+        return self._matrix
+
+    def only_row(self) -> Sequence[float] | None:
+        """Return the one row as plain numbers, if there is one and it is nothing but numbers."""
+        if self.rows != 1:
+            return None
+        if self._matrix is not None:
+            row: list[float] = self._matrix[0].tolist()
+            return row
+        if self._decoder is None or not self._decoder.is_plain or self.values is None:
+            return None
+        return self.values[0]  # type: ignore[return-value]
 
 
 class Result(NamedTuple):
@@ -144,7 +194,7 @@ class Answerer:
             EverloopError: ``model.failed`` when the champion itself has no answer.
         """
         plan = self._plan(lineup, ask)
-        rows = len(ask.matrix)
+        rows = ask.rows
         if not plan.scorer.is_quick(rows):
             return self._later(plan, encode)
         scored = _ask_now(plan)
@@ -165,7 +215,7 @@ class Answerer:
         """Finish the shadow's work that is left."""
         while self.shadows:
             job = self.shadows.popleft()
-            rows = len(job.ask.matrix)
+            rows = job.ask.rows
             try:
                 scored = await job.scorer.later(_rows_for(job.scorer, job.lineup, job.ask))
             except EverloopError:
@@ -208,7 +258,7 @@ class Answerer:
         final = scored if spare is None else spare
         shadow = self._wanted_shadow(plan) if final.outputs is not None else None
         is_logged = self._log.append(_to_block(plan, scored, spare, has_shadow=shadow is not None))
-        rows = len(plan.ask.matrix)
+        rows = plan.ask.rows
         counters = self.counters
         counters.answered += 1
         counters.predictions += rows
@@ -232,14 +282,14 @@ class Answerer:
         shadow = plan.lineup.shadow
         if shadow is None or plan.ask.version is not None:
             return None
-        if self.awaited_shadows + len(plan.ask.matrix) > MAX_AWAITED_SHADOWS:
+        if self.awaited_shadows + plan.ask.rows > MAX_AWAITED_SHADOWS:
             return None  # too busy: users come first, and the row says that no shadow was asked
         return shadow
 
 
 def _to_block(plan: _Plan, scored: Scored, spare: Scored | None, *, has_shadow: bool) -> Block:
     ask = plan.ask
-    rows = len(ask.matrix)
+    rows = ask.rows
     is_sound = scored.status is Status.OK
     return Block(
         source=_source(plan),
@@ -296,8 +346,14 @@ def statuses_of(loaded: LoadedBundle, scored: Scored, rows: int) -> bytes:
 
 
 def _ask_now(plan: _Plan) -> Scored:
+    scorer, ask = plan.scorer, plan.ask
+    if scorer is plan.lineup.champion and scorer.has_quick_way:
+        row = ask.only_row()
+        found = None if row is None else scorer.one(row)
+        if found is not None:
+            return found
     try:
-        return plan.scorer.now(_rows_for(plan.scorer, plan.lineup, plan.ask))
+        return scorer.now(_rows_for(scorer, plan.lineup, ask))
     except InvalidInput:
         return UNFIT
 

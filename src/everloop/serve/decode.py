@@ -73,6 +73,11 @@ class RowDecoder:
             if field.dtype == "string"
         ]
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether all inputs are numbers: a row without nulls is the row of a matrix."""
+        return not self._codes
+
     def decode(self, body: bytes) -> PredictRequest[msgspec.Struct]:
         """Read a plain JSON request.
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import sys
-from collections.abc import Callable, Collection
-from typing import Final
+from collections.abc import Callable, Collection, Mapping
+from time import time_ns
+from typing import Final, NamedTuple
 
-from everloop.core.clock import Clock
+from everloop.core.clock import Clock, Instant
 from everloop.core.errors import EverloopError, NotAuthenticated, NotFound
 from everloop.serve.answer import Answerer, Ask, Log, Result
 from everloop.serve.exchange import Answer, Reply, Request
@@ -18,6 +19,7 @@ from everloop.serve.tokens import TokensFile
 
 RELOAD_PAUSE_S: Final = 0.02
 TOKENS_POLLS: Final = 50
+MOST_KNOWN: Final = 1_024
 RETRY_POLLS: Final = 100  # refused bundles are tried again every two seconds
 
 
@@ -42,6 +44,14 @@ class Endpoint:
         return self.answerer.answer(self.switchboard.lineup, ask, encode)
 
 
+class _Known(NamedTuple):
+    """A header that was let pass; as long as the tokens are those of then."""
+
+    mark: str
+    tokens: Mapping[str, Instant]
+    expires_ns: int
+
+
 class Service:
     """The deployments of one process.
 
@@ -58,6 +68,7 @@ class Service:
         self.is_draining = False
         self.flusher: Flusher | None = None
         self.tokens: TokensFile | None = None
+        self._known: dict[bytes, _Known] = {}
 
     def fsync_errors(self) -> int:
         """Return how often the log could not be brought onto the disk."""
@@ -113,17 +124,23 @@ class Service:
         if self.is_open:
             return ""
         secret = request.headers.get(b"authorization", b"")
+        tokens = endpoint.lineup.tokens if self.tokens is None else self.tokens.known
+        known = self._known.get(secret)
+        if known is not None and known.tokens is tokens and time_ns() < known.expires_ns:
+            return known.mark
         scheme, _, token = secret.partition(b" ")
         # The hash is looked up, not the secret: how long that takes tells nothing about it.
         mark = hashlib.sha256(token.strip()).hexdigest()
-        known = endpoint.lineup.tokens if self.tokens is None else self.tokens.known
-        expires = known.get(mark)
+        expires = tokens.get(mark)
         if scheme.lower() != b"bearer" or expires is None or expires <= self.clock.now():
             raise NotAuthenticated(
                 "token.invalid",
                 "The token is missing, unknown, expired or revoked.",
                 hint="Send `Authorization: Bearer <token>`; make one with `everloop token create`.",
             )
+        if len(self._known) >= MOST_KNOWN:
+            self._known.clear()
+        self._known[secret] = _Known(mark, tokens, int(expires.timestamp() * 1e9))
         return mark
 
     def is_ready(self, endpoints: Collection[Endpoint]) -> bool:

@@ -48,8 +48,8 @@ class Records:
         version = request.params.get("version")
         values = [msgspec.structs.astuple(row) for row in asked.inputs]
         ask = Ask(
-            matrix=decoder.to_numbers(values),
             values=values,
+            decoder=decoder,
             at_us=self._event_us(asked.at),
             unit=asked.unit,
             keys=asked.keys,
