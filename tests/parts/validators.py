@@ -117,7 +117,7 @@ class Validators:
             text = (self._kubernetes / uri.rpartition("/")[2].removeprefix("k8s:")).read_text()
             return Resource.from_contents(_absolute(json.loads(text)))
         place = self.folder / "cyclonedx" / "schema" / "_res"
-        name = uri.rpartition("/")[2].replace(".schema.json", ".SNAPSHOT.schema.json")
+        name = uri.rpartition("/")[2]
         return DRAFT7.create_resource(json.loads((place / name).read_text()))
 
     def _kserve(self, name: str) -> Schema:

@@ -190,6 +190,8 @@ FROM ${{BASE}} AS build
 WORKDIR /build
 COPY ["{lock}", "{wheel}", "./"]
 RUN ["python", "-m", "venv", "--without-pip", "{place}"]
+# Two programs and no shell to join them.
+# hadolint ignore=DL3059
 RUN ["python", "-m", "pip", "--python", "{place}/bin/python", "install", "--no-deps", \
 "--require-hashes", "--only-binary=:all:", "--no-cache-dir", "--disable-pip-version-check", \
 "--no-input", "--requirement", "{lock}"]"""
