@@ -16,9 +16,9 @@ from hours import TIME, inputs_of
 
 from everloop import Client, EverloopError, PredictClient
 from everloop.core.ids import Id
+from everloop.core.wire import Label
 from everloop.loop.queries import LoopStatus, ShowStatus
 from everloop.monitor.feedback import AddFeedback, FeedbackReceipt
-from everloop.monitor.labelling import Label
 from everloop.monitor.queries import ListSegments, SegmentList
 
 REST_S = 0.002

@@ -14,7 +14,7 @@ from everloop.app.verbs import load_verbs
 from everloop.core.digest import sha256_digest
 from everloop.core.ids import Id, IdSource
 from everloop.core.records import declared_kinds
-from everloop.core.wire import Arm, PredictionRow, Status
+from everloop.core.wire import Arm, Label, PredictionRow, Status
 from everloop.data.model import DatasetVersion, SourceInfo
 from everloop.data.snapshot import commit_table
 from everloop.data.tables import read_table
@@ -22,7 +22,6 @@ from everloop.gate.verbs import ApproveArtifact, EvaluateGate
 from everloop.kernel.authz import Role
 from everloop.kernel.performer import LocalPerformer
 from everloop.monitor.feedback import AddFeedback, FeedbackReceipt
-from everloop.monitor.labelling import Label
 from everloop.monitor.segments import encode_rows
 from everloop.monitor.verbs import SealedSegment, SealSegment
 from everloop.pipeline.model import StepStatus

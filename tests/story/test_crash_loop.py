@@ -9,12 +9,12 @@ import msgspec
 
 from everloop.core.ids import Id
 from everloop.core.ports import BlobStore
+from everloop.core.wire import Label
 from everloop.kernel.ledger import log
 from everloop.kernel.performer import Performer
 from everloop.loop.controller import Controller
 from everloop.loop.model import FINAL, LoopRun, LoopState, LoopTransition
 from everloop.monitor.feedback import AddFeedback, FeedbackReceipt
-from everloop.monitor.labelling import Label
 from everloop.registry.model import ModelVersion
 from everloop.release.model import Release
 from tests.kit import START, World

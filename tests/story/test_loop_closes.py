@@ -18,7 +18,7 @@ from everloop.core.errors import NotFound
 from everloop.core.ids import Id, IdSource
 from everloop.core.ports import MetadataStore, where
 from everloop.core.records import declared_kinds
-from everloop.core.wire import Applied, Arm, PredictionRow, Status
+from everloop.core.wire import Applied, Arm, Label, PredictionRow, Status
 from everloop.data.model import DatasetVersion
 from everloop.data.queries import ShowDataset
 from everloop.data.snapshot import commit_table
@@ -31,7 +31,6 @@ from everloop.loop.model import LoopState
 from everloop.loop.ports import TrainingJob, TrainingResult
 from everloop.loop.queries import ListRuns, LoopStatus, RunHistory, RunList, ShowRun, ShowStatus
 from everloop.monitor.feedback import AddFeedback, FeedbackReceipt
-from everloop.monitor.labelling import Label
 from everloop.monitor.queries import AlertList, ListAlerts
 from everloop.monitor.segments import encode_rows
 from everloop.monitor.verbs import SealedSegment, SealSegment

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,16 +13,30 @@ import msgspec
 from everloop.app.home import Home
 from everloop.core.errors import Conflict, IntegrityError
 from everloop.core.ids import Id
-from everloop.core.wire import Applied
+from everloop.core.wire import Applied, Label
 from everloop.kernel.performer import Performer
+from everloop.monitor.feedback import (
+    MAX_LABELS,
+    AddFeedback,
+    CountWaiting,
+    FeedbackReceipt,
+    Retried,
+    RetryFeedback,
+    WaitingCount,
+)
 from everloop.monitor.queries import ListSegments, SegmentList
 from everloop.monitor.segments import encode_rows
 from everloop.monitor.verbs import SealedSegment, SealSegment
+from everloop.serve.feedback import FOLDER
 from everloop.serve.log import Chunk, list_files, read_rows
 from everloop.serve.log.file import counted_bytes
+from everloop.serve.log.frames import WrittenFeedback
+from everloop.serve.log.reader import read_feedback
 
 OWNER_FILE = "deployment.json"
 APPLIED_FILE = "applied.json"
+SOURCE = "serve"
+WAIT_HOURS = 24.0
 PAGE = 1_000
 
 
@@ -40,9 +55,10 @@ class LogSource:
     def size_bytes(self) -> int:
         """Return how much is logged in all: a cheap sign that there is something to seal."""
         size = 0
-        for file in (self._home.path / "serve").glob("*/log/[a-z]*.log"):
-            with suppress(OSError):
-                size += counted_bytes(file)
+        for pattern in ("*/log/[a-z]*.log", f"*/log/{FOLDER}/[a-z]*.log"):
+            for file in (self._home.path / "serve").glob(pattern):
+                with suppress(OSError):
+                    size += counted_bytes(file)
         return size
 
     def seal(self, deployment: Id, name: str, champion: Id | None) -> int:
@@ -65,9 +81,54 @@ class LogSource:
                 self._offsets.pop((deployment, found.name), None)
             except IntegrityError as error:
                 damage = damage or error
+        try:
+            self._take_feedback(task, folder / FOLDER)
+        except IntegrityError as error:
+            damage = damage or error
+        if sealed:
+            self._retry()
         if damage is not None:
             raise damage
         return sealed
+
+    def _take_feedback(self, task: _Task, folder: Path) -> None:
+        """Hand on what the servers took, in the order in which it came."""
+        if not folder.is_dir():
+            return
+        chunks = []
+        for file in list_files(folder):
+            chunk = read_feedback(
+                folder / file.name, self._offsets.get((task.deployment, file.name), 0)
+            )
+            chunks.append((file.name, chunk))
+        came = sorted(
+            (item for _, chunk in chunks for item in chunk.items), key=lambda item: item.received_us
+        )
+        labels = [label for item in came for label in _dated(item)]
+        for start in range(0, len(labels), MAX_LABELS):
+            ask = AddFeedback(
+                labels=tuple(labels[start : start + MAX_LABELS]),
+                deployment=task.deployment,
+                source=SOURCE,
+                wait_hours=WAIT_HOURS,
+            )
+            self._performer.perform("feedback.add", ask, FeedbackReceipt)
+        # What is handed on twice after a crash counts once.
+        for name, chunk in chunks:
+            self._offsets[task.deployment, name] = chunk.next_offset
+            if chunk.is_finished:
+                (folder / name).unlink(missing_ok=True)
+                del self._offsets[task.deployment, name]
+
+    def _retry(self) -> None:
+        """Join the labels that came before their predictions were sealed."""
+        waiting = self._performer.perform("feedback.waiting", CountWaiting(), WaitingCount)
+        after: Id | None = None
+        while waiting.batches:
+            done = self._performer.perform("feedback.retry", RetryFeedback(after=after), Retried)
+            if done.next is None:
+                return
+            after = done.next
 
     def applied(self, deployment: Id, name: str) -> Applied | None:
         """Return what the server last made of a deployment's routes; None when nobody can tell."""
@@ -113,6 +174,14 @@ class LogSource:
             if len(page) < PAGE:
                 return offset
             cursor = page[-1].seq
+
+
+def _dated(item: WrittenFeedback) -> Iterator[Label]:
+    """Yield labels with the time when they came, or an earlier one that their sender told."""
+    received = datetime.fromtimestamp(item.received_us / 1e6, UTC)
+    for label in item.labels:
+        at = received if label.at is None else min(label.at, received)
+        yield msgspec.structs.replace(label, at=at)
 
 
 class _Task(NamedTuple):

@@ -291,8 +291,8 @@ def add_feedback(
     Raises:
         InvalidInput: a label is not finite.
     """
+    from everloop.core.wire import Label
     from everloop.monitor.feedback import AddFeedback, FeedbackReceipt
-    from everloop.monitor.labelling import Label
 
     at = client or current_client()
     pairs = list(labels.items() if isinstance(labels, Mapping) else labels)

@@ -8,6 +8,7 @@ release: that is in the records.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
 
@@ -109,6 +110,30 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
 
     url: str
     pid: int
+
+
+class Label(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The truth about one prediction, which its id or its business key names.
+
+    Attributes:
+        prediction: Id of the prediction.
+        key: The caller's own name of the row; the newest prediction of that name is meant.
+        value: A number; classes are 0 and 1 or true and false; of several classes the name or the
+            place of the right one. None when only ``overridden`` is told.
+        overridden: Whether somebody decided otherwise than the answer.
+        at: When this was known; the newest label of a prediction counts. None means now.
+    """
+
+    prediction: Annotated[Id, msgspec.Meta(max_length=40)] | None = None
+    key: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] | None = None
+    value: bool | float | Annotated[str, msgspec.Meta(max_length=200)] | None = None
+    overridden: bool = False
+    at: Instant | None = None
+
+    @property
+    def name(self) -> str:
+        """The id or the key, for those who sent it."""
+        return self.prediction or self.key or ""
 
 
 Scalar = None | bool | int | float | str

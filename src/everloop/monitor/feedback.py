@@ -13,10 +13,10 @@ from everloop.core.canonical import canonical_json
 from everloop.core.digest import Digest
 from everloop.core.ids import Id
 from everloop.core.ports import Compare, Condition
+from everloop.core.wire import Label
 from everloop.kernel.unit_of_work import Desk, View, Work
 from everloop.kernel.verbs import Payload, query, verb
 from everloop.monitor import labelling
-from everloop.monitor.labelling import Label
 from everloop.monitor.lookup import keep_tally, last_seq, tally_of
 from everloop.monitor.model import FeedbackBatch, WaitingFeedback
 
@@ -35,7 +35,7 @@ class AddFeedback(_Ask, frozen=True, kw_only=True):
     """Ask to join labels with the answers they judge.
 
     Attributes:
-        deployment: Where business keys are looked up; ids are found wherever they are.
+        deployment: Whose predictions alone may be meant; business keys need one.
         wait_hours: How long labels whose predictions are not known wait for them; with 0 they are
             told and forgotten.
         is_dry: Only tell what would become of the labels.

@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Annotated
 
 import msgspec
-from msgspec import Meta
 
 from everloop.core.clock import Instant
 from everloop.core.digest import Digest
 from everloop.core.errors import InvalidInput
 from everloop.core.ids import Id
-from everloop.core.wire import PredictionRow
+from everloop.core.wire import Label, PredictionRow
 from everloop.kernel.unit_of_work import Desk
 from everloop.monitor.lookup import keyed_segments, segments_around
 from everloop.monitor.model import PredictionSegment
@@ -29,32 +27,7 @@ from everloop.monitor.outcomes import (
 from everloop.monitor.segments import decode_keys, read_segment, rows_of
 from everloop.registry.model import ModelVersion
 
-KeyText = Annotated[str, Meta(min_length=1, max_length=200)]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-class Label(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The truth about one prediction, which its id or its business key names.
-
-    Attributes:
-        prediction: Id of the prediction.
-        key: The caller's own name of the row; the newest prediction of that name is meant.
-        value: A number; classes are 0 and 1 or true and false; of several classes the name or the
-            place of the right one. None when only ``overridden`` is told.
-        overridden: Whether somebody decided otherwise than the answer.
-        at: When this was known; the newest label of a prediction counts. None means now.
-    """
-
-    prediction: Annotated[Id, Meta(max_length=40)] | None = None
-    key: KeyText | None = None
-    value: bool | float | Annotated[str, Meta(max_length=200)] | None = None
-    overridden: bool = False
-    at: Instant | None = None
-
-    @property
-    def name(self) -> str:
-        """The id or the key, for those who sent it."""
-        return self.prediction or self.key or ""
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,6 +130,8 @@ class _Finder:
             return self._holders[prediction]
         with self._desk.read() as view:
             for segment in segments_around(view, prediction):
+                if self._deployment not in {None, segment.deployment}:
+                    continue
                 if segment.id not in self.opened:
                     opened = self.opened[segment.id] = _Open(segment, self._desk)
                     self._holders.update(dict.fromkeys(opened.rows, opened))
@@ -186,7 +161,7 @@ def prepare(
     Args:
         labels: In the order in which they count, if they were given at the same time.
         desk: Where to read.
-        deployment: Where business keys are looked up.
+        deployment: Whose predictions alone may be meant, and where keys are looked up.
         keep: Whether to store those whose predictions are unknown.
 
     Raises:

@@ -54,14 +54,12 @@ class LogConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             counted.
         keep_days: Days after which the rows of a segment, its labels and keys are erased; the
             Merkle root stays. None keeps them.
-        wait_hours: How long a label whose prediction is not known waits for it.
     """
 
     sample: Annotated[float, Meta(ge=0, le=1)] = 1.0
     masked: tuple[str, ...] = ()
     max_mb: Annotated[int, Meta(ge=1, le=1_000_000)] = 1_024
     keep_days: Annotated[int, Meta(ge=1, le=36_500)] | None = None
-    wait_hours: Annotated[int, Meta(ge=0, le=24 * 366)] = 24
 
 
 class VersionRows(Struct, frozen=True, kw_only=True):

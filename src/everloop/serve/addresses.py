@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from everloop.serve import feedback
 from everloop.serve.dispatch import Route
 from everloop.serve.protocols import records
 from everloop.serve.service import Service
@@ -9,4 +10,4 @@ from everloop.serve.service import Service
 
 def all_routes(service: Service) -> list[Route]:
     """Return every address that this process answers."""
-    return [*records.routes(service)]
+    return [*records.routes(service), *feedback.routes(service)]

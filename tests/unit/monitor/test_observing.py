@@ -14,12 +14,11 @@ import everloop.data.verbs  # noqa: F401 -- declares data.commit
 from everloop.core.clock import to_text
 from everloop.core.digest import Digest, sha256_digest
 from everloop.core.ids import ActorId, Id, IdSource, ProjectId
-from everloop.core.wire import Arm, PredictionRow, Status
+from everloop.core.wire import Arm, Label, PredictionRow, Status
 from everloop.data.snapshot import commit_table
 from everloop.kernel.authz import Project
 from everloop.kernel.ledger import log
 from everloop.monitor import feedback, queries, verbs
-from everloop.monitor.labelling import Label
 from everloop.monitor.model import Alert, AlertKind, AlertState, LossPoint, Window
 from everloop.monitor.segments import encode_rows
 from everloop.registry import evidence

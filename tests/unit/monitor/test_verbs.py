@@ -13,11 +13,10 @@ from everloop.core import merkle
 from everloop.core.canonical import canonical_json
 from everloop.core.errors import Conflict, Denied, IntegrityError, InvalidInput, NotFound
 from everloop.core.ids import Id, IdSource
-from everloop.core.wire import Arm, PredictionRow, Status
+from everloop.core.wire import Arm, Label, PredictionRow, Status
 from everloop.kernel.authz import Role
 from everloop.kernel.performer import LocalPerformer
 from everloop.monitor import feedback, queries, verbs
-from everloop.monitor.labelling import Label
 from everloop.monitor.model import FeedbackBatch, PredictionSegment, Tally
 from everloop.monitor.outcomes import decode_outcomes, loss_of
 from everloop.monitor.segments import encode_rows, inputs_of, read_segment, rows_of

@@ -35,7 +35,12 @@ HEAD_BYTES: Final = _HEAD.size
 
 
 class FrameFile:
-    """A file being written. One thread appends; another may call ``sync``."""
+    """A file being written. One thread appends; another may call ``sync``.
+
+    Attributes:
+        end: Up to where it counts; ``synced`` has certainly reached the disk.
+        room: Bytes of frames that it takes.
+    """
 
     def __init__(self, path: Path, size_bytes: int) -> None:
         """Make a file with room for so many bytes of frames, all of them taken at once.
@@ -46,7 +51,7 @@ class FrameFile:
         self.path = path
         self.end = 0
         self.room = size_bytes
-        self._synced = 0
+        self.synced = 0
         # Under its own name only once it is locked and has its header.
         draft = path.with_name(f".{path.name}")
         self._descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -80,7 +85,7 @@ class FrameFile:
 
     def is_dirty(self) -> bool:
         """Tell whether there are frames that may not have reached the disk."""
-        return self._synced < self.end
+        return self.synced < self.end
 
     def sync(self) -> int:
         """Bring what stands onto the disk and return how many bytes of frames that are.
@@ -91,7 +96,7 @@ class FrameFile:
         end = self.end
         os.fdatasync(self._descriptor)
         _WORD.pack_into(self._map, _SYNCED_AT, end)
-        self._synced = end
+        self.synced = end
         return end
 
     def close(self) -> None:

@@ -7,12 +7,13 @@ from typing import Final
 import msgspec
 
 from everloop.core.ids import Id
-from everloop.core.wire import Arm, Scalar
+from everloop.core.wire import Arm, Label, Scalar
 
 SOURCE: Final = 1
 BLOCK: Final = 2
 SHADOW: Final = 3
 GAP: Final = 4
+FEEDBACK: Final = 5
 
 
 class WrittenSource(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +56,13 @@ class WrittenShadow(msgspec.Struct, frozen=True, array_like=True):
     first: bytes
     outputs: list[float | None] | bytes
     statuses: bytes | None
+
+
+class WrittenFeedback(msgspec.Struct, frozen=True, array_like=True):
+    """Labels that came in one request, in their order."""
+
+    received_us: int
+    labels: tuple[Label, ...]
 
 
 class WrittenGap(msgspec.Struct, frozen=True, array_like=True):

@@ -23,6 +23,7 @@ from everloop.serve.log.frames import (
     SHADOW,
     SOURCE,
     WrittenBlock,
+    WrittenFeedback,
     WrittenGap,
     WrittenShadow,
     WrittenSource,
@@ -35,6 +36,7 @@ _FLOATS: Final = frozenset(["float64"])
 _SOURCE: Final = msgspec.msgpack.Decoder(WrittenSource)
 _BLOCK: Final = msgspec.msgpack.Decoder(WrittenBlock)
 _SHADOW: Final = msgspec.msgpack.Decoder(WrittenShadow)
+_FEEDBACK: Final = msgspec.msgpack.Decoder(WrittenFeedback)
 _GAP: Final = msgspec.msgpack.Decoder(WrittenGap)
 
 
@@ -61,6 +63,30 @@ class Blocks(NamedTuple):
     is_finished: bool
     dropped: int
     lost_bytes: int
+
+
+class FeedbackChunk(NamedTuple):
+    """Labels read from one file, and where to go on; ``is_finished`` as in ``Blocks``."""
+
+    items: list[WrittenFeedback]
+    next_offset: int
+    is_finished: bool
+
+
+def read_feedback(path: Path, offset: int = 0, *, limit_bytes: int = READ_BYTES) -> FeedbackChunk:
+    """Read the labels of whole requests from ``offset`` on.
+
+    Raises:
+        IntegrityError: ``prediction_log.corrupt``.
+        OSError: the file cannot be read.
+    """
+    stretch = read_frames(path, offset, limit_bytes=limit_bytes)
+    try:
+        items = [_FEEDBACK.decode(frame.payload) for frame in stretch.frames]
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise _unreadable(path, error) from error
+    end = stretch.frames[-1].end if stretch.frames else offset
+    return FeedbackChunk(items, end, stretch.is_whole and stretch.is_final)
 
 
 class Chunk(NamedTuple):
@@ -246,12 +272,16 @@ def _parse(path: Path, frames: Sequence[Frame]) -> _Parsed:
             elif kind == GAP:
                 parsed.gaps.append((_GAP.decode(payload).dropped, end))
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise IntegrityError(
-            "prediction_log.corrupt",
-            f"A frame of {path.name} cannot be read: {error}.",
-            hint="Keep the file for inspection; somebody or something else wrote into it.",
-        ) from error
+        raise _unreadable(path, error) from error
     return parsed
+
+
+def _unreadable(path: Path, error: Exception) -> IntegrityError:
+    return IntegrityError(
+        "prediction_log.corrupt",
+        f"A frame of {path.name} cannot be read: {error}.",
+        hint="Keep the file for inspection; somebody or something else wrote into it.",
+    )
 
 
 def _settled(parsed: _Parsed) -> int:

@@ -111,6 +111,7 @@ class LogWriter:
     Attributes:
         written: Rows written since the start.
         dropped: Rows that were answered and could not be written.
+        max_bytes: Space that all files of the folder may take, those of other workers included.
     """
 
     def __init__(
@@ -130,7 +131,7 @@ class LogWriter:
                 digits.
             flusher: The process's own; None starts one for this log alone.
             file_bytes: Most bytes of a file; the first ones are smaller.
-            max_bytes: Space that all files of the folder may take, those of others included.
+            max_bytes: What the attribute begins with.
 
         Raises:
             OSError: the folder cannot be made.
@@ -141,7 +142,7 @@ class LogWriter:
         self._worker = worker
         self._file_bytes = file_bytes
         self._next_bytes = min(FIRST_FILE_BYTES, file_bytes)
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._file: _OpenFile | None = None
         self._awaiting: dict[bytes, tuple[_OpenFile, int]] = {}
         self._untold = 0
@@ -278,18 +279,8 @@ class LogWriter:
         if now < self._retry_at:
             return False
         size = max(self._next_bytes, needed)
-        try:
-            files = list_files(self._folder)
-            taken = sum((self._folder / found.name).stat().st_size for found in files)
-            if taken + size + HEADER_BYTES > self._max_bytes:
-                self._retry_at = now + RETRY_S
-                return False
-            number = max(
-                (found.number for found in files if found.worker == self._worker), default=0
-            )
-            number = max(number + 1, time.time_ns() // 1_000_000)
-            file = FrameFile(self._folder / f"{self._worker}-{number:014}.log", size)
-        except OSError:
+        file = new_file(self._folder, self._worker, size, self.max_bytes)
+        if file is None:
             self._retry_at = now + RETRY_S
             return False
         self._file = _OpenFile(file)
@@ -297,6 +288,21 @@ class LogWriter:
         if self._untold and file.append(GAP, _encode((self._untold,))):
             self._untold = 0
         return True
+
+
+def new_file(folder: Path, worker: str, size: int, max_bytes: int) -> FrameFile | None:
+    """Make a worker's next file; None when there is no space for it in the folder's bounds."""
+    try:
+        files = list_files(folder)
+        taken = sum((folder / found.name).stat().st_size for found in files)
+        if taken + size + HEADER_BYTES > max_bytes:
+            return None
+        numbers = [found.number for found in files if found.worker == worker]
+        # The time, for a number must not come again after its file was sealed and removed.
+        number = max(max(numbers, default=0) + 1, time.time_ns() // 1_000_000)
+        return FrameFile(folder / f"{worker}-{number:014}.log", size)
+    except OSError:
+        return None
 
 
 def _definition(source: Source) -> WrittenSource:
