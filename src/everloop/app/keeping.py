@@ -84,15 +84,24 @@ class Keeper:
             thread.start()
 
     def _keep_serving(self) -> None:
+        from everloop.app.drilling import Drills
         from everloop.app.serving import Supervisor
 
         kernel = self._client.kernel
         assert kernel is not None
         caller = local_caller(kernel, SERVER)
         supervisor = Supervisor(self._home, kernel, caller, self._config)
+        drills = Drills(self._home, kernel, caller)
         kernel.subscribe(lambda event: self._changed.set())
+
+        def step() -> bool:
+            is_new = supervisor.step()
+            if is_new or drills.are_waiting:
+                drills.step()
+            return is_new
+
         try:
-            self._repeat(supervisor.step, lambda done: SERVING_EVERY_S)
+            self._repeat(step, lambda done: SERVING_EVERY_S)
         finally:
             supervisor.stop()
 

@@ -28,6 +28,7 @@ VERB_MODULES = (
     "everloop.release.history",
     "everloop.monitor.erasing",
     "everloop.monitor.feedback",
+    "everloop.release.status",
     "everloop.registry.about",
     "everloop.track.files",
     "everloop.track.names",

@@ -262,7 +262,11 @@ def _parameters(bound: Bound) -> list[click.Parameter]:
 def _parameter(item: Any, kind: _Kind, bound: Bound, text: str) -> click.Parameter:
     if item.name in bound.arguments:
         return click.Argument(
-            [item.name], type=kind.type, required=item.required, nargs=-1 if kind.many else 1
+            [item.name],
+            type=kind.type,
+            required=item.required,
+            nargs=-1 if kind.many else 1,
+            shell_complete=completer(bound.verb, item.name),
         )
     flag = "--" + item.name.replace("_", "-")
     if kind.is_flag:

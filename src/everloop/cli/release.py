@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from datetime import UTC, datetime
+from typing import Any, Final
 
 import click
 
 from everloop.cli import output
 from everloop.cli.binding import Bound, BoundGroup, VerbGroup, make_command
+from everloop.cli.completing import completer
 from everloop.cli.session import Session
+
+WATCH_S: Final = 2.0
 
 
 def _show_release(answer: Any) -> None:
@@ -23,6 +28,9 @@ def _show_release(answer: Any) -> None:
             "strategy": release.strategy,
             "share": release.share,
             "why": release.why,
+            "evidence_it_is_worse": f"{release.evidence_bad:.3g} of {1 / release.config.alpha:.0f}",
+            "attempt": release.attempt,
+            "alpha_spent": release.alpha_spent,
             "evidence": release.evidence,
             "started_at": release.started_at,
             "updated_at": release.updated_at,
@@ -56,8 +64,80 @@ def _show_deployment(answer: Any) -> None:
             "epoch": answer.deployment.epoch,
             "answers_at": _address(answer.deployment.name),
             "live_release": None if live is None else f"{live.id} ({live.state.value})",
+            "halted": _halted(answer),
         }
     )
+
+
+def _halted(answer: Any) -> str | None:
+    halt = answer.deployment.halt
+    if halt is None:
+        return None
+    answers = f"version {answer.pinned}" if answer.pinned else "the champion"
+    what = answers if halt.answer is None else f"the constant {halt.answer:g}"
+    return f"{what} answers: {halt.why}"
+
+
+def _show_status(answer: Any) -> None:
+    _show_deployment(answer.deployment)
+    drill = answer.last_drill
+    output.write_fields(
+        {
+            "held_by": answer.frozen or None,
+            "last_drill": None if drill is None else f"{drill.state.value} {drill.why}".strip(),
+            "drill_due_at": answer.drill_due_at,
+            "is_drill_overdue": answer.is_drill_overdue,
+        }
+    )
+    if answer.release is not None:
+        output.write("")
+        _show_release(answer.release)
+
+
+def _show_history(answer: Any) -> None:
+    places = {name: place for place, name in enumerate(answer.figures)}
+    output.write_table(
+        ("at", "share", "champion", "canary", "evidence it is worse", "turn"),
+        [
+            (
+                from_seconds(point[places["at"]]),
+                f"{point[places['share']]:.0%}",
+                f"{point[places['champion']]:.0f}",
+                f"{point[places['canary']]:.0f}",
+                f"{point[places['evidence_bad']]:.3g}",
+                "yes" if point[places["turn"]] else "",
+            )
+            for point in answer.points
+        ],
+    )
+
+
+def from_seconds(seconds: float) -> str:
+    """Return seconds since 1970 as a time of UTC."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}"
+
+
+@click.command("status")
+@click.argument("deployment", shell_complete=completer("release.status", "deployment"))
+@click.option("--watch", is_flag=True, help="Show it anew whenever it changes; ends with Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def status(session: Session, deployment: str, *, watch: bool, as_json: bool) -> int:
+    """Show how a deployment stands: release, kill switch, freeze window and drills."""
+    from everloop.release.status import ReleaseStatus, ShowStatus
+
+    seen: ReleaseStatus | None = None
+    while True:
+        ask = ShowStatus(deployment=deployment)
+        found = session.perform("release.status", ask, ReleaseStatus)
+        if found != seen:
+            if seen is not None and not as_json:
+                output.write("")
+            (output.write_json if as_json else _show_status)(found)
+        seen = found
+        if not watch:
+            return 0
+        time.sleep(WATCH_S)
 
 
 GROUP = VerbGroup(
@@ -87,6 +167,37 @@ GROUP = VerbGroup(
                 confirm="Promote release {release} before its evidence suffices?",
                 show=_show_release,
             ),
+            "abort": Bound(
+                "release.abort",
+                arguments=("release",),
+                hidden=("at", "why"),
+                confirm="End release {release}? The champion goes on answering.",
+                show=_show_release,
+            ),
+            "history": Bound("release.history", arguments=("release",), show=_show_history),
+            "halt": Bound(
+                "deployment.halt",
+                arguments=("deployment",),
+                hidden=("why",),
+                confirm="Halt {deployment}? Its live release ends, and none begins.",
+                show=_show_deployment,
+            ),
+            "resume": Bound(
+                "deployment.resume", arguments=("deployment",), show=_show_deployment
+            ),
+            "drill": Bound(
+                "deployment.drill",
+                arguments=("deployment",),
+                confirm="Let another version of {deployment} answer for a moment?",
+            ),
+            "drills": Bound(
+                "deployment.drills",
+                arguments=("deployment",),
+                columns=(
+                    "started=drill.started_at", "state=drill.state",
+                    "switch_ms=drill.switch_ms", "return_ms=drill.return_ms", "why=drill.why",
+                ),
+            ),
             "deploy": Bound(
                 "deployment.create", arguments=("name", "model"), show=_show_deployment
             ),
@@ -101,6 +212,7 @@ GROUP = VerbGroup(
                 "deployment.show", arguments=("deployment",), show=_show_deployment
             ),
         },
+        written={"status": status},
     ),
 )  # fmt: skip
 

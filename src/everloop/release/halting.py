@@ -21,10 +21,9 @@ from everloop.kernel.verbs import query, verb
 from everloop.registry.evidence import require_pass
 from everloop.registry.formats import require_one_answer, require_served
 from everloop.registry.lookup import resolve_model
-from everloop.registry.model import Model, ModelVersion
+from everloop.registry.model import ModelVersion
 from everloop.release import moving
-from everloop.release.allowing import frozen_now, require_not_halted
-from everloop.release.config import ReleaseConfig
+from everloop.release.allowing import require_not_halted
 from everloop.release.model import Deployment, Drill, DrillState, Halt, State
 from everloop.release.queries import (
     DeploymentView,
@@ -100,17 +99,9 @@ class ListDrills(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class DrillList(Struct, frozen=True, kw_only=True):
-    """Drills of a deployment.
-
-    Attributes:
-        due_at: When the next one is due; None before the first champion.
-        is_overdue: Whether that is past.
-    """
+    """Drills of a deployment."""
 
     items: tuple[DrillView, ...]
-    due_at: Instant | None
-    is_overdue: bool
-    frozen: str = ""
 
 
 @verb("deployment.halt", permission="deployment:release")
@@ -220,7 +211,7 @@ def drill_deployment(ask: DrillDeployment, work: Work) -> DrillView:
     return DrillView(drill=drill, deployment=deployment.name)
 
 
-@verb("drill.settle", permission="deployment:admin")
+@verb("deployment.settle", permission="deployment:admin")
 def settle_drill(ask: SettleDrill, work: Work) -> DrillView:
     """Note what the server did of a drill; asked by the process that reads the server's report.
 
@@ -261,22 +252,16 @@ def settle_drill(ask: SettleDrill, work: Work) -> DrillView:
     return structs.replace(view, drill=work.replace(moved))
 
 
-@query("drill.list", permission="deployment:read")
+@query("deployment.drills", permission="deployment:read")
 def list_drills(ask: ListDrills, view: View) -> DrillList:
-    """List the drills of a deployment, and when the next one is due."""
+    """List the drills of a deployment, newest first.
+
+    Raises:
+        NotFound: ``deployment.not_found``.
+    """
     deployment = get_deployment(view, ask.deployment)
     rows = view.select(Drill, *where(deployment=deployment.id), descending=True, limit=ask.limit)
-    model = view.get(Model, deployment.model)
-    config = view.model_settings(model.name, "release", ReleaseConfig)
-    passed = next((row for row in rows if row.state is DrillState.PASSED), None)
-    since = passed.started_at if passed is not None else deployment.created_at
-    due_at = since + timedelta(days=config.drill_days) if deployment.champion else None
-    return DrillList(
-        items=tuple(DrillView(drill=row, deployment=deployment.name) for row in rows),
-        due_at=due_at,
-        is_overdue=due_at is not None and due_at < view.services.clock.now(),
-        frozen=frozen_now(view, config),
-    )
+    return DrillList(items=tuple(DrillView(drill=row, deployment=deployment.name) for row in rows))
 
 
 def live_drills(view: View) -> list[Drill]:

@@ -29,6 +29,8 @@ from everloop.serve.switchboard import Lineup
 
 MAX_AWAITED_SHADOWS: Final = 2_000
 UNFIT: Final = Scored(Status.ERROR, None, 0)
+UNASKED: Final = Scored(Status.OK, None, 0)
+"""A version that was not asked, since a constant answers: it neither failed nor answered."""
 
 Values = Sequence[tuple[Scalar, ...]]
 
@@ -195,6 +197,9 @@ class Answerer:
         """
         plan = self._plan(lineup, ask)
         rows = ask.rows
+        if lineup.constant is not None and ask.version is None:
+            spare = Scored(Status.OK, np.full(rows, lineup.constant), 0)
+            return encode(self._settle(plan, UNASKED, spare))
         if not plan.scorer.is_quick(rows):
             return self._later(plan, encode)
         scored = _ask_now(plan)

@@ -43,7 +43,11 @@ class Canary:
 
 @dataclass(frozen=True, slots=True)
 class Lineup:
-    """The versions that answer, and the tokens that may ask, at one moment."""
+    """The versions that answer, and the tokens that may ask, at one moment.
+
+    Attributes:
+        constant: Answers every row instead of any version; None but where a kill switch says so.
+    """
 
     epoch: int = 0
     deployment: str = ""
@@ -51,6 +55,7 @@ class Lineup:
     canary: Canary | None = None
     shadow: Scorer | None = None
     resident: tuple[Scorer, ...] = ()
+    constant: float | None = None
     tokens: dict[str, Instant] = field(default_factory=dict)
     sources: dict[tuple[Scorer, Arm], Source] = field(default_factory=dict)
 
@@ -157,6 +162,7 @@ class Switchboard:
             canary=_canary(routes.canary, canary),
             shadow=shadow,
             resident=_distinct(champion, canary, shadow, previous),
+            constant=routes.constant,
             tokens=tokens,
         )
         replaced = self.lineup.champion

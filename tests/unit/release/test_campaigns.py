@@ -1,0 +1,152 @@
+"""The promise of a release, measured: the real router, the real decisions, a clock of their own.
+
+The long form, with more requests and a look after each, is in the campaigns; the figures that are
+compared with were published with the method (median and 90th percentile of requests).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from msgspec import structs
+
+from everloop.core.wire import Arm
+from everloop.release.config import USUAL_WEIGHTS, Strategy
+from everloop.release.counting import begin
+from everloop.release.decision import decide
+from everloop.release.model import Assigned, BadEvent, Guardrail, News, State
+from everloop.serve.router import assign_arm
+from tests.parts.campaigns import RAMP, Campaign, Mutant, rolled_back, settings
+from tests.unit.release.test_decision import START, release
+
+RUNS = 2_000
+SHORT = {"requests": 500, "look_every": 20, "base": 0.2}
+
+
+def most(level: float, runs: int = RUNS) -> float:
+    """The level and three standard errors."""
+    return level + 3 * math.sqrt(level * (1 - level) / runs)
+
+
+def test_identical_versions_are_rolled_back_no_more_often_than_promised() -> None:
+    rate = rolled_back(Campaign(settings(min_stage_requests=90), **SHORT), RUNS) / RUNS  # type: ignore[arg-type]
+
+    assert rate <= most(0.01)
+
+
+def test_all_guardrails_together_keep_the_one_promise() -> None:
+    config = settings(alpha=0.05, min_stage_requests=90, weights=USUAL_WEIGHTS)
+    campaign = Campaign(config, guardrails=tuple(Guardrail), **SHORT)  # type: ignore[arg-type]
+
+    assert rolled_back(campaign, 200) / 200 <= most(0.05, 200)
+
+
+def test_a_bandit_may_move_the_traffic_as_it_likes() -> None:
+    config = settings(alpha=0.05, min_stage_requests=60, bandit_share=0.1)
+    campaign = Campaign(config, "bandit", **SHORT)  # type: ignore[arg-type]
+
+    ends = [campaign.run(seed) for seed in range(600)]
+
+    false = sum(end.state is State.ROLLED_BACK for end in ends)
+    assert false / 600 <= most(0.05, 600)
+    assert len({share for end in ends for share in end.shares}) > 50
+
+
+@pytest.mark.parametrize("strategy", ["canary", "bandit"])
+def test_the_share_after_the_outcome_would_break_the_promise(strategy: Strategy) -> None:
+    config = settings(alpha=0.05, min_stage_requests=20)
+    sound = Campaign(config, strategy, **SHORT)  # type: ignore[arg-type]
+    mutant = replace(sound, mutant=Mutant.SHARE_AFTER_THE_OUTCOME)
+
+    assert rolled_back(sound, 100) / 100 <= most(0.05, 100)
+    assert rolled_back(mutant, 100) / 100 > most(0.05, 100)
+
+
+def test_beginning_anew_at_each_step_would_break_the_promise() -> None:
+    steps = tuple(0.5 + 0.01 * step for step in range(10))
+    config = settings(alpha=0.05, min_stage_requests=100, shares=steps)
+    sound = Campaign(config, requests=1_000, look_every=20, base=0.5)
+    mutant = replace(sound, mutant=Mutant.RESET_AT_EACH_STEP)
+
+    assert rolled_back(sound, 100) / 100 <= most(0.05, 100)
+    assert rolled_back(mutant, 100) / 100 > most(0.05, 100)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "median", "p90", "runs"),
+    [(10.0, 534, 1_105, 100), (5.0, 1_518, 3_324, 100), (2.0, 14_928, 33_279, 40)],
+)
+def test_a_worse_version_is_rolled_back_as_soon_as_published(
+    ratio: float, median: int, p90: int, runs: int
+) -> None:
+    config = settings(shares=(0.1,))
+    campaign = Campaign(config, ratio=ratio, base=0.01, requests=2 * p90, look_every=100)
+
+    ends = [campaign.run(seed) for seed in range(runs)]
+
+    found = [end.requests if end.state is State.ROLLED_BACK else 10 * p90 for end in ends]
+    assert np.median(found) <= 1.3 * median
+    assert np.quantile(found, 0.9) <= 1.3 * p90
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_a_version_as_bad_as_is_to_be_excluded_is_rarely_promoted(share: float) -> None:
+    config = settings(
+        alpha=1e-12,
+        beta=0.05,
+        shares=(share,),
+        min_stage_requests=1,
+        step_up_evidence=1e9,
+    )
+    campaign = Campaign(config, ratio=1.5, **SHORT)  # type: ignore[arg-type]
+
+    ends = [campaign.run(seed).state for seed in range(200)]
+
+    assert ends.count(State.PROMOTED) / 200 <= most(0.05, 200)
+    assert ends.count(State.PROMOTED) > 0
+
+
+def test_relabelling_the_arms_swaps_the_evidence() -> None:
+    config = settings(shares=(0.3,))
+    state = mirrored = structs.replace(
+        release("canary", config=config), standing=begin(config, "canary")
+    )
+    rng = np.random.default_rng(7)
+    for place in range(600):
+        arm = assign_arm("salt", str(place), 0.3)
+        if rng.random() >= (0.3 if arm is Arm.CANARY else 0.1):
+            continue
+        other = Arm.CHAMPION if arm is Arm.CANARY else Arm.CANARY
+        told = decide(state, _error(arm, 0.3), START)
+        swapped = decide(mirrored, _error(other, 0.7), START)
+        state = structs.replace(state, standing=told.standing)
+        mirrored = structs.replace(mirrored, standing=swapped.standing)
+
+    ours = state.standing.guardrails["error"]
+    theirs = mirrored.standing.guardrails["error"]
+
+    assert ours.log_evidence_bad > 1.0
+    assert ours.log_bad == pytest.approx(theirs.log_better)
+    assert ours.log_better == pytest.approx(theirs.log_bad)
+
+
+def test_the_router_gives_each_share_what_it_asks_and_units_only_move_to_the_canary() -> None:
+    keys = [str(place) for place in range(20_000)]
+
+    chosen = [{key for key in keys if assign_arm("s", key, share) is Arm.CANARY} for share in RAMP]
+
+    assert [share * 20_000 for share in RAMP] == pytest.approx(
+        [len(arm) for arm in chosen], rel=0.2
+    )
+    assert all(before <= after for before, after in pairwise(chosen))
+
+
+def _error(arm: Arm, share: float) -> News:
+    return News(
+        assigned=(Assigned(arm=arm, share=share),),
+        events=(BadEvent(guardrail=Guardrail.ERROR, arm=arm, share=share),),
+    )
