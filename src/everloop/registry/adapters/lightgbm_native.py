@@ -86,6 +86,12 @@ class NativeBooster:
             InvalidInput: ``model.wrong_shape``.
             Conflict: ``model.closed``.
         """
+        if rows.shape == (1, self.inputs):
+            with self._lock:
+                single = self._plan()
+                single.view[:] = rows[0]
+                answer = self._ask_single(single)
+                return answer[None, :] if self.outputs else answer
         matrix = require_rows(rows, self.inputs)
         if not len(matrix):
             return no_answers(self.outputs)
@@ -120,12 +126,7 @@ class NativeBooster:
             Conflict: ``model.closed``.
         """
         with self._lock:
-            single = self._single
-            if single is None:
-                if self._handle is None:
-                    raise closed()
-                single = _SingleRow(self._handle, self.inputs, len(self.outputs) or 1)
-                self._single = single
+            single = self._plan()
             try:
                 single.row[:] = values  # type: ignore[call-overload]
             except (TypeError, ValueError) as error:
@@ -133,6 +134,19 @@ class NativeBooster:
             if single.ask(single.config, single.row_at, single.length_at, single.answer_at) != 0:
                 raise self._failed()
             return np.array(single.answer) if self.outputs else single.answer[0]
+
+    def _plan(self) -> _SingleRow:
+        single = self._single
+        if single is None:
+            if self._handle is None:
+                raise closed()
+            single = self._single = _SingleRow(self._handle, self.inputs, len(self.outputs) or 1)
+        return single
+
+    def _ask_single(self, single: _SingleRow) -> FloatArray:
+        if single.ask(single.config, single.row_at, single.length_at, single.answer_at) != 0:
+            raise self._failed()
+        return np.array(single.answer)
 
     def close(self) -> None:
         """Free the model's memory."""
@@ -167,6 +181,9 @@ class _SingleRow:
         self.row = (ctypes.c_double * inputs)()
         self.answer = (ctypes.c_double * outputs)()
         self._length = ctypes.c_int64()
+        self.view = np.frombuffer(
+            memoryview(self.row), dtype=np.float64
+        )  # the same memory, for rows that are arrays already
         self.row_at = ctypes.addressof(self.row)
         self.answer_at = ctypes.addressof(self.answer)
         self.length_at = ctypes.addressof(self._length)
