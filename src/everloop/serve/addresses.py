@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from everloop.serve import feedback
 from everloop.serve.dispatch import Route
-from everloop.serve.protocols import records
+from everloop.serve.environment import Found
+from everloop.serve.protocols import invocations, platforms, records
 from everloop.serve.service import Service
 
 
-def all_routes(service: Service) -> list[Route]:
+def all_routes(service: Service, found: Found) -> list[Route]:
     """Return every address that this process answers."""
-    return [*records.routes(service), *feedback.routes(service)]
+    return [
+        *records.routes(service),
+        *feedback.routes(service),
+        *invocations.routes(service),
+        # Last: what the platform names for itself goes before what we would have there.
+        *platforms.routes(service, found),
+    ]

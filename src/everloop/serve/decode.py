@@ -27,6 +27,13 @@ MAX_UNIT_CHARS: Final = 200
 MAX_FUTURE: Final = timedelta(days=1)
 MOST_SEARCHED: Final = 1_000_000
 INPUT_HINT: Final = "GET /models/{model} shows the fields this model takes."
+# What a value of each type may be.
+KINDS: Final[Mapping[Dtype, object]] = {
+    "float64": float,
+    "int64": Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)],
+    "bool": bool,
+    "string": Annotated[str, msgspec.Meta(max_length=1_000)],
+}
 
 Row = TypeVar("Row", bound=msgspec.Struct)
 FloatArray = npt.NDArray[np.float64]
@@ -201,13 +208,7 @@ def event_time(text: str | None, now: Instant) -> Instant:
 
 
 def _declare(place: int, field: InputField) -> tuple[str, object, object] | tuple[str, object]:
-    kinds: dict[Dtype, object] = {
-        "float64": float,
-        "int64": int,
-        "bool": bool,
-        "string": Annotated[str, msgspec.Meta(max_length=1_000)],
-    }
-    kind = kinds[field.dtype]
+    kind = KINDS[field.dtype]
     if field.nullable:
         return (f"f{place}", kind | None, None)  # type: ignore[operator]
     return (f"f{place}", kind)

@@ -186,7 +186,7 @@ async def _serve(group: _Group, service: Service, listening: socket.socket) -> N
     ending = asyncio.Event()
     for number in _ENDINGS:
         loop.add_signal_handler(number, ending.set)
-    listener = Listener(Dispatcher(all_routes(service)), group.limits)
+    listener = Listener(Dispatcher(all_routes(service, group.settings)), group.limits)
     server = await loop.create_server(listener.connect, sock=listening, backlog=BACKLOG)
     background = _Background()
     background.add(listener.sweep())
