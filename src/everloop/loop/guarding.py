@@ -12,7 +12,7 @@ from everloop.core.ids import Id
 from everloop.core.wire import Applied, PredictionRow
 from everloop.kernel.performer import Performer
 from everloop.monitor.model import FeedbackBatch, PredictionSegment
-from everloop.monitor.outcomes import Outcome, decode_outcomes, loss_of
+from everloop.monitor.outcomes import Outcome, decode_outcomes, loss_of, loss_of_classes
 from everloop.monitor.queries import FeedbackList, ListFeedback, ListSegments, SegmentList
 from everloop.monitor.segments import read_segment, rows_of
 from everloop.registry.evidence import LossName
@@ -238,13 +238,23 @@ def judged(outcome: Outcome, kind: LossName) -> Judged:
         version=outcome.version,
         arm=outcome.arm,
         share=outcome.share,
-        loss=_loss(kind, outcome.output, outcome.truth),
+        loss=_loss(kind, (outcome.output, outcome.outputs), outcome.truth),
         prediction=outcome.prediction,
         unit=outcome.unit,
         shadow_version=outcome.shadow_version,
-        shadow_loss=_loss(kind, outcome.shadow_output, outcome.truth),
+        overridden=outcome.overridden,
+        shadow_loss=_loss(kind, (outcome.shadow_output, outcome.shadow_outputs), outcome.truth),
     )
 
 
-def _loss(kind: LossName, output: float | None, truth: float | None) -> float | None:
-    return None if output is None or truth is None else loss_of(kind, output, truth)
+def _loss(
+    kind: LossName,
+    answer: tuple[float | None, tuple[float | None, ...] | None],
+    truth: float | None,
+) -> float | None:
+    output, outputs = answer
+    if truth is None:
+        return None
+    if outputs is not None:
+        return loss_of_classes(kind, outputs, truth)
+    return None if output is None else loss_of(kind, output, truth)

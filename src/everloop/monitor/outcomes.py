@@ -144,3 +144,20 @@ def loss_of(kind: LossName, output: float, truth: float) -> float:
         return float((output >= 0.5) != (truth >= 0.5))
     probability = min(max(output, _CLIP), 1 - _CLIP)
     return -math.log(probability if truth >= 0.5 else 1 - probability)
+
+
+def loss_of_classes(kind: LossName, outputs: Sequence[float | None], truth: float) -> float | None:
+    """Return the loss of an answer with one number a class; None when there is nothing to judge.
+
+    Of several equal numbers the first is the answer. Kinds of loss that numbers have are the
+    multi-class Brier score, which lies between 0 and 2.
+    """
+    numbers = [value for value in outputs if value is not None and math.isfinite(value)]
+    place = int(truth)
+    if len(numbers) != len(outputs) or not 0 <= place < len(numbers) or place != truth:
+        return None
+    if kind == "zero_one":
+        return float(numbers.index(max(numbers)) != place)
+    if kind == "log_loss":
+        return -math.log(min(max(numbers[place], _CLIP), 1.0))
+    return sum((value - (index == place)) ** 2 for index, value in enumerate(numbers))

@@ -101,7 +101,7 @@ def news_of_labels(release: Release, labelled: Sequence[Judged]) -> News:
     bound = release.limits.loss
     events: list[BadEvent] = []
     pairs: list[Pair] = []
-    watched = _Judgements(labels_judge(release.limits))
+    watched = _Labels(release.limits)
     voices = _Voices(release, (found.prediction for found in labelled))
     for found in labelled:
         if found.epoch < release.epoch:
@@ -119,7 +119,7 @@ def news_of_labels(release: Release, labelled: Sequence[Judged]) -> News:
                 for guardrail in faults
             )
         elif _is_watched(release, found.version, found.epoch):
-            watched.add(faults, voices.mark(found.prediction, found.unit, found.request))
+            watched.add(found, voices.mark(found.prediction, found.unit, found.request))
     return News(events=tuple(events), pairs=tuple(pairs), watched=watched.told())
 
 
@@ -136,12 +136,12 @@ def find_record(
         if row.version == release.champion and row.epoch < release.epoch:
             mark = voices.mark(row.id, row.unit, row.request)
             judgements.add(faults_of(release.limits, row), mark)
-    late = _Judgements(labels_judge(release.limits))
+    late = _Labels(release.limits)
     voices = _Voices(release, (found.prediction for found in labelled))
     for found in labelled:
         if found.version == release.champion and found.epoch < release.epoch:
             mark = voices.mark(found.prediction, found.unit, found.request)
-            late.add(faults_of_label(release.limits, found), mark)
+            late.add(found, mark)
     sums: dict[str, Tally] = {}
     for one in (*judgements.told(), *late.told()):
         before = sums.get(one.guardrail.value, Tally())
@@ -206,12 +206,6 @@ def answers_judge(limits: Limits) -> tuple[Guardrail, ...]:
     return tuple(known)
 
 
-def labels_judge(limits: Limits) -> tuple[Guardrail, ...]:
-    """Return the guardrails that a label says something of."""
-    both = (Guardrail.LABEL_LOSS, Guardrail.OVERRIDE)
-    return both if limits.loss is not None else (Guardrail.OVERRIDE,)
-
-
 class _Judgements:
     """Answers of one version, added up; each unit counts with its first one."""
 
@@ -242,6 +236,26 @@ class _Judgements:
             for guardrail in self._guardrails
         ]
         return (*sums, *units)
+
+
+class _Labels:
+    """Labelled answers of one version: those with a loss, and all, since any may be overridden."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._losses = _Judgements((Guardrail.LABEL_LOSS,))
+        self._overrides = _Judgements((Guardrail.OVERRIDE,))
+
+    def add(self, found: Judged, unit: str | None) -> None:
+        """Count a labelled answer."""
+        faults = faults_of_label(self._limits, found)
+        self._overrides.add(faults, unit)
+        if self._limits.loss is not None and found.loss is not None:
+            self._losses.add(faults, unit)
+
+    def told(self) -> tuple[Judgement, ...]:
+        """Return what was counted."""
+        return (*self._losses.told(), *self._overrides.told())
 
 
 class _Voices:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -13,12 +14,15 @@ from everloop.monitor.drift import ColumnDrift
 from everloop.monitor.model import Alert, LossPoint, Window
 from everloop.monitor.queries import AlertList, LossList, MonitorView, WindowList
 from everloop.registry.queries import ModelView
+from everloop.release.history import History
 from everloop.release.queries import DeploymentList, DeploymentView, ReleaseList, ReleaseView
+from everloop.release.status import ReleaseStatus
 from everloop.ui.charts import Line, Mark, Series, send_json
 from everloop.ui.visit import Visit
 
 WINDOWS: Final = 12
 POINTS: Final = 1000
+LEAST_EVIDENCE: Final = 1e-6
 _LEVELS: Final = (0.02, 0.05, 0.1, 0.2, 0.4)
 
 
@@ -70,13 +74,96 @@ def show_deployment(visit: Visit) -> Response:
         releases=visit.query("release.list", ReleaseList, deployment=key, limit=30),
         live=_live(visit, found),
         loop=visit.query("loop.status", LoopStatus, deployment=key),
+        standing=visit.query("release.status", ReleaseStatus, deployment=key),
     )
 
 
 def show_release(visit: Visit) -> Response:
-    """Show one release with the evidence of each guardrail."""
+    """Show one release with the evidence of each guardrail, and the way back."""
     found = visit.get("release.show", ReleaseView, release=visit.path("release"))
-    return visit.show("release.html", view=found, release=found.release)
+    deployment = visit.get("deployment.show", DeploymentView, deployment=found.release.deployment)
+    return visit.show(
+        "release.html",
+        view=found,
+        release=found.release,
+        deployment=deployment,
+        is_watched=deployment.deployment.watched == found.release.id,
+    )
+
+
+def send_traffic(visit: Visit) -> Response:
+    """Send the candidate's share over the time of a release: as intended, and as it came."""
+    found = visit.get("release.history", History, release=visit.path("release"))
+    return send_json(traffic_series(found))
+
+
+def send_evidence(visit: Visit) -> Response:
+    """Send the evidence over the time of a release, in powers of ten."""
+    found = visit.get("release.history", History, release=visit.path("release"))
+    return send_json(evidence_series(found))
+
+
+def traffic_series(found: History) -> Series:
+    """Return the chart of the traffic split."""
+    figures = _columns(found)
+    champion, canary = figures["champion"], figures["canary"]
+    came: list[float | None] = []
+    for before, after in zip((None, *range(len(canary))), range(len(canary)), strict=False):
+        ours = (canary[after] or 0.0) - ((canary[before] or 0.0) if before is not None else 0.0)
+        theirs = (champion[after] or 0.0) - (
+            (champion[before] or 0.0) if before is not None else 0.0
+        )
+        came.append(ours / (ours + theirs) if ours + theirs > 0 else None)
+    return Series(
+        x=_times(figures),
+        lines=(
+            Line(label="intended share", values=figures["share"]),
+            Line(label="share that came", values=tuple(came)),
+        ),
+        is_time=True,
+        marks=_turns(figures),
+    )
+
+
+def evidence_series(found: History) -> Series:
+    """Return the chart of the evidence; a line for each guardrail that something speaks of."""
+    figures = _columns(found)
+    count = len(found.points)
+    combined = tuple(
+        None if value is None else math.log10(max(value, LEAST_EVIDENCE))
+        for value in figures["evidence_bad"]
+    )
+    lines = [
+        Line(label="worse, all together", values=combined),
+        Line(label="rolls back", values=(math.log10(found.rollback_at),) * count),
+        Line(label="proves", values=(math.log10(found.promote_at),) * count),
+    ]
+    for name, values in figures.items():
+        part, _, guardrail = name.partition(":")
+        if guardrail and any(values):
+            words = "worse" if part == "bad" else "no worse"
+            lines.append(Line(label=f"{words}: {guardrail.replace('_', ' ')}", values=values))
+    return Series(x=_times(figures), lines=tuple(lines), is_time=True, marks=_turns(figures))
+
+
+def _columns(found: History) -> dict[str, tuple[float | None, ...]]:
+    return {
+        name: tuple(point[place] if place < len(point) else None for point in found.points)
+        for place, name in enumerate(found.figures)
+    }
+
+
+def _times(figures: dict[str, tuple[float | None, ...]]) -> tuple[float, ...]:
+    return tuple(value or 0.0 for value in figures["at"])
+
+
+def _turns(figures: dict[str, tuple[float | None, ...]]) -> tuple[Mark, ...]:
+    shares = figures["share"]
+    return tuple(
+        Mark(x=at or 0.0, label=f"from {share or 0.0:.0%}")
+        for at, share, is_turn in zip(figures["at"], shares, figures["turn"], strict=True)
+        if is_turn
+    )
 
 
 def send_losses(visit: Visit) -> Response:
@@ -121,6 +208,29 @@ def roll_back(visit: Visit) -> Response:
     """End the live release or go back to the champion before."""
     name = visit.path("name")
     visit.change("release.rollback", deployment=name, why=visit.form.get("reason", "").strip())
+    return visit.redirect("deployments", name)
+
+
+def halt(visit: Visit) -> Response:
+    """Throw the kill switch; the champion goes on answering, or the version that is pinned."""
+    name = visit.path("name")
+    pinned = visit.form.get("back", "") or None
+    why = visit.form.get("reason", "").strip()
+    visit.change("deployment.halt", deployment=name, version=pinned, why=why)
+    return visit.redirect("deployments", name)
+
+
+def resume(visit: Visit) -> Response:
+    """Take a halt back."""
+    name = visit.path("name")
+    visit.change("deployment.resume", deployment=name)
+    return visit.redirect("deployments", name)
+
+
+def drill(visit: Visit) -> Response:
+    """Exercise the way back."""
+    name = visit.path("name")
+    visit.change("deployment.drill", deployment=name)
     return visit.redirect("deployments", name)
 
 
