@@ -14,6 +14,7 @@ DOMAINS = (
     "monitor",
     "loop",
     "edge",
+    "fleet",
     "govern",
 )
 VERB_MODULES = (

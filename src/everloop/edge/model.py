@@ -16,6 +16,9 @@ class EdgeBundle(Record, frozen=True, kw_only=True):
     Attributes:
         model: The model.
         version: The version that it answers with.
+        name: The model's name when it was sealed.
+        number: The version's number; counts the versions of the model.
+        semver: Its semantic version.
         artifact: The version's artifact digest, to which its evidence is bound.
         digest: SHA-256 of the file, by which devices know it.
         content: Under which the file is stored.
@@ -24,11 +27,15 @@ class EdgeBundle(Record, frozen=True, kw_only=True):
         parity: How its answers compare with the training framework's.
         masked: Inputs that devices never log.
         evidence: ``kind:id`` of the gate report or waiver that admitted the version.
+        reference: Blob of the reference in whose bins devices count; None where there is none.
     """
 
     project: ProjectId
     model: Id
     version: Id
+    name: str
+    number: int
+    semver: str
     artifact: Digest
     digest: Digest
     content: Digest
@@ -37,5 +44,6 @@ class EdgeBundle(Record, frozen=True, kw_only=True):
     parity: Parity
     masked: tuple[str, ...]
     evidence: str
+    reference: Digest | None
     at: Instant
     by: ActorId

@@ -8,13 +8,11 @@ from msgspec import Meta, Struct
 
 from everloop.core.digest import Digest
 from everloop.core.errors import NotFound
-from everloop.core.ids import Id
 from everloop.core.ports import where
 from everloop.edge.model import EdgeBundle
 from everloop.kernel.unit_of_work import View
 from everloop.kernel.verbs import query
 from everloop.registry.evidence import EVALUATOR
-from everloop.registry.model import ModelVersion
 
 PART_BYTES = 4 * 1024 * 1024
 
@@ -75,7 +73,7 @@ class EdgeKey(Struct, frozen=True, kw_only=True):
 def list_edge(ask: ListEdge, view: View) -> EdgeBundleList:
     """List the bundles that were sealed for devices, newest first."""
     rows, following = view.page(EdgeBundle, limit=ask.limit, after=ask.after, descending=True)
-    return EdgeBundleList(items=tuple(view_bundle(view, row) for row in rows), next=following)
+    return EdgeBundleList(items=tuple(view_bundle(row) for row in rows), next=following)
 
 
 @query("edge.fetch", permission="edge:read")
@@ -117,7 +115,6 @@ def read_part(view: View, bundle: EdgeBundle, offset: int) -> EdgePart:
     return EdgePart(data=data[offset : offset + PART_BYTES], offset=offset, size_bytes=len(data))
 
 
-def view_bundle(view: View, bundle: EdgeBundle) -> EdgeBundleView:
+def view_bundle(bundle: EdgeBundle) -> EdgeBundleView:
     """Return a bundle with the names of what is in it."""
-    version = view.get(ModelVersion, Id(bundle.version))
-    return EdgeBundleView(bundle=bundle, model=version.name, version=version.version)
+    return EdgeBundleView(bundle=bundle, model=bundle.name, version=bundle.semver)

@@ -83,13 +83,16 @@ def build_edge(ask: BuildEdge, work: Work, sealed: _Sealed) -> EdgeBundleView:
     evidence = require_pass(work, version)
     known = work.first(EdgeBundle, *where(digest=sealed.digest))
     if known is not None:
-        return view_bundle(work, known)
+        return view_bundle(known)
     bundle = work.insert(
         EdgeBundle(
             id=work.new_id(),
             project=work.project,
             model=version.model,
             version=version.id,
+            name=version.name,
+            number=version.number,
+            semver=version.version,
             artifact=version.artifact,
             digest=sealed.digest,
             content=sealed.content,
@@ -98,6 +101,7 @@ def build_edge(ask: BuildEdge, work: Work, sealed: _Sealed) -> EdgeBundleView:
             parity=sealed.parity,
             masked=sealed.masked,
             evidence=f"{kind_of(evidence).name}:{evidence.id}",
+            reference=version.reference,
             at=work.now,
             by=work.caller.actor,
         )
@@ -105,7 +109,7 @@ def build_edge(ask: BuildEdge, work: Work, sealed: _Sealed) -> EdgeBundleView:
     work.touch(f"edge_bundle:{bundle.id}", f"model_version:{version.id}")
     work.link(f"edge_bundle:{bundle.id}", "sealed", f"model_version:{version.id}")
     work.link(f"edge_bundle:{bundle.id}", "allowed_by", bundle.evidence)
-    return view_bundle(work, bundle)
+    return view_bundle(bundle)
 
 
 def _source(view: View, version: ModelVersion, mask: tuple[str, ...]) -> Source:

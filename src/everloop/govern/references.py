@@ -64,6 +64,8 @@ REFERENCES: Final = (
         Role.MENTIONS,
         "alias_move.model",
         "deployment.model",
+        "edge_bundle.model",
+        "fleet.model",
         "gate_report.model",
         "release.model",
         "retired_name.model",
@@ -93,6 +95,8 @@ REFERENCES: Final = (
         "alert.version",
         "alias_move.before",
         "alias_move.version",
+        "edge_bundle.version",
+        "fleet_sketch.version",
         "gate_report.champion",
         "loss_point.version",
         "window.version",
@@ -107,6 +111,17 @@ REFERENCES: Final = (
     ),
     *_references("dataset_version", Role.LIVE, "loop_run.holdout", "loop_run.training"),
     *_references("loop_run", Role.PART, "loop_transition.run"),
+    *_references("edge_bundle", Role.NEEDS, "fleet.previous", "fleet.target"),
+    *_references("edge_bundle", Role.LIVE, "fleet_release.candidate", "fleet_release.before"),
+    *_references(
+        "fleet",
+        Role.PART,
+        "device.fleet",
+        "device_batch.fleet",
+        "fleet_release.fleet",
+        "fleet_sketch.fleet",
+    ),
+    *_references("device", Role.MENTIONS, "device_batch.device", "fleet_release.counted"),
     *_references(
         "deployment",
         Role.PART,
@@ -131,6 +146,7 @@ NO_RECORDS: Final = frozenset(
         ("prediction_segment", "first_id"),
         ("prediction_segment", "last_id"),
         ("token", "parent"),
+        ("device", "token"),
     }
 )
 """Ids of things without a record of their own, and of tokens, which are never purged."""

@@ -92,12 +92,8 @@ class Journal:
             os.fsync(self._file)
         return True
 
-    def seal(self, about: Dict[str, Any]) -> Optional[Dict[str, Any]]:
-        """Return the batch to send: the one that waits, else all that is new; None without any.
-
-        Args:
-            about: What else the batch says of the device; it alone makes no batch.
-        """
+    def seal(self) -> Optional[Dict[str, Any]]:
+        """Return the batch to send: the one that waits, else all that is new; None without any."""
         with locked(self._lock):
             waiting = self._waiting()
             if waiting is not None:
@@ -108,7 +104,7 @@ class Journal:
                 self._rotate(fold=False)
             segments = self._segments()
             rows = self._fold(folded, segments, keep=BATCH_ROWS)
-            if not folded["sketches"] and not about.get("must"):
+            if not folded["sketches"]:
                 return None
             batch = {
                 "series": folded["series"],
@@ -118,7 +114,6 @@ class Journal:
                 "torn": folded["torn"],
                 "sketches": folded["sketches"],
                 "rows": rows,
-                **{name: value for name, value in about.items() if name != "must"},
             }
             # This file is the step: from here on the batch exists, and the log's rows do not.
             write_json(self._outbox(batch["number"]), batch)

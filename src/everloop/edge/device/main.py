@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any, List, Optional, Sequence
 
+from everloop.edge.device.agent import Agent
 from everloop.edge.device.bundle import open_bundle, own_archive, parse_key
 from everloop.edge.device.engine import Engine
+from everloop.edge.device.files import read_json
 from everloop.edge.device.journal import Journal
 from everloop.edge.device.refusal import EdgeError
 from everloop.edge.device.service import Service, describe, read_rows
@@ -64,7 +66,7 @@ def _describe(asked: argparse.Namespace) -> int:
 
 def _serve(asked: argparse.Namespace) -> int:
     engine = Engine(_open(asked), asked.state)
-    service = Service(engine, (asked.host, asked.port))
+    service = Service(engine, (asked.host, asked.port), parent=asked.parent)
     host, port = service.server_address[:2]
     address = f"http://{host if isinstance(host, str) else host.decode()}:{port}"
     _say({"serving": address, "version": engine.bundle.manifest["version"]})
@@ -79,8 +81,31 @@ def _serve(asked: argparse.Namespace) -> int:
     return 0
 
 
+def _sync(asked: argparse.Namespace) -> int:
+    agent = Agent(_require_state(asked))
+    is_changed = agent.ask()
+    if is_changed:
+        # Nobody waits for its health here; it has repeated its golden answers in its own process.
+        agent.updates.confirm()
+    told = {
+        "updated": is_changed,
+        "running": agent.updates.current,
+        "epoch": agent.updates.told["epoch"],
+        "batches_sent": agent.tell(),
+    }
+    _say(told)
+    return 0
+
+
+def _run(asked: argparse.Namespace) -> int:
+    agent = Agent(_require_state(asked), trial_s=asked.trial)
+    return agent.run(host=asked.host, port=asked.port, interval_s=asked.every)
+
+
 def _status(asked: argparse.Namespace) -> int:
-    _say(Journal(_require_state(asked)).standing())
+    folder = _require_state(asked)
+    log = folder / "log" if (folder / "device.json").exists() else folder
+    _say({**Journal(log).standing(), "agent": read_json(folder / "agent.json")})
     return 0
 
 
@@ -124,10 +149,21 @@ def _parser() -> argparse.ArgumentParser:
         made.set_defaults(command=command)
         if name == "predict":
             made.add_argument("row", help="a row as JSON, a list of them, or - to read them")
-        if name == "serve":
+        if name in ("serve", "run"):
             made.add_argument("--host", default="127.0.0.1", help="address to listen on")
             made.add_argument("--port", type=int, default=8080, help="port; 0 takes a free one")
+        if name == "serve":
             made.add_argument("--address-file", type=Path, help="where to write the address")
+            made.add_argument("--parent", type=int, help=argparse.SUPPRESS)
+        if name == "run":
+            made.add_argument("--every", type=float, default=60.0, help="seconds between questions")
+            made.add_argument(
+                "--trial",
+                type=float,
+                default=10.0,
+                help="seconds a new bundle must \
+be healthy before it is kept",
+            )
     return parser
 
 
@@ -136,5 +172,7 @@ _COMMANDS: List[Any] = [
     ("serve", _serve, "Answer over HTTP: POST /predict, GET /healthz and /model."),
     ("verify", _verify, "Verify signature, digests and golden answers."),
     ("describe", _describe, "Show the model and the inputs that it takes."),
+    ("run", _run, "Be a device of a fleet: serve, ask what to run, tell how it goes."),
+    ("sync", _sync, "Ask once what to run, and send what the log holds."),
     ("status", _status, "Show what is in the log."),
 ]

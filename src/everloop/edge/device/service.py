@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 from everloop.edge.device.engine import Engine
 from everloop.edge.device.refusal import EdgeError
 
 MOST_BYTES = 1_000_000
 STALLED_S = 10.0
+BIND_S = 10.0
 
 
 class Service(ThreadingHTTPServer):
-    """Answers for one engine; one row at a time, since the engine is used by one thread."""
+    """Answers for one engine; one request at a time, since the engine is used by one thread.
+
+    Args:
+        engine: What answers.
+        address: Where to listen; a port that is still in use is waited for.
+        parent: Process to end with; None lives by itself.
+    """
 
     daemon_threads = True
 
-    def __init__(self, engine: Engine, address: Tuple[str, int]) -> None:
-        super().__init__(address, Handler)
+    def __init__(
+        self, engine: Engine, address: Tuple[str, int], parent: Optional[int] = None
+    ) -> None:
+        super().__init__(address, Handler, bind_and_activate=False)
         self.engine = engine
         self.turn = Lock()
+        self._parent = parent
+        _bind(self)
+
+    def service_actions(self) -> None:
+        """End when the agent that started this one has ended, however it did."""
+        if self._parent is not None and os.getppid() != self._parent:
+            os._exit(0)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -87,6 +106,22 @@ class Handler(BaseHTTPRequestHandler):
     def _refuse(self, status: int, code: str, message: str) -> None:
         self.close_connection = True
         self._send(status, {"error": {"code": code, "message": message}})
+
+
+def _bind(service: Service) -> None:
+    """Listen, waiting for one that is just ending to leave the port."""
+    until = time.monotonic() + BIND_S
+    while True:
+        try:
+            service.server_bind()
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > until:
+                service.server_close()
+                raise
+            time.sleep(0.1)
+        else:
+            service.server_activate()
+            return
 
 
 def read_rows(body: bytes) -> Any:

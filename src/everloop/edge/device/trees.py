@@ -125,21 +125,37 @@ class Forest:
         return (sums / self._divisor if self._divisor > 1 else sums).tolist()
 
     def _leaves(self, numpy: Any, tree: Tree, arrays: Any, matrix: Any) -> Any:
-        feature, threshold, left, right, is_special = arrays
+        feature, threshold, left, right, flags = arrays
         nodes = numpy.zeros(len(matrix), dtype=numpy.int64)
         if not tree.feature:
             return nodes
         open_rows = numpy.arange(len(matrix))
         while open_rows.size:
             at = nodes[open_rows]
-            values = matrix[open_rows, feature[at]]
-            goes_left = values <= threshold[at]
-            odd = numpy.flatnonzero(is_special[at] | (values != values))
-            for place in odd.tolist():
-                goes_left[place] = self._goes_left(tree, int(at[place]), float(values[place]))
+            values, flag = matrix[open_rows, feature[at]], flags[at]
+            is_nan = numpy.isnan(values)
+            is_missing = is_nan & ((flag & MISSING_NAN) != 0)
+            values = numpy.where(is_nan, 0.0, values)
+            is_zero = (values >= -ZERO) & (values <= ZERO)
+            is_missing |= is_zero & ((flag & MISSING_ZERO) != 0)
+            goes_left = numpy.where(is_missing, (flag & DEFAULT_LEFT) != 0, values <= threshold[at])
+            named = numpy.flatnonzero(((flag & CATEGORICAL) != 0) & ~is_missing)
+            if named.size:
+                goes_left[named] = self._are_named(numpy, tree, at[named], values[named])
             nodes[open_rows] = numpy.where(goes_left, left[at], right[at])
             open_rows = open_rows[nodes[open_rows] >= 0]
         return -1 - nodes
+
+    def _are_named(self, numpy: Any, tree: Tree, at: Any, values: Any) -> Any:
+        """Tell of each value whether it is among the categories of its node."""
+        lowest = 0.0 if self.is_single else -1.0
+        possible = (values >= lowest) & (values < 2.0**31) & (values > -1.0)
+        codes = numpy.where(possible, values, -1.0).astype(numpy.int64)
+        found = numpy.zeros(len(at), dtype=bool)
+        for node in numpy.unique(at).tolist():
+            mine = at == node
+            found[mine] = numpy.isin(codes[mine], list(tree.categories[node]))
+        return found & possible
 
 
 def _to_arrays(numpy: Any, tree: Tree) -> Any:
@@ -148,7 +164,7 @@ def _to_arrays(numpy: Any, tree: Tree) -> Any:
         numpy.asarray(tree.threshold, dtype=numpy.float64),
         numpy.asarray(tree.left, dtype=numpy.int64),
         numpy.asarray(tree.right, dtype=numpy.int64),
-        (numpy.asarray(tree.flags, dtype=numpy.int64) & 9) != 0,
+        numpy.asarray(tree.flags, dtype=numpy.int64),
     )
 
 

@@ -166,6 +166,64 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
         )
 
     op.create_table(
+        "device",
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("project", TEXT, nullable=False),
+        sa.Column("fleet", TEXT, nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("group", TEXT, nullable=False),
+        sa.Column("actor", TEXT, nullable=False),
+        sa.Column("token", TEXT, nullable=False),
+        sa.Column("enrolled_at", TEXT, nullable=False),
+        sa.Column("enrolled_by", TEXT, nullable=False),
+        sa.Column("revoked_at", TEXT, nullable=True),
+        sa.Column("running", TEXT, nullable=True),
+        sa.Column("refused", TEXT, nullable=False),
+        sa.Column("seen_epoch", sa.BigInteger(), nullable=False),
+        sa.Column("seen_at", TEXT, nullable=True),
+        sa.Column("skew_s", DOUBLE, nullable=False),
+        sa.Column("series", TEXT, nullable=False),
+        sa.Column("last_batch", sa.BigInteger(), nullable=False),
+        sa.Column("answers", sa.BigInteger(), nullable=False),
+        sa.Column("problem", TEXT, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_device"),
+        sa.UniqueConstraint("fleet", "name", name="uq_device_fleet_name"),
+        sa.UniqueConstraint("token", name="uq_device_token"),
+    )
+    with op.batch_alter_table("device", schema=None) as batch_op:
+        batch_op.create_index("ix_device_project_fleet", ["project", "fleet"], unique=False)
+
+    op.create_table(
+        "device_batch",
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("project", TEXT, nullable=False),
+        sa.Column("fleet", TEXT, nullable=False),
+        sa.Column("device", TEXT, nullable=False),
+        sa.Column("series", TEXT, nullable=False),
+        sa.Column("number", sa.BigInteger(), nullable=False),
+        sa.Column("digest", TEXT, nullable=False),
+        sa.Column("rows", TEXT, nullable=True),
+        sa.Column("answers", sa.BigInteger(), nullable=False),
+        sa.Column("errors", sa.BigInteger(), nullable=False),
+        sa.Column("invalid", sa.BigInteger(), nullable=False),
+        sa.Column("dropped", sa.BigInteger(), nullable=False),
+        sa.Column("torn", sa.BigInteger(), nullable=False),
+        sa.Column("received_at", TEXT, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_device_batch"),
+        sa.UniqueConstraint(
+            "device", "series", "number", name="uq_device_batch_device_series_number"
+        ),
+    )
+    with op.batch_alter_table("device_batch", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_device_batch_project_fleet_received_at",
+            ["project", "fleet", "received_at"],
+            unique=False,
+        )
+
+    op.create_table(
         "drill",
         sa.Column("id", TEXT, nullable=False),
         sa.Column("revision", sa.BigInteger(), nullable=False),
@@ -198,6 +256,9 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
         sa.Column("project", TEXT, nullable=False),
         sa.Column("model", TEXT, nullable=False),
         sa.Column("version", TEXT, nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("number", sa.BigInteger(), nullable=False),
+        sa.Column("semver", TEXT, nullable=False),
         sa.Column("artifact", TEXT, nullable=False),
         sa.Column("digest", TEXT, nullable=False),
         sa.Column("content", TEXT, nullable=False),
@@ -206,6 +267,7 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
         sa.Column("parity", TEXT, nullable=False),
         sa.Column("masked", TEXT, nullable=False),
         sa.Column("evidence", TEXT, nullable=False),
+        sa.Column("reference", TEXT, nullable=True),
         sa.Column("at", TEXT, nullable=False),
         sa.Column("by", TEXT, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_edge_bundle"),
@@ -254,6 +316,76 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
             ["project", "deployment", "seq"],
             unique=False,
         )
+
+    op.create_table(
+        "fleet",
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("project", TEXT, nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("model", TEXT, nullable=False),
+        sa.Column("groups", TEXT, nullable=False),
+        sa.Column("target", TEXT, nullable=True),
+        sa.Column("previous", TEXT, nullable=True),
+        sa.Column("epoch", sa.BigInteger(), nullable=False),
+        sa.Column("config", TEXT, nullable=False),
+        sa.Column("created_at", TEXT, nullable=False),
+        sa.Column("created_by", TEXT, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_fleet"),
+        sa.UniqueConstraint("project", "name", name="uq_fleet_project_name"),
+    )
+    op.create_table(
+        "fleet_release",
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("project", TEXT, nullable=False),
+        sa.Column("fleet", TEXT, nullable=False),
+        sa.Column("candidate", TEXT, nullable=False),
+        sa.Column("before", TEXT, nullable=True),
+        sa.Column("state", TEXT, nullable=False),
+        sa.Column("live", TEXT, nullable=True),
+        sa.Column("stage", sa.BigInteger(), nullable=False),
+        sa.Column("stage_at", TEXT, nullable=False),
+        sa.Column("config", TEXT, nullable=False),
+        sa.Column("guardrails", TEXT, nullable=False),
+        sa.Column("counted", TEXT, nullable=False),
+        sa.Column("answers", sa.BigInteger(), nullable=False),
+        sa.Column("evidence_bad", DOUBLE, nullable=False),
+        sa.Column("started_at", TEXT, nullable=False),
+        sa.Column("started_by", TEXT, nullable=False),
+        sa.Column("ended_at", TEXT, nullable=True),
+        sa.Column("why", TEXT, nullable=False),
+        sa.Column("evidence", TEXT, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_fleet_release"),
+        sa.UniqueConstraint("fleet", "live", name="uq_fleet_release_fleet_live"),
+    )
+    with op.batch_alter_table("fleet_release", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_fleet_release_project_fleet_started_at",
+            ["project", "fleet", "started_at"],
+            unique=False,
+        )
+
+    op.create_table(
+        "fleet_sketch",
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("project", TEXT, nullable=False),
+        sa.Column("fleet", TEXT, nullable=False),
+        sa.Column("version", TEXT, nullable=False),
+        sa.Column("answers", sa.BigInteger(), nullable=False),
+        sa.Column("errors", sa.BigInteger(), nullable=False),
+        sa.Column("invalid", sa.BigInteger(), nullable=False),
+        sa.Column("latency_us", sa.BigInteger(), nullable=False),
+        sa.Column("profile", TEXT, nullable=False),
+        sa.Column("output", TEXT, nullable=True),
+        sa.Column("reference", TEXT, nullable=True),
+        sa.Column("updated_at", TEXT, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_fleet_sketch"),
+        sa.UniqueConstraint("fleet", "version", name="uq_fleet_sketch_fleet_version"),
+    )
+    with op.batch_alter_table("fleet_sketch", schema=None) as batch_op:
+        batch_op.create_index("ix_fleet_sketch_project_fleet", ["project", "fleet"], unique=False)
 
     op.create_table(
         "gate_report",
