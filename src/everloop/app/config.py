@@ -19,7 +19,7 @@ from everloop.data.contract import Contract
 from everloop.gate.model import GateConfig
 from everloop.govern.purging import TrashConfig
 from everloop.loop.model import LoopConfig
-from everloop.monitor.model import MonitorConfig
+from everloop.monitor.model import LogConfig, MonitorConfig
 from everloop.registry.aliases import check_alias
 from everloop.registry.protection import RegistryConfig
 from everloop.release.config import ReleaseConfig
@@ -44,6 +44,7 @@ class ModelSection(_Section, frozen=True, kw_only=True):
         gate: What a version must pass before it is released.
         release: How traffic moves to a new version.
         monitor: What is watched.
+        log: What is kept of predictions.
         loop: When and how it is retrained.
     """
 
@@ -52,6 +53,7 @@ class ModelSection(_Section, frozen=True, kw_only=True):
     gate: GateConfig = GateConfig()
     release: ReleaseConfig = ReleaseConfig()
     monitor: MonitorConfig = MonitorConfig()
+    log: LogConfig = LogConfig()
     loop: LoopConfig = LoopConfig()
 
 

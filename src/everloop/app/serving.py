@@ -23,7 +23,7 @@ from everloop.core.clock import Instant
 from everloop.core.errors import EverloopError
 from everloop.core.ids import ActorId, Id, ProjectId
 from everloop.core.ports import Compare, Condition, where
-from everloop.core.wire import Routes, TokenHash
+from everloop.core.wire import LogRules, Routes, TokenHash
 from everloop.kernel.authz import (
     ACTIONS,
     EVERYWHERE,
@@ -37,7 +37,9 @@ from everloop.kernel.authz import (
 from everloop.kernel.ledger import log
 from everloop.kernel.perform import Kernel
 from everloop.kernel.unit_of_work import View
+from everloop.monitor.model import LogConfig
 from everloop.registry.evidence import EVALUATOR
+from everloop.registry.model import Model
 from everloop.release.model import Deployment
 from everloop.release.routes import routes_of
 
@@ -130,6 +132,8 @@ class Supervisor:
         routes = routes_of(
             view, deployment, public_key=key, tokens=predict_tokens(view, deployment, now)
         )
+        rules = _log_rules(view, deployment)
+        routes = msgspec.structs.replace(routes, log=rules)
         targets = [routes.champion, routes.canary, routes.shadow, routes.previous]
         for target in targets:
             if target is not None:
@@ -143,6 +147,13 @@ class Supervisor:
         if text not in self._told:
             self._told.add(text)
             _LOG.error("%s", text)
+
+
+def _log_rules(view: View, deployment: Deployment) -> LogRules:
+    config = view.model_settings(view.get(Model, deployment.model).name, "log", LogConfig)
+    return LogRules(
+        sample=config.sample, masked=config.masked, max_bytes=config.max_mb * 1024 * 1024
+    )
 
 
 def serving_folder(home: Home, deployment: Deployment, project: str) -> Path:

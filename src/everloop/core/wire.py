@@ -57,6 +57,20 @@ class CanaryTarget(Target, frozen=True, kw_only=True):
     salt: str
 
 
+class LogRules(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server writes of the requests it answers.
+
+    Attributes:
+        sample: Share of the requests whose inputs are kept.
+        masked: Inputs that are never written, beside those that a bundle masks.
+        max_bytes: Space that answers may take before they are sealed.
+    """
+
+    sample: float = 1.0
+    masked: tuple[str, ...] = ()
+    max_bytes: int = 1 << 30
+
+
 class Routes(msgspec.Struct, frozen=True, kw_only=True):
     """Which versions of one deployment answer, and who may ask.
 
@@ -77,6 +91,7 @@ class Routes(msgspec.Struct, frozen=True, kw_only=True):
     canary: CanaryTarget | None = None
     shadow: Target | None = None
     previous: Target | None = None
+    log: LogRules = LogRules()
     constant: float | None = None
 
 

@@ -35,6 +35,7 @@ from everloop.loop.ports import PredictionSource, Trainer, TrainingJob
 from everloop.loop.queries import ListRuns, LoopStatus, RunList, ShowStatus
 from everloop.loop.settings import ModelSettings, read_settings
 from everloop.loop.verbs import Advance, Claim, Lease, RunView, StartRun, Turn, TurnView
+from everloop.monitor.erasing import Erasable, Erased, ErasePredictions, ListErasable
 from everloop.monitor.model import AlertKind
 from everloop.monitor.queries import AlertList, ListAlerts
 from everloop.monitor.verbs import Observe, Observed
@@ -51,6 +52,7 @@ from everloop.release.queries import (
 from everloop.release.verbs import StartRelease
 
 LEASE_S = 30.0
+ERASE_EVERY = timedelta(hours=1)
 NEWEST = 10
 MOST_RUNS = 1_000
 LASTING = (GateFailed, InvalidInput, MissingExtra, NotFound, UnsafeArtifact, pa.ArrowException)
@@ -83,6 +85,7 @@ class Controller:
         self._owner = owner
         self._leases: dict[Id, Lease] = {}
         self._told: dict[Id, Turn] = {}
+        self._erase_at: dict[Id, Instant] = {}
 
     def step(self, name: str) -> bool:
         """Do what there is to do for one deployment; return whether anything was done.
@@ -99,6 +102,8 @@ class Controller:
             return False
         sealed = self._source.seal(deployment.id, name, deployment.champion)
         settings = read_settings(self._performer, view.model)
+        if settings.log.keep_days is not None:
+            self._erase_old(deployment.id, settings.log.keep_days)
         look = Observe(deployment=deployment.id, model=view.model, champion=deployment.champion)
         seen = self._performer.perform("monitor.observe", look, Observed)
         now = self._now(settings.loop, seen.watermark)
@@ -112,6 +117,20 @@ class Controller:
             return True
         self._report(deployment.id, seen, is_idle=not acted and not turn.is_waiting)
         return bool(acted or sealed or seen.blocks or seen.closed_windows)
+
+    def _erase_old(self, deployment: Id, keep_days: int) -> None:
+        """Erase predictions whose time is over; looked at once an hour."""
+        now = self._clock.now()
+        if now < self._erase_at.get(deployment, now):
+            return
+        self._erase_at[deployment] = now + ERASE_EVERY
+        before = now - timedelta(days=keep_days)
+        due = ListErasable(deployment=deployment, before=before)
+        found = self._performer.perform("prediction.erasable", due, Erasable)
+        ask = ErasePredictions(deployment=deployment, before=before)
+        while found.segments or found.batches:
+            self._performer.perform("prediction.erase", ask, Erased)
+            found = self._performer.perform("prediction.erasable", due, Erasable)
 
     def _claim(self, deployment: Id) -> Lease | None:
         held = self._leases.get(deployment)

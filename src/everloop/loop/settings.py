@@ -8,6 +8,7 @@ from everloop.core.errors import InvalidInput
 from everloop.kernel.admin import ConfigurationView, ShowConfiguration
 from everloop.kernel.performer import Performer
 from everloop.loop.model import LoopConfig
+from everloop.monitor.model import LogConfig
 
 
 class ModelSettings(Struct, frozen=True, kw_only=True):
@@ -16,6 +17,7 @@ class ModelSettings(Struct, frozen=True, kw_only=True):
     task: str = "regression"
     target: str = ""
     loop: LoopConfig = LoopConfig()
+    log: LogConfig = LogConfig()
 
 
 def read_settings(performer: Performer, model: str) -> ModelSettings:

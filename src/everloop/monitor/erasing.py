@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
@@ -12,8 +13,8 @@ from everloop.core.clock import Instant
 from everloop.core.digest import Digest
 from everloop.core.ids import Id
 from everloop.core.ports import Compare, Condition, where
-from everloop.kernel.unit_of_work import Desk, Work
-from everloop.kernel.verbs import verb
+from everloop.kernel.unit_of_work import Desk, View, Work
+from everloop.kernel.verbs import query, verb
 from everloop.monitor.model import FeedbackBatch, PredictionSegment
 from everloop.monitor.outcomes import encode_outcomes
 from everloop.monitor.segments import erase_rows, read_segment
@@ -52,26 +53,52 @@ class _Ready(msgspec.Struct, frozen=True, kw_only=True):
     empty: Digest
 
 
+class ListErasable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Ask whether there is something to erase; the fields are those of ``prediction.erase``."""
+
+    deployment: IdText
+    before: Instant
+
+
+class Erasable(msgspec.Struct, frozen=True, kw_only=True):
+    """Segments and batches of labels that would be erased next."""
+
+    segments: int
+    batches: int
+
+
+@query("prediction.erasable", permission="prediction:read")
+def list_erasable(ask: ListErasable, view: View) -> Erasable:
+    """Count what is old enough to be erased, up to what is erased at once."""
+    return Erasable(segments=len(_old_segments(view, ask)), batches=len(_old_batches(view, ask)))
+
+
+def _old_segments(view: View, ask: ErasePredictions | ListErasable) -> Sequence[PredictionSegment]:
+    return view.select(
+        PredictionSegment,
+        *where(deployment=ask.deployment),
+        Condition("sealed_at", Compare.LT, ask.before),
+        Condition("erased_at", Compare.EQ, None),
+        order="seq",
+        limit=SEGMENTS_AT_ONCE,
+    )
+
+
+def _old_batches(view: View, ask: ErasePredictions | ListErasable) -> Sequence[FeedbackBatch]:
+    return view.select(
+        FeedbackBatch,
+        *where(deployment=ask.deployment),
+        Condition("received_at", Compare.LT, ask.before),
+        Condition("labels", Compare.NE, None),
+        order="seq",
+        limit=SEGMENTS_AT_ONCE,
+    )
+
+
 def _prepare(ask: ErasePredictions, desk: Desk) -> _Ready:
     blobs = desk.services.blobs
-    mine = where(deployment=ask.deployment)
     with desk.read() as view:
-        segments = view.select(
-            PredictionSegment,
-            *mine,
-            Condition("sealed_at", Compare.LT, ask.before),
-            Condition("erased_at", Compare.EQ, None),
-            order="seq",
-            limit=SEGMENTS_AT_ONCE,
-        )
-        batches = view.select(
-            FeedbackBatch,
-            *mine,
-            Condition("received_at", Compare.LT, ask.before),
-            Condition("labels", Compare.NE, None),
-            order="seq",
-            limit=SEGMENTS_AT_ONCE,
-        )
+        segments, batches = _old_segments(view, ask), _old_batches(view, ask)
     left = [blobs.put(erase_rows(read_segment(blobs.get(segment.blob)))) for segment in segments]
     return _Ready(
         segments=tuple(zip(segments, left, strict=True)),

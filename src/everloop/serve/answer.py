@@ -324,7 +324,8 @@ def _source(plan: _Plan) -> Source:
     assert lineup.champion is not None
     bundle = plan.scorer.loaded.bundle
     # The rows are as the caller sent them: under the names of the version that read them.
-    fields = lineup.champion.loaded.bundle.inputs
+    champion = lineup.champion.loaded.bundle
+    fields = champion.inputs
     is_canary = plan.arm is Arm.CANARY
     made = lineup.sources[key] = Source(
         version=bundle.version_id,
@@ -333,7 +334,11 @@ def _source(plan: _Plan) -> Source:
         epoch=lineup.epoch,
         names=tuple(field.name for field in fields),
         dtypes=tuple(field.dtype for field in fields),
-        fallback_version=lineup.champion.loaded.bundle.version_id if is_canary else None,
+        outputs=bundle.outputs,
+        masked=frozenset((*bundle.masked, *champion.masked, *lineup.log.masked)),
+        sample=lineup.log.sample,
+        max_bytes=lineup.log.max_bytes,
+        fallback_version=champion.version_id if is_canary else None,
         shadow_version=None if lineup.shadow is None else lineup.shadow.loaded.bundle.version_id,
     )
     return made

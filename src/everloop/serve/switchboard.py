@@ -19,7 +19,7 @@ import msgspec
 
 from everloop.core.clock import Clock, Instant
 from everloop.core.errors import EverloopError, IntegrityError, NotFound
-from everloop.core.wire import Applied, Arm, CanaryTarget, RefusedBundle, Routes, Target
+from everloop.core.wire import Applied, Arm, CanaryTarget, LogRules, RefusedBundle, Routes, Target
 from everloop.serve.bundle import LoadedBundle, open_bundle, read_key, read_name
 from everloop.serve.log import Source
 from everloop.serve.scoring import Scorer
@@ -57,6 +57,7 @@ class Lineup:
     resident: tuple[Scorer, ...] = ()
     constant: float | None = None
     tokens: dict[str, Instant] = field(default_factory=dict)
+    log: LogRules = field(default_factory=LogRules)
     sources: dict[tuple[Scorer, Arm], Source] = field(default_factory=dict)
 
     def scorer(self, loaded: LoadedBundle) -> Scorer:
@@ -164,6 +165,7 @@ class Switchboard:
             resident=_distinct(champion, canary, shadow, previous),
             constant=routes.constant,
             tokens=tokens,
+            log=routes.log,
         )
         replaced = self.lineup.champion
         self.lineup = lineup

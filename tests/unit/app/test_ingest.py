@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,15 +15,21 @@ from everloop.app.home import Home
 from everloop.app.ingest import LogSource, find_log
 from everloop.core.errors import IntegrityError
 from everloop.core.ids import Id
-from everloop.core.wire import Arm
+from everloop.core.wire import Arm, Label
+from everloop.monitor.feedback import CountWaiting, WaitingCount
 from everloop.monitor.queries import (
+    FeedbackList,
+    ListFeedback,
     ListPredictions,
     ListSegments,
     MonitorView,
     PredictionList,
+    PredictionView,
     SegmentList,
     ShowMonitor,
+    ShowPrediction,
 )
+from everloop.serve.feedback import FOLDER, FeedbackLog
 from everloop.serve.log import Block, LogWriter, Source, list_files
 from everloop.serve.log.file import HEADER_BYTES
 from tests.kit import World, world
@@ -189,6 +196,75 @@ def test_what_the_log_had_no_space_for_is_counted_in_the_records(here: World, ho
     tally = here.server.perform("monitor.show", ShowMonitor(deployment=DEPLOYMENT), MonitorView)
     assert 401 == tally.predictions + tally.dropped
     assert writer.dropped == tally.dropped
+
+
+def take(home: Home, *labels: Label) -> None:
+    log = FeedbackLog(log_of(home) / FOLDER)
+    asyncio.run(log.keep(labels))
+    log.close()
+
+
+def label_of(here: World, number: int) -> float | None:
+    return here.server.perform(
+        "prediction.show", ShowPrediction(id=id_of(number)), PredictionView
+    ).label
+
+
+def test_labels_that_a_server_took_are_joined_with_what_it_answered(
+    here: World, home: Home, writer: LogWriter
+) -> None:
+    write(writer, range(3))
+    take(home, Label(prediction=id_of(1), value=7.0))
+
+    source(here, home).seal(DEPLOYMENT, "demand", None)
+
+    assert [None, 7.0, None] == [label_of(here, number) for number in range(3)]
+
+
+def test_a_label_that_comes_before_its_prediction_is_sealed_waits_for_it(
+    here: World, home: Home, writer: LogWriter
+) -> None:
+    log = source(here, home)
+    take(home, Label(prediction=id_of(1), value=7.0))
+    log.seal(DEPLOYMENT, "demand", None)
+    count = here.server.perform("feedback.waiting", CountWaiting(), WaitingCount)
+    write(writer, range(3))
+
+    log.seal(DEPLOYMENT, "demand", None)
+
+    assert 1 == count.labels
+    assert 7.0 == label_of(here, 1)
+    assert 0 == here.server.perform("feedback.waiting", CountWaiting(), WaitingCount).labels
+
+
+def test_labels_that_are_read_again_after_a_crash_count_once(
+    here: World, home: Home, writer: LogWriter
+) -> None:
+    write(writer, range(3))
+    kept = FeedbackLog(log_of(home) / FOLDER)
+    asyncio.run(kept.keep([Label(prediction=id_of(1), value=7.0)]))
+    source(here, home).seal(DEPLOYMENT, "demand", None)
+    asyncio.run(kept.keep([Label(prediction=id_of(1), value=8.0)]))
+
+    source(here, home).seal(DEPLOYMENT, "demand", None)
+    source(here, home).seal(DEPLOYMENT, "demand", None)
+
+    assert 8.0 == label_of(here, 1)
+    ask = ListFeedback(deployment=DEPLOYMENT)
+    batches = here.server.perform("feedback.list", ask, FeedbackList).items
+    assert [(1, 0), (0, 1)] == [(batch.fresh, batch.corrected) for batch in batches]
+
+
+def test_the_files_of_servers_that_have_gone_are_deleted_when_their_labels_are_taken(
+    here: World, home: Home, writer: LogWriter
+) -> None:
+    write(writer, range(3))
+    take(home, Label(prediction=id_of(1), value=7.0))
+    assert 1 == len(list_files(log_of(home) / FOLDER))
+
+    source(here, home).seal(DEPLOYMENT, "demand", None)
+
+    assert [] == list_files(log_of(home) / FOLDER)
 
 
 def test_the_log_of_another_deployment_of_that_name_is_not_touched(home: Home) -> None:

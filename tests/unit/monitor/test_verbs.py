@@ -54,9 +54,11 @@ def some_rows(count: int, *, start: int = 0, seconds: int = 1) -> list[Predictio
     ]
 
 
-def seal(made: World, rows: list[PredictionRow], offset: int = 0) -> verbs.SealedSegment:
+def seal(
+    made: World, rows: list[PredictionRow], offset: int = 0, deployment: Id = DEPLOYMENT
+) -> verbs.SealedSegment:
     ask = verbs.SealSegment(
-        deployment=DEPLOYMENT,
+        deployment=deployment,
         file="worker-1.jsonl",
         offset_start=offset,
         offset_end=offset + len(rows),

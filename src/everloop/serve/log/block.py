@@ -30,6 +30,7 @@ class Source:
         outputs: Names of the numbers of an answer; empty for one number.
         masked: Names of inputs that are never written.
         sample: Share of the requests whose inputs are kept. Ids, versions and answers always are.
+        max_bytes: Space that all files of the log may take; None for what the writer was given.
         fallback_version: Who answers where this version fails; None when nobody does.
         shadow_version: Who answers in the shadow; None without one.
     """
@@ -43,6 +44,7 @@ class Source:
     outputs: tuple[str, ...] = ()
     masked: frozenset[str] = frozenset()
     sample: float = 1.0
+    max_bytes: int | None = None
     fallback_version: Id | None = None
     shadow_version: Id | None = None
 

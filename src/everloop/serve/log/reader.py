@@ -149,7 +149,7 @@ def rows_of_block(item: ReadBlock) -> Iterator[PredictionRow]:
     at = logged_at = _instant(block.at_us)
     if block.logged_us != block.at_us:
         logged_at = _instant(block.logged_us)
-    answers = _answers(block.outputs, source)
+    answers = _answers(block.outputs, block.rows)
     inputs = inputs_of_block(source, block)
     for place in range(block.rows):
         row = PredictionRow(
@@ -180,43 +180,43 @@ def _completed(row: PredictionRow, item: ReadBlock, place: int) -> PredictionRow
     source, block, shadow = item
     changes: dict[str, object] = {"status": _status(block.statuses, place)}
     if block.fallback is not None and changes["status"] is not Status.OK:
-        spare = _answers(block.fallback, source)
+        spare = _answers(block.fallback, block.rows)
         changes["fallback_version"] = source.fallback_version
         changes["fallback_output"] = spare.one(place)
         changes["fallback_outputs"] = spare.many(place)
     if shadow is not None:
-        seen = _answers(shadow.outputs, source)
+        seen = _answers(shadow.outputs, block.rows)
         changes["shadow_status"] = _status(shadow.statuses, place)
         changes["shadow_output"] = seen.one(place)
         changes["shadow_outputs"] = seen.many(place)
     return msgspec.structs.replace(row, **changes)
 
 
+def id_of(number: int) -> Id:
+    """Return the text of an id."""
+    text = f"{number:032x}"
+    return Id(f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}")
+
+
 class _Answers(NamedTuple):
-    """Numbers that were answered; what is not finite is None."""
+    """Numbers that were answered, so many a row; what is not finite is None."""
 
     flat: Sequence[float | None]
     width: int
 
     def one(self, place: int) -> float | None:
-        return self.flat[place] if self.width == 0 else None
+        return self.flat[place] if self.width == 1 else None
 
     def many(self, place: int) -> tuple[float | None, ...] | None:
-        if self.width == 0:
+        if self.width == 1:
             return None
         return tuple(self.flat[place * self.width : (place + 1) * self.width])
 
 
-def _answers(data: Sequence[float | None] | bytes, source: WrittenSource) -> _Answers:
+def _answers(data: Sequence[float | None] | bytes, rows: int) -> _Answers:
     flat = np.frombuffer(data, np.float64).tolist() if isinstance(data, bytes) else data
     clean = [one if one is not None and math.isfinite(one) else None for one in flat]
-    return _Answers(clean, len(source.outputs))
-
-
-def id_of(number: int) -> Id:
-    """Return the text of an id."""
-    text = f"{number:032x}"
-    return Id(f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}")
+    return _Answers(clean, len(clean) // rows)
 
 
 def inputs_of_block(

@@ -111,7 +111,6 @@ class LogWriter:
     Attributes:
         written: Rows written since the start.
         dropped: Rows that were answered and could not be written.
-        max_bytes: Space that all files of the folder may take, those of other workers included.
     """
 
     def __init__(
@@ -131,7 +130,8 @@ class LogWriter:
                 digits.
             flusher: The process's own; None starts one for this log alone.
             file_bytes: Most bytes of a file; the first ones are smaller.
-            max_bytes: What the attribute begins with.
+            max_bytes: Space that all files of the folder may take, those of other workers
+                included, where the source does not say it.
 
         Raises:
             OSError: the folder cannot be made.
@@ -142,7 +142,7 @@ class LogWriter:
         self._worker = worker
         self._file_bytes = file_bytes
         self._next_bytes = min(FIRST_FILE_BYTES, file_bytes)
-        self.max_bytes = max_bytes
+        self._max_bytes = max_bytes
         self._file: _OpenFile | None = None
         self._awaiting: dict[bytes, tuple[_OpenFile, int]] = {}
         self._untold = 0
@@ -234,7 +234,7 @@ class LogWriter:
     def _append_first(self, block: Block) -> bool:
         """Write a block whose source, or whose file, is new."""
         definition = _encode(_definition(block.source))
-        if self._file is None and not self._open(len(definition) + HEAD_BYTES + _GAP_BYTES):
+        if self._file is None and not self._open(block, len(definition) + HEAD_BYTES + _GAP_BYTES):
             return self._drop(block.rows)
         opened = self._file
         assert opened is not None
@@ -251,7 +251,7 @@ class LogWriter:
         if before is not None and not before.awaited:
             self._retired.append(before.file)  # even without a next one: sealing it makes space
         needed = len(_encode(_definition(block.source))) + size + _shadow_bytes(block)
-        if not self._open(needed + 3 * HEAD_BYTES + _GAP_BYTES):
+        if not self._open(block, needed + 3 * HEAD_BYTES + _GAP_BYTES):
             return self._drop(block.rows)
         return self.append(block)
 
@@ -273,13 +273,14 @@ class LogWriter:
         self._untold += rows
         return False
 
-    def _open(self, needed: int) -> bool:
+    def _open(self, block: Block, needed: int) -> bool:
         """Open the next file with room for so many bytes at least."""
         now = time.monotonic()
         if now < self._retry_at:
             return False
         size = max(self._next_bytes, needed)
-        file = new_file(self._folder, self._worker, size, self.max_bytes)
+        limit = block.source.max_bytes or self._max_bytes
+        file = new_file(self._folder, self._worker, size, limit)
         if file is None:
             self._retry_at = now + RETRY_S
             return False
