@@ -116,6 +116,8 @@ def export_bundle(ask: ExportBundle, work: Work, sealed: ExportedBundle) -> Expo
         )
     _require_exportable(work, version)
     work.touch(f"model_version:{version.id}")
+    # No row changes, and it shall be known for ever all the same.
+    work.notes["exported"] = sealed.seal
     return sealed
 
 

@@ -38,7 +38,9 @@ def parsed(files: dict[str, str]) -> dict[str, Any]:
     return {name: yaml.safe_load(text) for name, text in files.items()}
 
 
-def install(folder: Path, place: Path, formats: tuple[str, ...] = ("lightgbm",)) -> Path:
+def install(
+    folder: Path, place: Path, formats: tuple[str, ...] = ("lightgbm",), *, storage: bool = False
+) -> Path:
     """Install an exported folder as its lock says, without a network: links for what is here.
 
     Nothing but the wheel and the distributions of the lock can be imported from the place.
@@ -48,7 +50,7 @@ def install(folder: Path, place: Path, formats: tuple[str, ...] = ("lightgbm",))
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(place)
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    for one in locked(python, formats):
+    for one in locked(python, formats, storage=storage):
         found = distribution(one.name)
         assert one.version == found.version, f"{one.name}: the lock is not what is installed"
         for top in {file.parts[0] for file in found.files or () if file.parts[0] != ".."}:
