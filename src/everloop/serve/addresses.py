@@ -5,7 +5,7 @@ from __future__ import annotations
 from everloop.serve import feedback
 from everloop.serve.dispatch import Route
 from everloop.serve.environment import Found
-from everloop.serve.protocols import invocations, platforms, records
+from everloop.serve.protocols import invocations, oip, platforms, records
 from everloop.serve.service import Service
 
 
@@ -14,6 +14,7 @@ def all_routes(service: Service, found: Found) -> list[Route]:
     return [
         *records.routes(service),
         *feedback.routes(service),
+        *oip.routes(service),
         *invocations.routes(service),
         # Last: what the platform names for itself goes before what we would have there.
         *platforms.routes(service, found),

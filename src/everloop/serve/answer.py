@@ -85,9 +85,9 @@ class Ask:
         """Take a matrix, or values with the decoder that makes a matrix of them when it is needed.
 
         Args:
-            matrix: The rows as the champion takes them.
+            matrix: The rows as the champion takes them, or as ``version`` does.
             values: The rows as they were sent.
-            decoder: The champion's.
+            decoder: That of the champion, or of ``version``.
             at_us: See the attributes; likewise the others.
             unit: See the attributes.
             request: See the attributes.
@@ -317,15 +317,19 @@ def _to_block(plan: _Plan, scored: Scored, spare: Scored | None, *, has_shadow: 
 def _source(plan: _Plan) -> Source:
     """Return what this request has in common with others, made once for each line-up."""
     lineup = plan.lineup
-    key = (plan.scorer, plan.arm)
+    key = (plan.scorer, plan.arm, plan.ask.version is not None)
     found = lineup.sources.get(key)
     if found is not None:
         return found
     assert lineup.champion is not None
     bundle = plan.scorer.loaded.bundle
     # The rows are as the caller sent them: under the names of the version that read them.
+<<<<<<< HEAD
     champion = lineup.champion.loaded.bundle
     fields = champion.inputs
+=======
+    fields = (plan.ask.version or lineup.champion.loaded).bundle.inputs
+>>>>>>> c1ce443 (Speak the Open Inference Protocol over HTTP: tensors in JSON and as bytes)
     is_canary = plan.arm is Arm.CANARY
     made = lineup.sources[key] = Source(
         version=bundle.version_id,
@@ -335,10 +339,15 @@ def _source(plan: _Plan) -> Source:
         names=tuple(field.name for field in fields),
         dtypes=tuple(field.dtype for field in fields),
         outputs=bundle.outputs,
+<<<<<<< HEAD
         masked=frozenset((*bundle.masked, *champion.masked, *lineup.log.masked)),
         sample=lineup.log.sample,
         max_bytes=lineup.log.max_bytes,
         fallback_version=champion.version_id if is_canary else None,
+=======
+        masked=frozenset(bundle.masked),
+        fallback_version=lineup.champion.loaded.bundle.version_id if is_canary else None,
+>>>>>>> c1ce443 (Speak the Open Inference Protocol over HTTP: tensors in JSON and as bytes)
         shadow_version=None if lineup.shadow is None else lineup.shadow.loaded.bundle.version_id,
     )
     return made
@@ -369,13 +378,13 @@ def _ask_now(plan: _Plan) -> Scored:
 
 
 def _rows_for(scorer: Scorer, lineup: Lineup, ask: Ask) -> FloatArray:
-    """Return rows read for the champion as another version takes them.
+    """Return rows as another version takes them than the one that they were read for.
 
     Raises:
         InvalidInput: ``request.invalid`` when it takes what nobody sent.
     """
     assert lineup.champion is not None
-    origin = lineup.champion.loaded
+    origin = ask.version or lineup.champion.loaded
     if scorer.loaded is origin or scorer.loaded.bundle.inputs == origin.bundle.inputs:
         return ask.matrix
     return scorer.loaded.rows.adapt(origin.rows, ask.matrix, ask.values)

@@ -55,6 +55,7 @@ class Dispatcher:
             else:
                 self._exact[pattern] = methods
         self._remembered: dict[tuple[str, str], _Found] = {}
+        self._manners = _manners_of(by_pattern)
 
     def handle(self, request: Request) -> Answer:
         """Answer a request, or begin to."""
@@ -62,6 +63,7 @@ class Dispatcher:
         try:
             found = self._remembered.get((request.method, request.path))
             if found is None:
+                say = self._manners.get(_first_of(request.path), refuse)
                 found = self._find(request.method, request.path)
             handler, say, request.params = found
             answer = handler(request)
@@ -103,6 +105,21 @@ class Dispatcher:
             "There is nothing at this address.",
             hint="GET / lists the models of this server and what they are asked with.",
         )
+
+
+def _first_of(path: str) -> str:
+    return path[1:].partition("/")[0]
+
+
+def _manners_of(
+    by_pattern: Mapping[str, Mapping[str, Route]],
+) -> dict[str, Callable[[EverloopError], Reply]]:
+    """Return how to refuse where no route is found: as all the routes that begin so do it."""
+    found: dict[str, set[Callable[[EverloopError], Reply]]] = {}
+    for pattern, methods in by_pattern.items():
+        manners = found.setdefault(_first_of(pattern), set())
+        manners.update(route.refuse for route in methods.values())
+    return {first: next(iter(each)) for first, each in found.items() if len(each) == 1}
 
 
 async def _guarded(answer: Awaitable[Reply], say: Callable[[EverloopError], Reply]) -> Reply:

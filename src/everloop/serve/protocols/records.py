@@ -43,9 +43,10 @@ class Records:
         champion = lineup.champion
         if champion is None:
             raise no_model()
-        decoder = champion.loaded.rows
-        asked = decoder.decode(request.body)
         version = request.params.get("version")
+        chosen = None if version is None else lineup.find_version(version)
+        decoder = (chosen or champion.loaded).rows
+        asked = decoder.decode(request.body)
         values = [msgspec.structs.astuple(row) for row in asked.inputs]
         ask = Ask(
             values=values,
@@ -53,7 +54,7 @@ class Records:
             at_us=self._event_us(asked.at),
             unit=asked.unit,
             keys=asked.keys,
-            version=None if version is None else lineup.find_version(version),
+            version=chosen,
         )
         return endpoint.answer(ask, lambda result: _encode(result, endpoint))
 
