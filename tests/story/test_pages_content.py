@@ -212,3 +212,41 @@ def test_a_run_names_the_data_and_the_models_that_it_used() -> None:
     assert "weather" in text
     assert "c3d4" in text
     assert "m-17" in text
+
+
+def test_a_release_is_drawn_with_its_split_its_evidence_and_the_way_back() -> None:
+    fresh = Filled()
+    assert fresh.live is not None
+    bad = faults(Guardrail.ERROR, champion=2, canary=3, share=0.5)
+    seen = fresh.released.observe(fresh.live, bad)
+    reader, place = fresh.reader(), f"/p/demo/releases/{seen.release.id}"
+
+    page = reader.get(place).text
+    traffic, evidence, proof = (
+        json.loads(reader.get(f"{place}/{part}").text) for part in ("traffic", "evidence", "proof")
+    )
+
+    assert "/p/demo/deployments/bikes/roll-back" in page
+    assert ["intended share", "share that came"] == [line["label"] for line in traffic["lines"]]
+    assert [0.2, None] == traffic["lines"][1]["values"]
+    assert ["rolls back", "all together", "error"] == [line["label"] for line in evidence["lines"]]
+    assert [2.0, 2.0] == evidence["lines"][0]["values"]
+    assert ["proves", "error"] == [line["label"] for line in proof["lines"]]
+    assert ["to 50%"] == [mark["label"] for mark in traffic["marks"]]
+
+
+def test_the_kill_switch_and_a_drill_are_thrown_from_the_deployments_page() -> None:
+    fresh = Filled()
+    reader, place = fresh.reader(), "/p/demo/deployments/bikes"
+    form = {"csrf": reader.csrf(place), "confirm": "yes", "reason": "smoke in the room"}
+
+    halted = reader.post(f"{place}/halt", {**form, "request": "one"})
+    during = words(reader.get(place).text)
+    resumed = reader.post(f"{place}/resume-releases", {**form, "request": "two"})
+    drilled = reader.post(f"{place}/drill", {**form, "request": "three"})
+    after = words(reader.get(place).text)
+
+    assert [303, 303, 303] == [halted.status_code, resumed.status_code, drilled.status_code]
+    assert "smoke in the room" in during
+    assert "Resume the deployment" in during
+    assert "switching" in after

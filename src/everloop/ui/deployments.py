@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from starlette.responses import Response
 
@@ -98,9 +98,15 @@ def send_traffic(visit: Visit) -> Response:
 
 
 def send_evidence(visit: Visit) -> Response:
-    """Send the evidence over the time of a release, in powers of ten."""
+    """Send the evidence against a candidate over the time of its release, in powers of ten."""
     found = visit.get("release.history", History, release=visit.path("release"))
-    return send_json(evidence_series(found))
+    return send_json(evidence_series(found, "bad"))
+
+
+def send_proof(visit: Visit) -> Response:
+    """Send the evidence that a candidate is no worse, likewise."""
+    found = visit.get("release.history", History, release=visit.path("release"))
+    return send_json(evidence_series(found, "good"))
 
 
 def traffic_series(found: History) -> Series:
@@ -125,24 +131,22 @@ def traffic_series(found: History) -> Series:
     )
 
 
-def evidence_series(found: History) -> Series:
+def evidence_series(found: History, part: Literal["bad", "good"]) -> Series:
     """Return the chart of the evidence; a line for each guardrail that something speaks of."""
     figures = _columns(found)
-    count = len(found.points)
-    combined = tuple(
-        None if value is None else math.log10(max(value, LEAST_EVIDENCE))
-        for value in figures["evidence_bad"]
-    )
-    lines = [
-        Line(label="worse, all together", values=combined),
-        Line(label="rolls back", values=(math.log10(found.rollback_at),) * count),
-        Line(label="proves", values=(math.log10(found.promote_at),) * count),
-    ]
+    against = part == "bad"
+    level = math.log10(found.rollback_at if against else found.promote_at)
+    lines = [Line(label="rolls back" if against else "proves", values=(level,) * len(found.points))]
+    if against:
+        combined = (
+            None if value is None else math.log10(max(value, LEAST_EVIDENCE))
+            for value in figures["evidence_bad"]
+        )
+        lines.append(Line(label="all together", values=tuple(combined)))
     for name, values in figures.items():
-        part, _, guardrail = name.partition(":")
-        if guardrail and any(values):
-            words = "worse" if part == "bad" else "no worse"
-            lines.append(Line(label=f"{words}: {guardrail.replace('_', ' ')}", values=values))
+        kind, _, guardrail = name.partition(":")
+        if guardrail and kind == part and any(values):
+            lines.append(Line(label=guardrail.replace("_", " "), values=values))
     return Series(x=_times(figures), lines=tuple(lines), is_time=True, marks=_turns(figures))
 
 
@@ -158,10 +162,11 @@ def _times(figures: dict[str, tuple[float | None, ...]]) -> tuple[float, ...]:
 
 
 def _turns(figures: dict[str, tuple[float | None, ...]]) -> tuple[Mark, ...]:
-    shares = figures["share"]
+    """Return a mark for each turn, with the share that it led to."""
+    after = (*figures["share"][1:], None)
     return tuple(
-        Mark(x=at or 0.0, label=f"from {share or 0.0:.0%}")
-        for at, share, is_turn in zip(figures["at"], shares, figures["turn"], strict=True)
+        Mark(x=at or 0.0, label="end" if share is None else f"to {share:.0%}")
+        for at, share, is_turn in zip(figures["at"], after, figures["turn"], strict=True)
         if is_turn
     )
 

@@ -63,6 +63,7 @@ _SHOWN: Final[tuple[tuple[str, Handler], ...]] = (
     ("/releases/{release}", deployments.show_release),
     ("/releases/{release}/traffic", deployments.send_traffic),
     ("/releases/{release}/evidence", deployments.send_evidence),
+    ("/releases/{release}/proof", deployments.send_proof),
     ("/loop", loops.show_list),
     ("/loop/{run}", loops.show_run),
     ("/lineage", lineage.show),
