@@ -324,12 +324,8 @@ def _source(plan: _Plan) -> Source:
     assert lineup.champion is not None
     bundle = plan.scorer.loaded.bundle
     # The rows are as the caller sent them: under the names of the version that read them.
-<<<<<<< HEAD
     champion = lineup.champion.loaded.bundle
-    fields = champion.inputs
-=======
     fields = (plan.ask.version or lineup.champion.loaded).bundle.inputs
->>>>>>> c1ce443 (Speak the Open Inference Protocol over HTTP: tensors in JSON and as bytes)
     is_canary = plan.arm is Arm.CANARY
     made = lineup.sources[key] = Source(
         version=bundle.version_id,
@@ -339,15 +335,10 @@ def _source(plan: _Plan) -> Source:
         names=tuple(field.name for field in fields),
         dtypes=tuple(field.dtype for field in fields),
         outputs=bundle.outputs,
-<<<<<<< HEAD
         masked=frozenset((*bundle.masked, *champion.masked, *lineup.log.masked)),
         sample=lineup.log.sample,
         max_bytes=lineup.log.max_bytes,
         fallback_version=champion.version_id if is_canary else None,
-=======
-        masked=frozenset(bundle.masked),
-        fallback_version=lineup.champion.loaded.bundle.version_id if is_canary else None,
->>>>>>> c1ce443 (Speak the Open Inference Protocol over HTTP: tensors in JSON and as bytes)
         shadow_version=None if lineup.shadow is None else lineup.shadow.loaded.bundle.version_id,
     )
     return made
