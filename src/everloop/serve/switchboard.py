@@ -57,12 +57,8 @@ class Lineup:
     resident: tuple[Scorer, ...] = ()
     constant: float | None = None
     tokens: dict[str, Instant] = field(default_factory=dict)
-<<<<<<< HEAD
     log: LogRules = field(default_factory=LogRules)
-    sources: dict[tuple[Scorer, Arm], Source] = field(default_factory=dict)
-=======
     sources: dict[tuple[Scorer, Arm, bool], Source] = field(default_factory=dict)
->>>>>>> c1ce443 (Speak the Open Inference Protocol over HTTP: tensors in JSON and as bytes)
 
     def scorer(self, loaded: LoadedBundle) -> Scorer:
         """Return what asks a resident version."""
