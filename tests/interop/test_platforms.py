@@ -214,6 +214,32 @@ def test_kserve_lists_models_and_asks_one(client: httpx.Client) -> None:
     assert isinstance(absent.json()["error"], str)
 
 
+def test_kserve_explains_what_it_predicts(client: httpx.Client) -> None:
+    answer = client.post("/v1/models/bikes:explain", json={"instances": [ROW]}).json()
+
+    (explanation,) = answer["explanations"]
+    assert [EXPECTED] == answer["predictions"]
+    assert list(ROW) == list(explanation["values"])
+    total = explanation["base"] + sum(explanation["values"].values())
+    # The trees' own contributions: this bundle has no background, and regression no link.
+    assert "tree" == explanation["method"]
+    assert pytest.approx(EXPECTED) == total
+
+
+def test_plain_json_explains_on_request_and_within_limits(client: httpx.Client) -> None:
+    plain = client.post("/v1/predict", json={"inputs": [ROW]}).json()
+    explained = client.post("/v1/predict", json={"inputs": [ROW], "explain": True}).json()
+    many = client.post("/v1/predict", json={"inputs": [ROW] * 101, "explain": True})
+    other = client.post("/v1/predict", json={"inputs": [ROW], "explain": "sampling"})
+
+    assert "explanation" not in plain
+    assert plain["predictions"][0]["output"] == explained["predictions"][0]["output"]
+    (row,) = explained["explanation"]["rows"]
+    assert set(ROW) == set(row["values"])
+    assert (413, "explain.too_many_rows") == (many.status_code, many.json()["error"]["code"])
+    assert (400, "explain.unavailable") == (other.status_code, other.json()["error"]["code"])
+
+
 @pytest.mark.parametrize(
     ("body", "answer"),
     [

@@ -132,6 +132,7 @@ def test_a_better_version_goes_all_the_way_by_what_was_answered(endpoint: Endpoi
     assert [State.SHADOW, State.CANARY, State.PROMOTED] == list(dict.fromkeys(states))
     answer = endpoint.served.client().predict([ROW]).predictions[0]
     assert better.id == answer.version
+    assert answer.output is not None
     assert abs(answer.output - TRUTH) < 1.0
 
 

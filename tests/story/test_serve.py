@@ -59,6 +59,7 @@ class Load(threading.Thread):
             except EverloopError as error:
                 self.problems.append(error)
             else:
+                assert found.output is not None
                 self.outputs.append(found.output)
                 self.ids.append(found.id)
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 from everloop.serve import feedback
 from everloop.serve.dispatch import Route
 from everloop.serve.environment import Found
+from everloop.serve.explain import Explainer
 from everloop.serve.protocols import invocations, oip, platforms, records
 from everloop.serve.service import Service
 
 
 def all_routes(service: Service, found: Found) -> list[Route]:
     """Return every address that this process answers."""
+    explainer = Explainer()
     return [
-        *records.routes(service),
+        *records.routes(service, explainer),
         *feedback.routes(service),
         *oip.routes(service),
         *invocations.routes(service),
         # Last: what the platform names for itself goes before what we would have there.
-        *platforms.routes(service, found),
+        *platforms.routes(service, found, explainer),
     ]

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import Annotated, Final, Generic, TypeVar
+from typing import Annotated, Final, Generic, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -48,14 +48,14 @@ class PredictRequest(msgspec.Struct, Generic[Row], frozen=True, forbid_unknown_f
         at: Event time, when it is not now.
         unit: Whom a canary's assignment sticks to.
         keys: The caller's own key of each row, by which the truth may come back.
-        explain: Whether to say what each input added to the answer.
+        explain: Whether, or by which method, to say what each input added to the answer.
     """
 
     inputs: list[Row]
     at: str | None = None
     unit: Short | None = None
     keys: list[Short] = []
-    explain: bool = False
+    explain: bool | Literal["sampling", "tree"] = False
 
 
 class RowDecoder:

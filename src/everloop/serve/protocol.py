@@ -33,16 +33,50 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One answer.
 
     Attributes:
+        output: The answer; absent where a model answers several numbers.
+        outputs: The numbers of an answer that has several, by their names.
         version: The version that made this output.
         arm: To which side of a canary the request was assigned.
         fallback: Whether the champion answered because the canary could not.
     """
 
     id: Id
-    output: float
+    output: float | None = None
     version: Id
     arm: Arm
     fallback: bool = False
+    outputs: dict[str, float | None] | None = None
+
+
+class Explained(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What each input added to one row's answer.
+
+    Attributes:
+        values: By input: a number, or one for each number of the answer.
+        errors: Standard errors of the values; None where they are exact.
+    """
+
+    values: dict[str, float | list[float]]
+    errors: dict[str, float | list[float]] | None = None
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """The answers of a request, explained: base plus the values of a row is its answer.
+
+    Attributes:
+        method: ``sampling`` (interventional, against the bundle's background) or ``tree`` (exact
+            and path-dependent).
+        scale: Whether the values add up to the ``answer``, or to its ``raw`` score (log-odds of a
+            classifier of trees).
+        base: What the values are added to: the mean answer to the background, for sampling.
+        background: How many rows of the training data stood for the unknown.
+    """
+
+    method: Literal["sampling", "tree"]
+    scale: Literal["answer", "raw"]
+    base: float | list[float]
+    background: int
+    rows: tuple[Explained, ...]
 
 
 class PredictAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -50,15 +84,21 @@ class PredictAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
     Attributes:
         logged: False when the log could not be written, so that these ids will not be found.
+        explanation: What each input added, when that was asked for.
     """
 
     predictions: tuple[Prediction, ...]
     deployment: str
     logged: bool = True
+    explanation: Explanation | None = None
 
 
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to ``GET /v1/model``: what the champion takes and gives."""
+    """The answer to ``GET /v1/model``: what the champion takes and gives.
+
+    Attributes:
+        outputs: Names of the numbers of an answer; empty where it is one.
+    """
 
     deployment: str
     model: str
@@ -68,6 +108,7 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     task: str
     inputs: tuple[InputField, ...]
     output: str
+    outputs: tuple[str, ...] = ()
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):

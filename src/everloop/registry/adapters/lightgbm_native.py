@@ -34,6 +34,7 @@ from everloop.registry.adapters.refusals import (
 _FLOAT64: Final = 1  # C_API_DTYPE_FLOAT64
 _ROW_MAJOR: Final = 1
 _NORMAL: Final = 0  # C_API_PREDICT_NORMAL
+_CONTRIBUTIONS: Final = 3  # C_API_PREDICT_CONTRIB
 _ALL_TREES: Final = -1
 _OF_CLASSES: Final = (
     b"\nobjective=binary", b"\nobjective=cross_entropy", b"\nobjective=multiclass",
@@ -96,6 +97,20 @@ class NativeBooster:
         if not len(matrix):
             return no_answers(self.outputs)
         wanted = (len(matrix), len(self.outputs)) if self.outputs else (len(matrix),)
+        return self._predict_batch(matrix, _NORMAL, wanted)
+
+    def contributions(self, rows: FloatArray) -> FloatArray:
+        """Return (rows, answers of a row, inputs + 1): exact path-dependent SHAP values, then base.
+
+        Raises:
+            InvalidInput: ``model.wrong_shape``.
+            Conflict: ``model.closed``.
+        """
+        matrix = require_rows(rows, self.inputs)
+        wanted = (len(matrix), len(self.outputs) or 1, self.inputs + 1)
+        return self._predict_batch(matrix, _CONTRIBUTIONS, wanted)
+
+    def _predict_batch(self, matrix: FloatArray, kind: int, wanted: tuple[int, ...]) -> FloatArray:
         answers = np.empty(wanted, dtype=np.float64)
         length = ctypes.c_int64()
         with self._lock:
@@ -109,7 +124,7 @@ class NativeBooster:
                 ctypes.c_int32(matrix.shape[0]),
                 ctypes.c_int32(matrix.shape[1]),
                 ctypes.c_int(_ROW_MAJOR),
-                ctypes.c_int(_NORMAL),
+                ctypes.c_int(kind),
                 ctypes.c_int(0),
                 ctypes.c_int(_ALL_TREES),
                 b"num_threads=1",

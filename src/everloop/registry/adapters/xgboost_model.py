@@ -223,6 +223,10 @@ def _tree(place: int, told: Object, features: int) -> Object:
     if len(conditions) != len(left) or np.isnan(conditions[order]).any():
         raise ValueError(f"tree {place} has a condition that is no number")
     zeros = [0.0] * count
+    # How much training data came to each node: contributions need it, answers don't.
+    hessians = _floats(told["sum_hessian"]) if "sum_hessian" in told else conditions * 0
+    if len(hessians) != len(left) or not (hessians[order] >= 0).all():
+        raise ValueError(f"tree {place} has a weight that is no number")
     return {
         **_categories(place, told, position, inner & (kinds == 1)),
         "base_weights": zeros,
@@ -235,7 +239,7 @@ def _tree(place: int, told: Object, features: int) -> Object:
         "split_conditions": conditions[order].tolist(),
         "split_indices": np.where(inner, splits, 0).tolist(),
         "split_type": (inner & (kinds == 1)).astype(int).tolist(),
-        "sum_hessian": zeros,
+        "sum_hessian": hessians[order].tolist(),
         "tree_param": {
             "num_deleted": "0",
             "num_feature": str(features),

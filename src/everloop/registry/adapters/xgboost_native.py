@@ -38,6 +38,10 @@ _SETTINGS: Final = (
     b'"strict_shape": false, "cache_id": 0, "missing": NaN}'
 )
 
+_CONTRIBUTIONS: Final = (
+    b'{"type": 2, "training": false, "iteration_begin": 0, "iteration_end": 0, '
+    b'"strict_shape": true}'
+)
 _PLAIN: Final = (
     b'{"type": 0, "training": false, "iteration_begin": 0, "iteration_end": 0, '
     b'"strict_shape": false}'
@@ -119,7 +123,27 @@ class XgboostPredictor:
             raise predict_failed("XGBoost", f"It answers an array of {sizes}.")
         return found.reshape(wanted)
 
-    def _predict_matrix(self, matrix: FloatArray, found_at: tuple[object, ...]) -> None:
+    def contributions(self, rows: FloatArray) -> FloatArray:
+        """Return (rows, answers of a row, inputs + 1): exact path-dependent SHAP values, then base.
+
+        Raises:
+            InvalidInput: ``model.wrong_shape`` or ``model.unreadable``.
+            Conflict: ``model.closed``.
+        """
+        matrix = require_rows(rows, self.inputs)
+        shape, dimensions = ctypes.POINTER(ctypes.c_uint64)(), ctypes.c_uint64()
+        answers = ctypes.POINTER(ctypes.c_float)()
+        with self._lock:
+            if self._handle is None:
+                raise closed()
+            found_at = (ctypes.byref(shape), ctypes.byref(dimensions), ctypes.byref(answers))
+            self._predict_matrix(matrix, found_at, _CONTRIBUTIONS)
+            sizes = tuple(shape[place] for place in range(dimensions.value))
+            return np.ctypeslib.as_array(answers, shape=sizes).astype(np.float64)
+
+    def _predict_matrix(
+        self, matrix: FloatArray, found_at: tuple[object, ...], settings: bytes = _PLAIN
+    ) -> None:
         held = ctypes.c_void_p()
         self._call(
             "XGDMatrixCreateFromDense",
@@ -128,7 +152,7 @@ class XgboostPredictor:
             ctypes.byref(held),
         )
         try:
-            self._call("XGBoosterPredictFromDMatrix", self._handle, held, _PLAIN, *found_at)
+            self._call("XGBoosterPredictFromDMatrix", self._handle, held, settings, *found_at)
         finally:
             self._library.XGDMatrixFree(held)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from everloop.core.errors import EverloopError, InvalidInput
-from everloop.serve.answer import Result
+from everloop.serve.answer import Ask, Result
 from everloop.serve.decode import Values
 from everloop.serve.dispatch import Route
 from everloop.serve.environment import Found
@@ -23,10 +23,12 @@ from everloop.serve.exchange import (
     status_of,
     to_json,
 )
+from everloop.serve.explain import Explainer
+from everloop.serve.protocol import Explanation
 from everloop.serve.protocols.asking import make_ask, with_headers
 from everloop.serve.protocols.frames import Frames, read_json
 from everloop.serve.protocols.invocations import read_formats
-from everloop.serve.service import Service, told
+from everloop.serve.service import Endpoint, Service, told
 
 
 def refuse(error: EverloopError) -> Reply:
@@ -36,13 +38,14 @@ def refuse(error: EverloopError) -> Reply:
     return Reply(status, body, JSON, extra_headers(error, status))
 
 
-def routes(service: Service, found: Found) -> list[Route]:
+def routes(service: Service, found: Found, explainer: Explainer) -> list[Route]:
     """Return the addresses of the platforms, those that this process was told included."""
-    spoken = Platforms(service)
+    spoken = Platforms(service, explainer)
     made = [
         Route("GET", "/v1/models", spoken.models, refuse),
         Route("GET", "/v1/models/{model}", spoken.model, refuse),
         Route("POST", "/v1/models/{model}:predict", spoken.predict, refuse),
+        Route("POST", "/v1/models/{model}:explain", spoken.explain, refuse),
         Route("POST", "/score", spoken.score, refuse),
     ]
     if found.health_path:
@@ -55,8 +58,9 @@ def routes(service: Service, found: Found) -> list[Route]:
 class Platforms:
     """The handlers."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, explainer: Explainer) -> None:
         self._service = service
+        self._explainer = explainer
 
     def models(self, request: Request) -> Reply:
         """List the models (KServe V1)."""
@@ -80,15 +84,13 @@ class Platforms:
     def predict(self, request: Request) -> Answer:
         """Answer ``instances`` by ``predictions`` of the same number and order (KServe, Vertex)."""
         endpoint = self._service.chosen(request)
-        body = read_object(request)
-        ask = make_ask(
-            self._service,
-            endpoint,
-            request,
-            lambda frames: read_instances(frames, body),
-            body.get("parameters"),
-        )
-        return endpoint.answer(ask, _encode)
+        return endpoint.answer(self._ask_instances(endpoint, request), _encode)
+
+    def explain(self, request: Request) -> Answer:
+        """Answer ``instances`` by ``explanations`` (KServe V1), and the predictions beside them."""
+        endpoint = self._service.chosen(request)
+        ask = self._ask_instances(endpoint, request)
+        return self._explainer.answer(endpoint, ask, True, _encode_explained)
 
     def score(self, request: Request) -> Answer:
         """Answer rows as Azure ML's clients send them.
@@ -104,6 +106,16 @@ class Platforms:
             self._service, endpoint, request, lambda frames: _read_azure(frames, body), extras
         )
         return endpoint.answer(ask, _encode_bare if is_bare else _encode)
+
+    def _ask_instances(self, endpoint: Endpoint, request: Request) -> Ask:
+        body = read_object(request)
+        return make_ask(
+            self._service,
+            endpoint,
+            request,
+            lambda frames: read_instances(frames, body),
+            body.get("parameters"),
+        )
 
 
 def read_object(request: Request) -> dict[str, object]:
@@ -152,3 +164,10 @@ def _encode(result: Result) -> Reply:
 
 def _encode_bare(result: Result) -> Reply:
     return with_headers(msgspec.json.encode(result.outputs.tolist()), result)
+
+
+def _encode_explained(result: Result, why: Explanation) -> Reply:
+    about = {"method": why.method, "scale": why.scale, "base": why.base}
+    explanations = [{**about, "values": row.values, "errors": row.errors} for row in why.rows]
+    body = {"explanations": explanations, "predictions": result.outputs.tolist()}
+    return with_headers(msgspec.json.encode(body), result)

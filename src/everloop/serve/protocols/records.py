@@ -8,15 +8,16 @@ from everloop.serve.answer import Ask, Result, no_model
 from everloop.serve.decode import event_time
 from everloop.serve.dispatch import Route
 from everloop.serve.exchange import Answer, Reply, Request, to_json
-from everloop.serve.protocol import Health, ModelCard, PredictAnswer, Prediction
+from everloop.serve.explain import Explainer
+from everloop.serve.protocol import Explanation, Health, ModelCard, PredictAnswer, Prediction
 from everloop.serve.service import Endpoint, Service
 
 _ENCODER = msgspec.json.Encoder()
 
 
-def routes(service: Service) -> list[Route]:
+def routes(service: Service, explainer: Explainer) -> list[Route]:
     """Return the addresses of this protocol; those without a name ask the only deployment."""
-    spoken = Records(service)
+    spoken = Records(service, explainer)
     return [
         Route("POST", "/v1/predict", spoken.predict),
         Route("POST", "/models/{model}/predict", spoken.predict),
@@ -33,8 +34,9 @@ def routes(service: Service) -> list[Route]:
 class Records:
     """The handlers of plain JSON."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, explainer: Explainer) -> None:
         self._service = service
+        self._explainer = explainer
 
     def predict(self, request: Request) -> Answer:
         """Answer rows."""
@@ -56,6 +58,10 @@ class Records:
             keys=asked.keys,
             version=chosen,
         )
+        if asked.explain:
+            return self._explainer.answer(
+                endpoint, ask, asked.explain, lambda result, why: _encode(result, endpoint, why)
+            )
         return endpoint.answer(ask, lambda result: _encode(result, endpoint))
 
     def model(self, request: Request) -> Reply:
@@ -74,6 +80,7 @@ class Records:
             task=found.task,
             inputs=found.inputs,
             output=found.output_name,
+            outputs=found.outputs,
         )
         return to_json(card)
 
@@ -107,15 +114,30 @@ class Records:
         )
 
 
-def _encode(result: Result, endpoint: Endpoint) -> Reply:
+def _encode(result: Result, endpoint: Endpoint, why: Explanation | None = None) -> Reply:
     version, arm = result.loaded.bundle.version_id, result.arm
-    outputs = result.outputs.tolist()
+    names, is_fallback = result.loaded.bundle.outputs, result.is_fallback
+    answers = zip(result.ids(), result.outputs.tolist(), strict=True)
+    if names:
+        predictions = tuple(
+            Prediction(
+                id=id_,
+                version=version,
+                arm=arm,
+                fallback=is_fallback,
+                outputs=dict(zip(names, outputs, strict=True)),
+            )
+            for id_, outputs in answers
+        )
+    else:
+        predictions = tuple(
+            Prediction(id=id_, output=output, version=version, arm=arm, fallback=is_fallback)
+            for id_, output in answers
+        )
     answer = PredictAnswer(
-        predictions=tuple(
-            Prediction(id=id_, output=output, version=version, arm=arm, fallback=result.is_fallback)
-            for id_, output in zip(result.ids(), outputs, strict=True)
-        ),
+        predictions=predictions,
         deployment=endpoint.name,
         logged=result.is_logged,
+        explanation=why,
     )
     return Reply(200, _ENCODER.encode(answer))
