@@ -19,8 +19,8 @@ from everloop.release.model import Deployment, News, State
 from everloop.release.queries import ReleaseView, live_release
 from everloop.release.routes import bundle_path, routes_of
 from everloop.serve.bundle import Bundle, write_bundle
+from everloop.serve.files import write_atomically
 from everloop.serve.protocol import InputField
-from everloop.serve.switchboard import write_atomically
 from tests.unit.release.released import Released
 from tests.unit.serve.served import LATER, ROW, TOKEN, Served, make_folder, wait_until
 

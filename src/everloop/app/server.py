@@ -240,7 +240,7 @@ def allowed_hosts(config: Config, options: ServerOptions) -> frozenset[str]:
 
 @contextmanager
 def _address_file(home: Home, url: str) -> Iterator[None]:
-    from everloop.serve.switchboard import write_atomically
+    from everloop.serve.files import write_atomically
 
     write_atomically(home.server_file, msgspec.json.encode(Address(url=url, pid=os.getpid())))
     try:

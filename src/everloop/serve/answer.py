@@ -23,6 +23,8 @@ from everloop.serve.decode import FloatArray, RowDecoder
 from everloop.serve.exchange import Answer, Reply
 from everloop.serve.identity import IdBlocks, to_id, to_ids
 from everloop.serve.log import STATUS_CODES, Block, Source
+from everloop.serve.observe.tally import Answers, Tally
+from everloop.serve.observe.timing import Marks, current
 from everloop.serve.router import assign_arm
 from everloop.serve.scoring import Scored, Scorer, judge
 from everloop.serve.switchboard import Lineup
@@ -179,7 +181,8 @@ class ShadowJob(NamedTuple):
 class Answerer:
     """Answers asks of one deployment; used by the event loop's thread alone."""
 
-    def __init__(self, log: Log, ids: IdBlocks) -> None:
+    def __init__(self, log: Log, ids: IdBlocks, tally: Tally | None = None) -> None:
+        self._tally = Tally() if tally is None else tally
         self.counters = Counters()
         self.awaited_shadows = 0
         self.shadows: deque[ShadowJob] = deque()
@@ -195,19 +198,36 @@ class Answerer:
             LimitExceeded: ``server.busy``.
             EverloopError: ``model.failed`` when the champion itself has no answer.
         """
+        marks = current.marks
+        if marks is not None:
+            marks.end("decode")
         plan = self._plan(lineup, ask)
-        rows = ask.rows
         if lineup.constant is not None and ask.version is None:
-            spare = Scored(Status.OK, np.full(rows, lineup.constant), 0)
-            return encode(self._settle(plan, UNASKED, spare))
-        if not plan.scorer.is_quick(rows):
-            return self._later(plan, encode)
+            spare = Scored(Status.OK, np.full(ask.rows, lineup.constant), 0)
+            return self._told(plan, UNASKED, spare, encode, marks)
+        if not plan.scorer.is_quick(ask.rows):
+            return self._later(plan, encode, marks)
         scored = _ask_now(plan)
         if plan.arm is Arm.CANARY and scored.status is not Status.OK:
             assert lineup.champion is not None
             spare = lineup.champion.now(ask.matrix)
+            return self._told(plan, scored, spare, encode, marks)
+        return self._told(plan, scored, None, encode, marks)
+
+    def _told(
+        self,
+        plan: _Plan,
+        scored: Scored,
+        spare: Scored | None,
+        encode: Callable[[Result], Reply],
+        marks: Marks | None,
+    ) -> Reply:
+        if marks is None:
             return encode(self._settle(plan, scored, spare))
-        return encode(self._settle(plan, scored, None))
+        marks.end("score")
+        result = self._settle(plan, scored, spare)
+        marks.end("log")
+        return encode(result)
 
     async def run_shadows(self) -> None:
         """Let the shadow answer what has been answered; runs until cancelled."""
@@ -219,12 +239,13 @@ class Answerer:
     async def drain(self) -> None:
         """Finish the shadow's work that is left."""
         while self.shadows:
-            job = self.shadows.popleft()
+            job = self.shadows[0]  # it stays there until it is done: this may be cancelled
             rows = job.ask.rows
             try:
                 scored = await job.scorer.later(_rows_for(job.scorer, job.lineup, job.ask))
             except EverloopError:
                 scored = UNFIT
+            self.shadows.popleft()
             self.awaited_shadows -= rows
             answered = _numbers(scored, rows)
             statuses = statuses_of(job.scorer.loaded, scored, rows)
@@ -245,7 +266,9 @@ class Answerer:
         scorer = canary.scorer if arm is Arm.CANARY else champion
         return _Plan(lineup, ask, first, now_us, arm, canary.share, scorer)
 
-    async def _later(self, plan: _Plan, encode: Callable[[Result], Reply]) -> Reply:
+    async def _later(
+        self, plan: _Plan, encode: Callable[[Result], Reply], marks: Marks | None
+    ) -> Reply:
         try:
             matrix = _rows_for(plan.scorer, plan.lineup, plan.ask)
         except InvalidInput:
@@ -256,23 +279,29 @@ class Answerer:
         if plan.arm is Arm.CANARY and scored.status is not Status.OK:
             assert plan.lineup.champion is not None
             spare = await plan.lineup.champion.later(plan.ask.matrix)
-        return encode(self._settle(plan, scored, spare))
+        return self._told(plan, scored, spare, encode, marks)
 
     def _settle(self, plan: _Plan, scored: Scored, spare: Scored | None) -> Result:
         """Log what was answered, ask the shadow, and return what the caller gets."""
         final = scored if spare is None else spare
         shadow = self._wanted_shadow(plan) if final.outputs is not None else None
-        is_logged = self._log.append(_to_block(plan, scored, spare, has_shadow=shadow is not None))
+        source, answers = self._common(plan)
+        block = _to_block(source, plan, scored, spare, has_shadow=shadow is not None)
+        is_logged = self._log.append(block)
         rows = plan.ask.rows
+        answers.rows[scored.status] = answers.rows.get(scored.status, 0) + rows
+        answers.scoring.add(scored.latency_us)
         counters = self.counters
         counters.answered += 1
         counters.predictions += rows
         if spare is not None:
             counters.fallbacks += rows
+            answers.fallbacks += rows
         champion = plan.lineup.champion
         assert champion is not None
         if not is_logged:
             counters.unlogged += rows
+            answers.unlogged += rows
         elif shadow is not None:
             self.awaited_shadows += rows
             self.shadows.append(ShadowJob(shadow, plan.lineup, plan.ask, plan.first))
@@ -283,6 +312,16 @@ class Answerer:
         is_fallback = spare is not None
         return Result(plan.first, final.outputs, loaded, plan.arm, is_fallback, is_logged)
 
+    def _common(self, plan: _Plan) -> tuple[Source, Answers]:
+        """Return what this request has in common with others; made once for each line-up."""
+        key = (plan.scorer, plan.arm, plan.ask.version is not None)
+        found = plan.lineup.common.get(key)
+        if found is None:
+            semver = plan.scorer.loaded.bundle.semver
+            answers = self._tally.of(plan.lineup.deployment, semver, plan.arm)
+            found = plan.lineup.common[key] = (_source(plan), answers)
+        return found
+
     def _wanted_shadow(self, plan: _Plan) -> Scorer | None:
         shadow = plan.lineup.shadow
         if shadow is None or plan.ask.version is not None:
@@ -292,12 +331,14 @@ class Answerer:
         return shadow
 
 
-def _to_block(plan: _Plan, scored: Scored, spare: Scored | None, *, has_shadow: bool) -> Block:
+def _to_block(
+    source: Source, plan: _Plan, scored: Scored, spare: Scored | None, *, has_shadow: bool
+) -> Block:
     ask = plan.ask
     rows = ask.rows
     is_sound = scored.status is Status.OK
     return Block(
-        source=_source(plan),
+        source=source,
         first=plan.first,
         rows=rows,
         at_us=ask.at_us or plan.now_us,
@@ -315,19 +356,14 @@ def _to_block(plan: _Plan, scored: Scored, spare: Scored | None, *, has_shadow: 
 
 
 def _source(plan: _Plan) -> Source:
-    """Return what this request has in common with others, made once for each line-up."""
-    lineup = plan.lineup
-    key = (plan.scorer, plan.arm, plan.ask.version is not None)
-    found = lineup.sources.get(key)
-    if found is not None:
-        return found
+    """Return what the log has to know of this version; the rows are as the caller sent them."""
+    lineup, bundle = plan.lineup, plan.scorer.loaded.bundle
     assert lineup.champion is not None
-    bundle = plan.scorer.loaded.bundle
-    # The rows are as the caller sent them: under the names of the version that read them.
     champion = lineup.champion.loaded.bundle
+    # The signature that read them is the champion's, but for a version that was asked by name.
     fields = (plan.ask.version or lineup.champion.loaded).bundle.inputs
     is_canary = plan.arm is Arm.CANARY
-    made = lineup.sources[key] = Source(
+    return Source(
         version=bundle.version_id,
         arm=plan.arm,
         share=plan.share,
@@ -341,7 +377,6 @@ def _source(plan: _Plan) -> Source:
         fallback_version=champion.version_id if is_canary else None,
         shadow_version=None if lineup.shadow is None else lineup.shadow.loaded.bundle.version_id,
     )
-    return made
 
 
 def _numbers(scored: Scored, rows: int) -> FloatArray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 from urllib.parse import unquote
@@ -11,6 +10,7 @@ from urllib.parse import unquote
 from everloop.core.errors import EverloopError, InvalidInput, NotFound
 from everloop.serve.exchange import Answer, Handler, Reply, Request, refuse
 from everloop.serve.http import failed
+from everloop.serve.observe.jsonlog import say_failure
 
 MOST_REMEMBERED: Final = 4_096
 LONGEST_REMEMBERED: Final = 256
@@ -132,7 +132,7 @@ async def _guarded(answer: Awaitable[Reply], say: Callable[[EverloopError], Repl
 
 
 def _internal(error: Exception) -> EverloopError:
-    sys.stderr.write(f"serve: {type(error).__name__}: {error}\n")
+    say_failure("request", error)
     return failed()
 
 

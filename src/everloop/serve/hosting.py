@@ -76,7 +76,8 @@ class Host:
             if name not in service.endpoints:
                 board.take_over(worker)
                 log = self._open_log(service, board.log, worker)
-                service.endpoints[name] = Endpoint(name, board, Answerer(log, IdBlocks()), log)
+                answerer = Answerer(log, IdBlocks(), service.tally)
+                service.endpoints[name] = Endpoint(name, board, answerer, log)
 
     @staticmethod
     def _open_log(service: Service, folder: Path | None, worker: str) -> Log:

@@ -8,7 +8,6 @@ a connection by being slow. A refusal is answered and the connection closed afte
 from __future__ import annotations
 
 import asyncio
-import sys
 import zlib
 from collections import deque
 from collections.abc import Callable
@@ -22,6 +21,8 @@ import msgspec
 
 from everloop.core.errors import EverloopError, InvalidInput, LimitExceeded, Unavailable
 from everloop.serve.exchange import Answer, Reply, Request, refuse
+from everloop.serve.observe.jsonlog import say_failure
+from everloop.serve.observe.tally import Tally
 
 SWEEP_S: Final = 0.25
 MOST_HEADERS: Final = 100
@@ -81,7 +82,10 @@ class Application(Protocol):
 class Listener:
     """All connections of one process, their limits and their end; lives on one event loop."""
 
-    def __init__(self, application: Application, limits: Limits) -> None:
+    def __init__(
+        self, application: Application, limits: Limits, tally: Tally | None = None
+    ) -> None:
+        self.tally = Tally() if tally is None else tally
         self.application = application
         self.limits = limits
         self.connections: set[Connection] = set()
@@ -471,7 +475,7 @@ class Connection(asyncio.Protocol):
             self._is_busy = False
             error = None if task.cancelled() else task.exception()
             if task.cancelled() or error is not None:
-                sys.stderr.write(f"serve: {type(error).__name__}: {error}\n")
+                say_failure("request", error or asyncio.CancelledError("it was cancelled"))
                 reply = refuse(failed())
             else:
                 reply = task.result()
@@ -493,6 +497,8 @@ class Connection(asyncio.Protocol):
         """Send a reply; return whether the connection goes on."""
         if whole.held:
             self._release(whole.held)
+        took_us = (perf_counter_ns() - whole.request.arrived_ns) / 1_000
+        self._listener.tally.replied(reply.status, took_us)
         is_last = (
             not whole.keep or self._listener.is_draining or (self._is_eof and not self._waiting)
         )

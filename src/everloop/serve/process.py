@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -30,11 +31,17 @@ from everloop.core.wire import Address
 from everloop.serve.addresses import all_routes
 from everloop.serve.dispatch import Dispatcher
 from everloop.serve.environment import Found
+from everloop.serve.files import write_atomically
 from everloop.serve.hosting import SCAN_POLLS, Host
 from everloop.serve.http import Limits, Listener
+from everloop.serve.observe.jsonlog import say, say_failure
+from everloop.serve.observe.tally import take_up
+from everloop.serve.observe.tracing import open_tracer
+from everloop.serve.reporting import Reporter
 from everloop.serve.service import RELOAD_PAUSE_S, Endpoint, Service
-from everloop.serve.switchboard import write_atomically
+from everloop.serve.switchboard import WORKERS
 from everloop.serve.tokens import TokensFile
+from everloop.serve.watching import Watched
 
 ADDRESS_FILE: Final = "server.json"
 LOCK_FILE: Final = "serve.lock"
@@ -58,14 +65,14 @@ def run(settings: Found, places: Sequence[Path], limits: Limits | None = None) -
         IntegrityError: a bundle that stands alone does not verify.
         OSError: the port is taken or the folder cannot be written.
     """
-    with _locked(settings.home):
+    with _locked(settings.home), _state_folder(settings) as state:
         host = Host(places, SystemClock(), key=settings.public_key, log=settings.log)
         sockets = _listen(settings)
 
         pid = os.getpid()
 
         def work(place: int) -> None:
-            group = _Group(settings, host, sockets[0], pid, f"w{place}", limits or Limits())
+            group = _Group(settings, host, sockets[0], pid, f"w{place}", limits or Limits(), state)
             _work(group, sockets[place])
 
         try:
@@ -118,7 +125,7 @@ class _Master:
             self._work(place)
             code = 0
         except BaseException as error:  # noqa: BLE001 -- a fork must end here, whatever happens
-            sys.stderr.write(f"serve: worker {place}: {type(error).__name__}: {error}\n")
+            say_failure("worker", error, everloop__worker=place)
         finally:
             sys.stderr.flush()
             os._exit(code)
@@ -130,7 +137,7 @@ class _Master:
             if not pid:
                 break
             place, started = self._workers.pop(pid)
-            sys.stderr.write(f"serve: worker {place} ended with status {status}\n")
+            say("warn", "worker-ended", f"Worker {place} ended with status {status}.")
             ended.append((place, started))
         return ended
 
@@ -155,6 +162,7 @@ class _Group(NamedTuple):
     pid: int
     worker: str
     limits: Limits
+    state: Path | None
 
     def announce(self) -> None:
         _announce(self.settings, self.host, self.first, self.pid)
@@ -162,7 +170,8 @@ class _Group(NamedTuple):
 
 def _work(group: _Group, listening: socket.socket) -> None:
     # Whoever stands before a server without a home decides who may ask.
-    service = Service(SystemClock(), is_open=group.settings.is_open)
+    tally = take_up(group.state, group.worker)
+    service = Service(SystemClock(), tally, is_open=group.settings.is_open)
     if group.settings.tokens_file is not None and not group.settings.is_managed:
         service.tokens = TokensFile(group.settings.tokens_file)
     group.host.open(service, group.worker)
@@ -186,11 +195,17 @@ async def _serve(group: _Group, service: Service, listening: socket.socket) -> N
     ending = asyncio.Event()
     for number in _ENDINGS:
         loop.add_signal_handler(number, ending.set)
-    listener = Listener(Dispatcher(all_routes(service, group.settings)), group.limits)
+    reporter = Reporter(service, group.state, group.worker)
+    dispatcher = Dispatcher([*all_routes(service, group.settings), *reporter.routes()])
+    tracer = open_tracer(os.environ)
+    has_access_log = os.environ.get("EVERLOOP_ACCESS_LOG", "") not in {"", "0"}
+    watched = Watched(dispatcher, tracer=tracer, has_access_log=has_access_log)
+    listener = reporter.listener = Listener(watched, group.limits, service.tally)
     server = await loop.create_server(listener.connect, sock=listening, backlog=BACKLOG)
     background = _Background()
     background.add(listener.sweep())
     background.add(service.keep_routes())
+    background.add(reporter.keep())
 
     def begin(endpoint: Endpoint) -> None:
         background.add(endpoint.answerer.run_shadows())
@@ -207,6 +222,9 @@ async def _serve(group: _Group, service: Service, listening: socket.socket) -> N
         async with asyncio.timeout(DRAIN_S):
             for endpoint in service.endpoints.values():
                 await endpoint.answerer.drain()
+    reporter.save()
+    if tracer is not None:
+        tracer.close()
 
 
 async def _rescan(group: _Group, service: Service, begin: Callable[[Endpoint], None]) -> None:
@@ -215,7 +233,7 @@ async def _rescan(group: _Group, service: Service, begin: Callable[[Endpoint], N
         try:
             found = await asyncio.to_thread(group.host.rescan, service, group.worker)
         except Exception as error:  # noqa: BLE001 -- the watch outlives what it finds
-            sys.stderr.write(f"serve: scan: {type(error).__name__}: {error}\n")
+            say_failure("scan", error)
             continue
         for endpoint in found:
             begin(endpoint)
@@ -247,6 +265,19 @@ def _announce(settings: Found, host: Host, listening: socket.socket, pid: int) -
     for folder, place in host.addresses(settings.home):
         told = Address(url=url + place, pid=pid)
         write_atomically(folder / ADDRESS_FILE, msgspec.json.encode(told))
+
+
+@contextmanager
+def _state_folder(settings: Found) -> Iterator[Path | None]:
+    """Give the workers a place to tell each other things; None for one that is alone."""
+    if settings.home is not None:
+        (settings.home / WORKERS).mkdir(exist_ok=True)
+        yield settings.home / WORKERS
+    elif (settings.workers or 1) > 1:
+        with tempfile.TemporaryDirectory(prefix="everloop-serve-") as made:
+            yield Path(made)
+    else:
+        yield None
 
 
 @contextmanager

@@ -61,7 +61,7 @@ class Scorer:
         self.batches = 0
         self.batched_rows = 0
         self._jobs: deque[_Job] = deque()
-        self._waiting_rows = 0
+        self.waiting_rows = 0
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
         self._is_closed = False
@@ -115,17 +115,17 @@ class Scorer:
         Raises:
             LimitExceeded: ``server.busy`` when too many rows wait already.
         """
-        if self._waiting_rows + len(matrix) > WAITING_ROWS:
+        if self.waiting_rows + len(matrix) > WAITING_ROWS:
             raise LimitExceeded(
                 "server.busy",
-                f"{self._waiting_rows} rows wait for this model already.",
+                f"{self.waiting_rows} rows wait for this model already.",
                 hint="Try again in a second.",
             )
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Scored] = loop.create_future()
         with self._wake:
             self._jobs.append(_Job(matrix, loop, future))
-            self._waiting_rows += len(matrix)
+            self.waiting_rows += len(matrix)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="scorer", daemon=True)
                 self._thread.start()
@@ -164,7 +164,7 @@ class Scorer:
         while self._jobs and rows + len(self._jobs[0].matrix) <= BATCH_ROWS:
             jobs.append(self._jobs.popleft())
             rows += len(jobs[-1].matrix)
-        self._waiting_rows -= rows
+        self.waiting_rows -= rows
         self.batches += 1
         self.batched_rows += rows
         return jobs

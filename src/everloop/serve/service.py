@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import sys
 from collections.abc import Callable, Collection, Mapping
 from time import time_ns
 from typing import Final, NamedTuple
@@ -14,6 +13,8 @@ from everloop.core.errors import EverloopError, NotAuthenticated, NotFound
 from everloop.serve.answer import Answerer, Ask, Log, Result
 from everloop.serve.exchange import Answer, Reply, Request
 from everloop.serve.log import Flusher
+from everloop.serve.observe.jsonlog import say_failure
+from everloop.serve.observe.tally import Tally
 from everloop.serve.switchboard import Lineup, Still, Switchboard
 from everloop.serve.tokens import TokensFile
 
@@ -61,12 +62,13 @@ class Service:
         is_draining: Whether the process is ending, so that it is not ready for more.
     """
 
-    def __init__(self, clock: Clock, *, is_open: bool = False) -> None:
+    def __init__(self, clock: Clock, tally: Tally | None = None, *, is_open: bool = False) -> None:
         self.clock = clock
         self.endpoints: dict[str, Endpoint] = {}
         self.is_open = is_open
         self.is_draining = False
         self.flusher: Flusher | None = None
+        self.tally = Tally() if tally is None else tally
         self.tokens: TokensFile | None = None
         self._known: dict[bytes, _Known] = {}
 
@@ -168,7 +170,7 @@ class Service:
                     # In a thread: verifying and loading must not hold up answers.
                     await asyncio.to_thread(board.reload)
                 except Exception as error:  # noqa: BLE001 -- the watch outlives what it finds
-                    sys.stderr.write(f"serve: reload: {type(error).__name__}: {error}\n")
+                    say_failure("reload", error)
 
 
 def told(error: EverloopError) -> str:

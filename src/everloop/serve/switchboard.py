@@ -21,7 +21,9 @@ from everloop.core.clock import Clock, Instant
 from everloop.core.errors import EverloopError, IntegrityError, NotFound
 from everloop.core.wire import Applied, Arm, CanaryTarget, LogRules, RefusedBundle, Routes, Target
 from everloop.serve.bundle import LoadedBundle, open_bundle, read_key, read_name
+from everloop.serve.files import write_atomically
 from everloop.serve.log import Source
+from everloop.serve.observe.tally import Answers
 from everloop.serve.scoring import Scorer
 
 ROUTES_FILE = "routes.json"
@@ -58,7 +60,7 @@ class Lineup:
     constant: float | None = None
     tokens: dict[str, Instant] = field(default_factory=dict)
     log: LogRules = field(default_factory=LogRules)
-    sources: dict[tuple[Scorer, Arm, bool], Source] = field(default_factory=dict)
+    common: dict[tuple[Scorer, Arm, bool], tuple[Source, Answers]] = field(default_factory=dict)
 
     def scorer(self, loaded: LoadedBundle) -> Scorer:
         """Return what asks a resident version."""
@@ -304,19 +306,6 @@ def _held(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a small file so that a reader sees the old or the new one; errors are passed over.
-
-    These files are reports for other processes: a full disk must not stop the answers.
-    """
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_bytes(data)
-        draft.replace(path)
-    except OSError:
-        draft.unlink(missing_ok=True)
 
 
 def _canary(target: CanaryTarget | None, scorer: Scorer | None) -> Canary | None:

@@ -7,7 +7,6 @@ follows a ``#`` is for people. The file holds no secret, so it may lie in an ima
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Final
 
 from everloop.core.clock import Instant
 from everloop.core.errors import EverloopError, InvalidInput
+from everloop.serve.observe.jsonlog import say_failure
 
 NEVER: Final = datetime(9999, 12, 31, tzinfo=UTC)
 LARGEST_BYTES: Final = 1 << 20
@@ -42,7 +42,7 @@ class TokensFile:
         try:
             self.known = read_tokens(self._path)
         except EverloopError as error:
-            sys.stderr.write(f"serve: {error}\n")
+            say_failure("tokens", error)
 
     def _read_stamp(self) -> tuple[int, int, int] | None:
         try:

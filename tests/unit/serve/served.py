@@ -31,10 +31,10 @@ from everloop.kernel.authz import hash_secret
 from everloop.kernel.signing import Ed25519Signer
 from everloop.serve.bundle import Bundle, GoldenAnswer, write_bundle
 from everloop.serve.client import PredictClient
+from everloop.serve.files import write_atomically
 from everloop.serve.log import list_files, read_rows
 from everloop.serve.protocol import InputField
 from everloop.serve.runtime import open_model
-from everloop.serve.switchboard import write_atomically
 
 MODEL = (Path(__file__).parent / "bike_small.txt").read_bytes()
 TOKEN = "evl_" + "5e" * 32

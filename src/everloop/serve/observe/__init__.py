@@ -1,0 +1,1 @@
+"""What a server says of itself: counts for Prometheus, logs in JSON, traces, where time went."""
