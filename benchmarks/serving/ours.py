@@ -20,8 +20,8 @@ from everloop.core.wire import Routes, Target, TokenHash
 from everloop.kernel.authz import hash_secret
 from everloop.kernel.signing import Ed25519Signer
 from everloop.serve.bundle import Bundle, GoldenAnswer, write_bundle
-from everloop.serve.protocol import InputField
 from everloop.serve.files import write_atomically
+from everloop.serve.protocol import InputField
 
 TOKEN = "evl_" + "5e" * 32
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
