@@ -14,6 +14,7 @@ pytest_plugins = [
     "tests.parts.s3",
     "tests.parts.mlflow",
     "tests.parts.validators",
+    "tests.parts.prometheus",
 ]
 
 FIXTURES = {
@@ -21,6 +22,7 @@ FIXTURES = {
     "chromium": "needs_chromium",
     "mlflow_client": "needs_mlflow",
     "validators": "needs_validators",
+    "prometheus": "needs_prometheus",
 }
 
 

@@ -112,6 +112,10 @@ def _validators_lack() -> list[str]:
     return missing
 
 
+def _prometheus_lacks() -> list[str]:
+    return [name for name in ("prometheus", "promtool") if shutil.which(name) is None]
+
+
 def _mlflow_lacks() -> list[str]:
     return [f"the client {line}" for line in MLFLOW_LINES if mlflow_python(line) is None]
 
@@ -134,6 +138,12 @@ PARTS = (
         marker="needs_validators",
         packages=("systemd",),
         lacks=_validators_lack,
+    ),
+    Part(
+        name="Prometheus",
+        marker="needs_prometheus",
+        packages=("prometheus",),
+        lacks=_prometheus_lacks,
     ),
     Part(name="MLflow", marker="needs_mlflow", packages=(), lacks=_mlflow_lacks),
 )
