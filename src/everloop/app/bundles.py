@@ -11,6 +11,7 @@ from everloop.core.digest import Digest, content_digest
 from everloop.core.ids import Id
 from everloop.data.model import DatasetVersion
 from everloop.gate.golden import GoldenRow
+from everloop.kernel.safe_load import require_format
 from everloop.kernel.unit_of_work import View
 from everloop.registry.evidence import (
     EVALUATOR,
@@ -57,12 +58,14 @@ def write_sealed(view: View, version: ModelVersion, folder: Path, deployment: st
         NotFound: the version's bytes are gone.
         IntegrityError: its bytes or its gate report do not verify.
         InvalidInput: ``signature.unknown``.
-        UnsafeArtifact: ``model.not_servable`` or ``artifact.not_served``.
+        UnsafeArtifact: ``model.not_servable`` or ``artifact.not_served``; or
+            ``artifact.format_refused`` by the policy.
     """
     require_served(version)
     told = _report(view, version)
     proof = told.serving if told else None
     format_name, digests = _files(version, proof)
+    require_format(view.services.policy, format_name)
     attached = _attachments(view, version, proof)
     minimum, maximum = _bounds(version)
     signature = version.signature

@@ -18,10 +18,11 @@ from everloop.data.model import DatasetVersion
 from everloop.data.tables import read_table
 from everloop.gate.model import GateConfig
 from everloop.kernel.safe_load import LoadPolicy
+from everloop.registry.classes import to_places
 from everloop.registry.evidence import LossName, ServingProof
 from everloop.registry.formats import Predictor, open_version
 from everloop.registry.model import ModelVersion
-from everloop.registry.signature import to_matrix, to_target
+from everloop.registry.signature import Signature, to_matrix, to_target
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -95,8 +96,8 @@ class Case:
 
     @cached_property
     def truth(self) -> FloatArray:
-        """The true answers of the holdout; NaN where unknown."""
-        return to_target(self.version.signature, self.holdout)
+        """The true answers of the holdout, classes as their places; NaN where unknown."""
+        return _truth(self.version.signature, self.holdout)
 
     def answers_of(self, rival: ModelVersion) -> FloatArray:
         """Return another version's answers on the same rows."""
@@ -106,9 +107,13 @@ class Case:
         finally:
             predictor.close()
 
-    def constant_answer(self) -> float:
-        """Return the best answer that ignores the inputs, learnt from the training rows."""
-        truth = to_target(self.version.signature, self.training)
+    def constant_answer(self) -> float | FloatArray:
+        """Return the best answer that ignores the inputs, learnt from the training rows.
+
+        Of several classes it is a probability for each.
+        """
+        signature = self.version.signature
+        truth = _truth(signature, self.training)
         known = truth[np.isfinite(truth)]
         if not known.size:
             raise NotFound(
@@ -116,6 +121,8 @@ class Case:
                 "The training data has no true answer.",
                 hint="Register the version with the data it was trained on, target included.",
             )
+        if signature.outputs:
+            return _constant_shares(known, len(signature.outputs), self.loss)
         if self.loss == "absolute_error":
             return float(np.median(known))
         mean = float(known.mean())
@@ -127,8 +134,26 @@ class Case:
             self.predictor.close()
 
 
+def _constant_shares(known: FloatArray, classes: int, loss: LossName) -> FloatArray:
+    """Return the best probabilities that are the same for every row."""
+    places = known[known >= 0].astype(np.int64)
+    counts: FloatArray = np.bincount(places, minlength=classes).astype(np.float64)
+    if loss in {"zero_one", "absolute_error"}:
+        only: FloatArray = np.eye(classes)[int(counts.argmax())]
+        return only
+    return counts / max(float(counts.sum()), 1.0)
+
+
 def losses(name: LossName, answers: FloatArray, truth: FloatArray) -> FloatArray:
-    """Return the loss of each answer; an answer that is not finite loses infinitely."""
+    """Return the loss of each answer; an answer that is not finite loses infinitely.
+
+    Args:
+        name: The loss.
+        answers: One number for each row, or one column for each class.
+        truth: The true numbers, or the places of the true classes.
+    """
+    if answers.ndim == 2:
+        return _class_losses(name, answers, truth)
     if name == "absolute_error":
         lost = np.abs(answers - truth)
     elif name == "squared_error":
@@ -139,6 +164,29 @@ def losses(name: LossName, answers: FloatArray, truth: FloatArray) -> FloatArray
         share = np.clip(answers, _CLIP, 1 - _CLIP)
         lost = -(truth * np.log(share) + (1 - truth) * np.log(1 - share))
     return np.where(np.isfinite(answers), lost, np.inf)
+
+
+def _class_losses(name: LossName, answers: FloatArray, truth: FloatArray) -> FloatArray:
+    usable: npt.NDArray[np.bool_] = np.all(np.isfinite(answers) & (answers >= 0), axis=1)
+    total = np.where(usable, np.where(usable[:, None], answers, 0.0).sum(axis=1), 0.0)
+    usable &= total > 0
+    # Shares of their sum: else a model could be sure of every class at once.
+    shares = np.where(usable[:, None], answers, 1.0) / np.where(usable, total, 1.0)[:, None]
+    is_true = truth[:, None] == np.arange(answers.shape[1])
+    if name == "zero_one":
+        # The first of equal ones is the answer; a class that it does not know is always wrong.
+        lost = (shares.argmax(axis=1) != truth).astype(np.float64)
+    elif name == "absolute_error":
+        lost = np.abs(shares - is_true).sum(axis=1)
+    elif name == "squared_error":
+        lost = ((shares - is_true) ** 2).sum(axis=1)
+    else:
+        lost = -np.log(np.clip((shares * is_true).sum(axis=1), _CLIP, 1.0))
+    return np.where(usable, lost, np.inf)
+
+
+def _truth(signature: Signature, table: pa.Table) -> FloatArray:
+    return to_places(signature, table) if signature.outputs else to_target(signature, table)
 
 
 def _missing(what: str, field: str) -> NotFound:

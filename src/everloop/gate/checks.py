@@ -10,6 +10,7 @@ from functools import partial
 from typing import Final
 
 import numpy as np
+import pyarrow as pa
 
 from everloop.core.errors import EverloopError
 from everloop.core.semver import parse_version
@@ -98,7 +99,10 @@ def _check_leakage(case: Case) -> CheckResult:
         return _switched_off("leakage")
     signature = case.version.signature
     names = [field.name for field in signature.inputs]
-    found = find_leakage(case.training.select(names), case.training[signature.output.name])
+    target = case.training[signature.output.name]
+    if signature.outputs:  # classes have no order, whatever they are called
+        target = target.cast(pa.string())
+    found = find_leakage(case.training.select(names), target)
     if not found.rows:
         raise ValueError("the training data has too few rows, or a target that never changes")
     columns = [*names, signature.output.name]
@@ -163,11 +167,12 @@ def _check_latency(case: Case) -> CheckResult:
 
 def _check_finite(case: Case) -> CheckResult:
     answers = case.answers
-    wrong = int((~np.isfinite(answers)).sum())
+    rows = answers.reshape(len(answers), -1)
+    wrong = int((~np.isfinite(rows)).any(axis=1).sum())
     outside = 0
     if case.version.signature.task == "classification":
         with np.errstate(invalid="ignore"):
-            outside = int(((answers < 0) | (answers > 1)).sum())
+            outside = int(((rows < 0) | (rows > 1)).any(axis=1).sum())
     passed = not wrong and not outside and len(answers) > 0
     if passed:
         summary = f"Every one of {len(answers)} answers is a usable number."

@@ -46,8 +46,12 @@ def check_against_constant(case: Case, name: str, margin: float = 0.0) -> CheckR
         EverloopError: the model or the rows cannot be read, or there are too few rows.
     """
     constant = case.constant_answer()
-    answers = np.full(case.holdout.num_rows, constant)
-    return _compare(case, name, answers, f"always answering {constant:.4g}", margin)
+    if isinstance(constant, float):
+        answers, told = np.full(case.holdout.num_rows, constant), f"always answering {constant:.4g}"
+    else:
+        answers = np.tile(constant, (case.holdout.num_rows, 1))
+        told = "always answering how often each class was seen"
+    return _compare(case, name, answers, told, margin)
 
 
 def _compare(

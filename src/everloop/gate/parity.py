@@ -20,7 +20,7 @@ from everloop.core.errors import EverloopError, InvalidInput
 from everloop.gate.case import Case, FloatArray
 from everloop.registry.boundary import MOST_ROWS, boundary_rows, choose_kept
 from everloop.registry.evidence import CheckResult, ServingProof
-from everloop.registry.forest import Forest, Ints, find_forest
+from everloop.registry.forest import Forest, Ints, find_forest, forest_of
 from everloop.registry.formats import Predictor, native_files, read_model_files, require_inputs
 from everloop.registry.runtimes import (
     Candidate,
@@ -76,7 +76,9 @@ def check_answers(case: Case) -> CheckResult:
         EverloopError: the model, its framework or the holdout cannot be read.
     """
     format_name, files = native_files(case.version, read_model_files(case.blobs, case.version))
-    forest = find_forest(format_name, files)
+    forest = find_forest(format_name, files) or forest_of(
+        getattr(case.predictor, "estimator", None)
+    )
     rows = boundary_rows(case.version.signature, case.matrix, forest, most=MOST_ROWS)
     reference = open_reference(format_name, files, case.policy)
     try:
@@ -105,7 +107,8 @@ def check_answers(case: Case) -> CheckResult:
 def _ask(answer: Answer, rows: FloatArray) -> FloatArray:
     """Return the answers to rows, and NaN for those that are refused."""
     try:
-        return np.asarray(answer(rows), dtype=np.float64)
+        with np.errstate(all="ignore"):  # some rows are at the ends of what numbers can be
+            return np.asarray(answer(rows), dtype=np.float64)
     except InvalidInput:
         if len(rows) == 1:
             return np.full(1, np.nan)

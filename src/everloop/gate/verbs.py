@@ -37,7 +37,7 @@ from everloop.registry.evidence import (
     state,
     verify_report,
 )
-from everloop.registry.formats import require_one_answer
+from everloop.registry.formats import require_judgeable
 from everloop.registry.lookup import find_alias, resolve_model
 from everloop.registry.model import ModelVersion
 from everloop.registry.proof import require_proven
@@ -85,7 +85,7 @@ def _measure(ask: EvaluateGate, desk: Desk) -> _Measured:
     with desk.read() as view:
         version = resolve_model(view, ask.version)
         require_proven(view, version)
-        require_one_answer(version, "the gate")
+        require_judgeable(version)
         production = find_alias(view, version.model, PRODUCTION)
         named = resolve_model(view, ask.champion) if ask.champion else None
         config = view.model_settings(version.name, "gate", GateConfig)

@@ -73,6 +73,17 @@ def find_forest(format_name: str, files: Mapping[str, bytes]) -> Forest | None:
     return None
 
 
+def forest_of(estimator: object) -> Forest | None:
+    """Return the splits of an estimator of scikit-learn that is a tree or several of them.
+
+    Those behind other steps split by numbers that no caller sends, so of a pipeline there are none.
+    """
+    members = np.ravel(np.asarray(getattr(estimator, "estimators_", [estimator]), dtype=object))
+    found = [_sklearn_tree(tree) for member in members if (tree := getattr(member, "tree_", None))]
+    trees = tuple(tree for tree in found if tree is not None)
+    return Forest(trees) if trees else None
+
+
 def find_leaves(tree: Tree, rows: FloatArray) -> Ints:
     """Return the leaf that each row reaches; a missing value goes right.
 
@@ -129,6 +140,24 @@ def _of_xgboost(model: bytes) -> Forest:
     trees = booster["gbtree"]["model"] if booster["name"] == "dart" else booster["model"]
     found = [_xgboost_tree(told) for told in trees["trees"]]
     return Forest(tuple(tree for tree in found if tree is not None))
+
+
+def _sklearn_tree(told: Any) -> Tree | None:
+    left, right = np.asarray(told.children_left), np.asarray(told.children_right)
+    inner = np.flatnonzero(left != -1)
+    if not inner.size:
+        return None
+    leaves = np.flatnonzero(left == -1)
+    number = np.empty(len(left), dtype=np.int64)
+    number[inner] = np.arange(inner.size)
+    number[leaves] = ~np.arange(leaves.size)
+    return Tree(
+        np.asarray(told.feature, dtype=np.int64)[inner],
+        np.asarray(told.threshold, dtype=np.float64)[inner],
+        number[left[inner]],
+        number[right[inner]],
+        {},
+    )
 
 
 def _xgboost_tree(told: dict[str, Any]) -> Tree | None:

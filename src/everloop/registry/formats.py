@@ -30,6 +30,7 @@ __all__ = [
     "open_version",
     "read_model_files",
     "require_inputs",
+    "require_judgeable",
     "require_one_answer",
     "require_sealed",
     "require_served",
@@ -219,14 +220,7 @@ def require_one_answer(version: ModelVersion, where: str) -> None:
     Raises:
         InvalidInput: ``model.outputs_unsupported`` or ``model.inputs_unsupported``.
     """
-    arrays = [field.name for field in version.signature.inputs if field.shape]
-    if arrays:
-        raise InvalidInput(
-            "model.inputs_unsupported",
-            f"{version.name}@{version.version} takes an array in {arrays[0][:60]!r}, and {where} "
-            "takes one value for each input.",
-            hint="Ask it by everloop.load_model, or register a model of plain columns.",
-        )
+    _require_plain_inputs(version, where)
     outputs = version.signature.outputs
     if outputs:
         raise InvalidInput(
@@ -238,20 +232,46 @@ def require_one_answer(version: ModelVersion, where: str) -> None:
         )
 
 
+def require_judgeable(version: ModelVersion) -> None:
+    """Let pass only a version whose answers a gate can hold against one true answer a row.
+
+    Those are one number, or a probability for each of several classes.
+
+    Raises:
+        InvalidInput: ``model.outputs_unsupported`` or ``model.inputs_unsupported``.
+    """
+    if version.signature.task == "classification":
+        _require_plain_inputs(version, "the gate")
+    else:
+        require_one_answer(version, "the gate")
+
+
+def _require_plain_inputs(version: ModelVersion, where: str) -> None:
+    arrays = [field.name for field in version.signature.inputs if field.shape]
+    if arrays:
+        raise InvalidInput(
+            "model.inputs_unsupported",
+            f"{version.name}@{version.version} takes an array in {arrays[0][:60]!r}, and {where} "
+            "takes one value for each input.",
+            hint="Ask it by everloop.load_model, or register a model of plain columns.",
+        )
+
+
 def require_served(version: ModelVersion) -> None:
     """Let pass only a version with which a deployment may answer.
+
+    A Python function answers from a locked process of its own, if a waiver let it in.
 
     Raises:
         UnsafeArtifact: ``artifact.not_served``, or ``model.not_servable``.
         InvalidInput: ``signature.unknown``.
     """
     require_servable(version)
-    row = FORMATS.get(version.format)
-    if row is not None and not row.is_served:
+    if version.format == PYFUNC and not version.waiver:
         raise UnsafeArtifact(
             "artifact.not_served",
-            f"{version.name}@{version.version} is a {row.name}, with which no deployment answers.",
-            hint="Ask it by everloop.load_model, or register the model in a safe format.",
+            f"{version.name}@{version.version} runs code of its own, and nobody waived that.",
+            hint="Register the model in a safe format, or the function with a waiver.",
         )
 
 

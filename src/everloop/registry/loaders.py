@@ -80,7 +80,6 @@ class Format(NamedTuple):
         save: Makes its files of an object, and of a few rows where the object needs them.
         load: Makes a predictor of its files.
         safe: Why its files can be trusted to be read, in a sentence.
-        is_served: Whether a deployment may answer with it.
     """
 
     name: str
@@ -91,7 +90,6 @@ class Format(NamedTuple):
     save: Callable[[object, FloatArray | None], dict[str, bytes]]
     load: Callable[[ModelFiles, LoadPolicy], Predictor]
     safe: str
-    is_served: bool = True
 
 
 def _load_lightgbm(files: ModelFiles, policy: LoadPolicy) -> Predictor:
@@ -241,7 +239,6 @@ _ROWS: Final = (
         save=_save_pyfunc,
         load=_load_pyfunc,
         safe="Not by itself: it is code. By waiver only, in a locked process of its own.",
-        is_served=False,
     ),
 )
 FORMATS: Final[dict[str, Format]] = {row.name: row for row in _ROWS}

@@ -15,7 +15,7 @@ from everloop.registry.runtimes import DEFAULTS, RUNTIMES, open_runtime
 __all__ = ["SERVED_FORMATS", "Model", "Predictor", "open_model"]
 
 Model = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
-SERVED_FORMATS = tuple(row.name for row in FORMATS.values() if row.is_served)
+SERVED_FORMATS = tuple(FORMATS)
 
 
 def open_model(

@@ -96,7 +96,8 @@ def test_a_closed_model_answers_no_row(sample: Sample) -> None:
     predictor.close()
     predictor.close()
 
-    for ask in (lambda: predictor.predict_one(X[0].tolist()), lambda: predictor.predict(X[:1])):
-        with pytest.raises(Conflict) as refused:
-            ask()
-        assert "model.closed" == refused.value.code
+    with pytest.raises(Conflict) as refused:
+        predictor.predict_one(X[0].tolist())
+    assert "model.closed" == refused.value.code
+    with pytest.raises(Conflict):
+        predictor.predict(X[:1])

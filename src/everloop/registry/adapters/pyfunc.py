@@ -71,6 +71,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class FunctionPredictor:
     """A Python function in a process of its own. Thread-safe: calls run one after the other.
 
+    A process that was forked from this one starts its own at its first call.
+
     A call that takes longer than a minute, or a process that ends, costs that call its answer; the
     next one starts a new process.
 
@@ -127,6 +129,7 @@ class FunctionPredictor:
         with self._lock:
             if self._is_closed:
                 raise closed()
+            self._forget_other()
             if self._process is None:
                 self._start()
             found = self._ask(head + matrix.astype("<f8").tobytes(), ANSWER_S)
@@ -148,14 +151,25 @@ class FunctionPredictor:
         """End the process; idempotent."""
         with self._lock:
             self._is_closed = True
+            self._forget_other()
             self._end()
 
     def __del__(self) -> None:
         process = getattr(self, "_process", None)
-        if process is not None:
+        if process is not None and self._owner == os.getpid():
             _end_process(process)
 
+    def _forget_other(self) -> None:
+        """Let go of a process that belongs to the one from which this one was forked."""
+        if self._process is not None and self._owner != os.getpid():
+            for pipe in (self._process.stdin, self._process.stdout):
+                if pipe is not None:
+                    pipe.close()
+            self._process.returncode = 0  # it is not ours to wait for, or to end
+            self._process = None
+
     def _start(self) -> None:
+        self._owner = os.getpid()
         self._process = subprocess.Popen(  # noqa: S603 -- our own interpreter and script
             [sys.executable, "-I", "-B", str(_CELL)],
             stdin=subprocess.PIPE,
