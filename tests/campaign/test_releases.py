@@ -29,7 +29,7 @@ def most(level: float, runs: int = RUNS) -> float:
 @pytest.mark.parametrize("alpha", [0.05, 0.01])
 def test_identical_versions(strategy: Strategy, alpha: float) -> None:
     config = settings(alpha=alpha, min_stage_requests=400)
-    campaign = Campaign(config, strategy, requests=3_000, look_every=10, base=0.1)
+    campaign = Campaign(config, strategy, requests=3_000, look_every=25, base=0.1)
 
     rate = rolled_back(campaign, RUNS) / RUNS
 

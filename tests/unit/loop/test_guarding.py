@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
+import pytest
 from msgspec.structs import replace
 
 from everloop.core.ids import Id, IdSource
-from everloop.core.wire import Arm, PredictionRow, Status
-from everloop.loop.guarding import USUAL, Bite, guard
+from everloop.core.wire import Applied, Arm, PredictionRow, RefusedBundle, Status
+from everloop.loop.guarding import USUAL, Around, Bite, guard
 from everloop.monitor.segments import encode_rows
 from everloop.monitor.verbs import SealedSegment, SealSegment
-from everloop.release.model import Guardrail, Release
+from everloop.release.model import Guardrail, Release, State, Tally
 from tests.unit.release.released import Released
 
 
@@ -93,3 +94,58 @@ def test_the_latency_limit_is_learned_where_nobody_told_it() -> None:
     made.seal(1, epoch=release.epoch, version=made.first.id)
 
     assert 70.0 == made.guard(release).limits.latency_us
+
+
+def test_a_promoted_version_is_watched_against_the_answers_of_the_champion_before() -> None:
+    made = Guarded()
+    made.seal(400, epoch=1, version=made.first.id)
+    release = made.demo.start(made.second, strategy="all_at_once").release
+    made.seal(60, epoch=release.epoch + 1, version=made.second.id)
+
+    undone = made.guard(release)
+
+    assert undone.record is not None
+    assert Tally(answers=400) == undone.record["error"]
+    assert State.ROLLED_BACK == undone.state
+    assert made.first.id == made.demo.deployment().deployment.champion
+
+
+def test_a_rollback_waits_for_no_record_of_what_was_answered() -> None:
+    made = Guarded()
+    made.demo.champion(made.second)
+    for _ in range(5):
+        made.seal(50, epoch=9, version=made.second.id)
+
+    back = made.demo.rollback()
+
+    assert made.first.id == back.deployment.champion
+
+
+@pytest.mark.parametrize(
+    ("seen_epoch", "epoch", "refused", "state"),
+    [
+        (0, 0, False, State.STANDBY),
+        (99, 0, False, State.STANDBY),
+        (99, 99, False, State.PROMOTED),
+        (99, 99, True, State.REFUSED),
+    ],
+)
+def test_the_servers_report_decides_a_blue_green_release(
+    seen_epoch: int, epoch: int, refused: bool, state: State
+) -> None:
+    made = Guarded()
+    release = made.demo.start(made.second, strategy="blue_green").release
+    refusal = RefusedBundle(
+        role="shadow", version_id=made.second.id, code="bundle.golden", message="other answers"
+    )
+    applied = Applied(
+        epoch=epoch,
+        seen_epoch=seen_epoch,
+        at=made.demo.now,
+        pid=1,
+        refused=(refusal,) if refused else (),
+    )
+
+    seen = guard(made.demo.world.loop, release, made.demo.now, USUAL, Around(applied=applied))
+
+    assert state == seen.state

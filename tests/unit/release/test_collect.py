@@ -5,8 +5,15 @@ import pytest
 
 from everloop.core.ids import Id
 from everloop.core.wire import Arm, PredictionRow, Status
-from everloop.release.collect import Judged, find_latency_limit, news_of_labels, news_of_rows
-from everloop.release.model import Guardrail, Limits, News, Pair, Traffic
+from everloop.release.collect import (
+    Judged,
+    find_latency_limit,
+    find_range,
+    find_record,
+    news_of_labels,
+    news_of_rows,
+)
+from everloop.release.model import Guardrail, Limits, News, Pair, Tally, Traffic, Watch
 from tests.unit.release.test_decision import START, release
 
 CANARY = release("canary")
@@ -202,3 +209,93 @@ def test_labels_name_the_unit_that_the_faults_of_its_answers_name() -> None:
     [loss] = news_of_labels(CANARY, [judged(unit="ann", loss=99.0)]).events
 
     assert None is not fault.unit == loss.unit
+
+
+FIRST = "019b76da-a800-7000-8000-0000000a0000"
+
+
+def part(place: int) -> Id:
+    return Id(f"{FIRST[:-4]}{place:04x}")
+
+
+def test_an_answer_outside_of_the_champions_range_is_a_bad_event_of_its_own() -> None:
+    known = msgspec.structs.replace(CANARY, limits=Limits(low=0.0, high=2.0))
+
+    found = [
+        kinds(news_of_rows(known, [row(output=output)])) for output in (-0.1, 0.0, 2.0, 2.1, None)
+    ]
+
+    outside = [(Guardrail.RANGE, Arm.CHAMPION)]
+    assert [outside, [], [], outside, []] == found
+
+
+def test_the_range_is_frozen_from_enough_answers_of_the_champion() -> None:
+    rows = [row(output=float(place)) for place in range(1_000)]
+
+    assert (4.0, 995.0) == find_range(rows, Id("old"))
+    assert find_range(rows[:99], Id("old")) is None
+    assert find_range(rows, Id("new")) is None
+
+
+def test_an_answer_that_a_person_overrode_is_a_bad_event_without_any_truth() -> None:
+    found = news_of_labels(CANARY, [judged(loss=None, overridden=True), judged()])
+
+    assert [(Guardrail.OVERRIDE, Arm.CHAMPION)] == kinds(found)
+
+
+@pytest.mark.parametrize(
+    ("rows", "voices"),
+    [
+        ([row(id=part(0)), row(id=part(1)), row(id=part(2))], 1),
+        ([row(id=part(1)), row(id=part(2))], 1),
+        ([row(request="r"), row(request="r")], 1),
+        ([row(unit="u", request="r"), row(unit="u", request="s")], 1),
+        ([row(id=part(0)), row(id=Id("019b76da-a800-7000-8000-0000000b0000"))], None),
+    ],
+)
+def test_rows_of_one_request_retries_and_units_speak_with_one_voice(
+    rows: list[PredictionRow], voices: int | None
+) -> None:
+    bad = [msgspec.structs.replace(each, status=Status.ERROR) for each in rows]
+
+    marks = {event.unit for event in news_of_rows(CANARY, bad).events}
+
+    assert (marks == {None}) if voices is None else (len(marks) == 1 and None not in marks)
+
+
+def test_a_promoted_version_is_judged_by_what_it_answers_after_its_promotion() -> None:
+    watch = Watch(until=START, epoch=5)
+    promoted = msgspec.structs.replace(
+        CANARY, standing=msgspec.structs.replace(CANARY.standing, watch=watch)
+    )
+    after = {"version": Id("new"), "share": 0.0, "epoch": 5}
+    rows = [row(**after), row(**after, status=Status.ERROR), row(**{**after, "epoch": 4})]
+    labels = [judged(**after, loss=99.0), judged(**after, loss=None, overridden=True)]
+
+    news = news_of_rows(promoted, rows).plus(news_of_labels(promoted, labels))
+
+    told = {each.guardrail: (each.answers, each.bad) for each in news.watched}
+    assert ((2, 1), (1, 1), (2, 1)) == (
+        told[Guardrail.ERROR],
+        told[Guardrail.LABEL_LOSS],
+        told[Guardrail.OVERRIDE],
+    )
+    assert () == news.events
+
+
+def test_the_champions_record_is_what_it_answered_before_the_release() -> None:
+    rows = [
+        row(epoch=0, unit="u", status=Status.ERROR),
+        row(epoch=0, unit="u"),
+        row(epoch=0),
+        row(epoch=1),
+        row(epoch=0, version=Id("other")),
+    ]
+    labels = [judged(epoch=0, loss=99.0), judged(epoch=0, loss=1.0), judged(loss=99.0)]
+
+    record = find_record(CANARY, rows, labels)
+
+    assert Tally(answers=2, bad=1) == record["error"]
+    assert Tally(answers=2, bad=1) == record["label_loss"]
+    assert Tally(answers=2, bad=0) == record["override"]
+    assert "range" not in record
