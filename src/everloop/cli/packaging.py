@@ -19,14 +19,14 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 REF: Final = click.argument("ref")
 
 
-def _shared(what: str, *, is_folder: bool = True) -> Decorator:
+def _shared(what: str) -> Decorator:
     """Return the options that every export takes."""
     where = click.option(
         "-o",
         "--output",
         "place",
         required=True,
-        type=click.Path(path_type=Path, dir_okay=is_folder, file_okay=not is_folder),
+        type=click.Path(path_type=Path),
         help=what,
     )
     others = (
