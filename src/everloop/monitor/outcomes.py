@@ -17,6 +17,7 @@ from everloop.monitor.segments import read_parquet
 from everloop.registry.evidence import LossName
 
 _CLIP = 1e-12
+_CLASS_CLIP = 1e-15
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,17 +148,21 @@ def loss_of(kind: LossName, output: float, truth: float) -> float:
 
 
 def loss_of_classes(kind: LossName, outputs: Sequence[float | None], truth: float) -> float | None:
-    """Return the loss of an answer with one number a class; None when there is nothing to judge.
+    """Return the loss of an answer with one number a class; None when it is no answer.
 
-    Of several equal numbers the first is the answer. Kinds of loss that numbers have are the
-    multi-class Brier score, which lies between 0 and 2.
+    The numbers are taken as shares of their sum, as by the gate; of equal ones the first is the
+    answer, and a class that the model does not know is always wrong.
     """
     numbers = [value for value in outputs if value is not None and math.isfinite(value)]
-    place = int(truth)
-    if len(numbers) != len(outputs) or not 0 <= place < len(numbers) or place != truth:
+    total = sum(numbers)
+    if len(numbers) != len(outputs) or min(numbers, default=-1.0) < 0 or total <= 0:
         return None
+    shares = [value / total for value in numbers]
+    place = int(truth)
     if kind == "zero_one":
-        return float(numbers.index(max(numbers)) != place)
+        return float(shares.index(max(shares)) != place)
     if kind == "log_loss":
-        return -math.log(min(max(numbers[place], _CLIP), 1.0))
-    return sum((value - (index == place)) ** 2 for index, value in enumerate(numbers))
+        known = shares[place] if 0 <= place < len(shares) else 0.0
+        return -math.log(max(known, _CLASS_CLIP))
+    power = 1 if kind == "absolute_error" else 2
+    return sum(abs(share - (index == place)) ** power for index, share in enumerate(shares))

@@ -19,7 +19,7 @@ from everloop.core.ports import where
 from everloop.kernel.unit_of_work import View, Work
 from everloop.kernel.verbs import query, verb
 from everloop.registry.evidence import require_pass
-from everloop.registry.formats import require_one_answer, require_served
+from everloop.registry.formats import require_judgeable, require_served
 from everloop.registry.lookup import resolve_model
 from everloop.registry.model import ModelVersion
 from everloop.release import moving
@@ -113,8 +113,8 @@ def halt_deployment(ask: HaltDeployment, work: Work) -> DeploymentView:
 
     Raises:
         NotFound: no such deployment or version.
-        InvalidInput: ``deployment.two_answers`` for both a version and a constant, or
-            ``release.other_model``.
+        InvalidInput: ``deployment.two_answers`` for both a version and a constant,
+            ``deployment.constant_unsupported``, or ``release.other_model``.
         GateFailed: the version was never admitted.
     """
     deployment = get_deployment(work, ask.deployment)
@@ -124,6 +124,7 @@ def halt_deployment(ask: HaltDeployment, work: Work) -> DeploymentView:
             "A halted deployment is answered by a version or by a constant, not by both.",
             hint="Leave one of them out.",
         )
+    _require_constant(work, deployment, ask.answer)
     version = None if ask.version is None else _admitted(work, deployment, ask.version)
     why = ask.why or work.reason or "Halted by a person."
     live = live_release(work, deployment)
@@ -270,6 +271,18 @@ def live_drills(view: View) -> list[Drill]:
     return [drill for state in waiting for drill in view.select(Drill, *where(state=state.value))]
 
 
+def _require_constant(view: View, deployment: Deployment, answer: float | None) -> None:
+    champion = None if deployment.champion is None else view.get(ModelVersion, deployment.champion)
+    if answer is not None and (champion is None or champion.signature.outputs):
+        raise InvalidInput(
+            "deployment.constant_unsupported",
+            f"No one number can answer for {deployment.name!r}: its champion answers one a class."
+            if champion
+            else f"The deployment {deployment.name!r} has no champion to answer for.",
+            hint="Pin a version instead.",
+        )
+
+
 def _admitted(work: Work, deployment: Deployment, ref: str) -> ModelVersion:
     version = resolve_model(work, ref)
     if version.model != deployment.model:
@@ -279,7 +292,7 @@ def _admitted(work: Work, deployment: Deployment, ref: str) -> ModelVersion:
             f"{deployment.name!r} serves.",
             hint="Name a version of the deployment's model.",
         )
-    require_one_answer(version, "a deployment")
+    require_judgeable(version)
     require_served(version)
     require_pass(work, version)
     return version

@@ -18,7 +18,7 @@ from everloop.core.records import kind_of
 from everloop.kernel.unit_of_work import Work
 from everloop.kernel.verbs import Payload, verb
 from everloop.registry.evidence import require_pass, yardstick
-from everloop.registry.formats import require_one_answer, require_served
+from everloop.registry.formats import require_judgeable, require_served
 from everloop.registry.lookup import get_model, resolve_model
 from everloop.registry.model import ModelVersion
 from everloop.registry.proof import require_proven
@@ -185,8 +185,8 @@ def start_release(ask: StartRelease, work: Work) -> ReleaseView:
 
     Raises:
         NotFound: no such deployment or version.
-        InvalidInput: ``release.other_model``, or ``model.outputs_unsupported`` for a version of
-            several answers.
+        InvalidInput: ``release.other_model``, or ``model.outputs_unsupported`` for several numbers
+            that are no classes.
         UnsafeArtifact: ``artifact.not_served`` for a format that never answers in production.
         Conflict: ``release.live`` while another release is undecided, ``release.champion_already``,
             ``deployment.halted``, ``release.frozen`` or ``release.attempts_spent``.
@@ -197,7 +197,7 @@ def start_release(ask: StartRelease, work: Work) -> ReleaseView:
     deployment = get_deployment(work, ask.deployment)
     version = resolve_model(work, ask.version)
     require_proven(work, version)
-    require_one_answer(version, "a deployment")
+    require_judgeable(version)
     require_served(version)
     _require_startable(work, deployment, version)
     evidence = require_pass(work, version)

@@ -50,11 +50,28 @@ def test_a_gate_says_that_it_measures_one_answer_a_row_or_one_a_class() -> None:
     assert "answers 3 numbers a row, and the gate takes one" in refused.value.message
 
 
-def test_a_deployment_answers_with_one_number_a_row(several: World) -> None:
+def test_a_classifier_of_several_classes_is_released_like_another_model_once_its_gate_passed(
+    several: World,
+) -> None:
+    ask = StartRelease(deployment="kinds", version="kinds@1")
+
+    with pytest.raises(GateFailed) as refused:
+        several.owner.perform("release.start", ask, ReleaseView)
+
+    assert "gate.missing" == refused.value.code
+
+
+def test_a_deployment_answers_with_one_number_a_row_or_one_a_class() -> None:
+    here = world()
+    rows = zoo.TABLE.select(["a", "b", "c"])
+    record_model(
+        here.owner, Record(name="kinds", task="regression"), SEVERAL_NUMBERS[3].make(0), rows
+    )
+    deployed(here)
     ask = StartRelease(deployment="kinds", version="kinds@1")
 
     with pytest.raises(InvalidInput) as refused:
-        several.owner.perform("release.start", ask, ReleaseView)
+        here.owner.perform("release.start", ask, ReleaseView)
 
     assert "model.outputs_unsupported" == refused.value.code
 
