@@ -10,6 +10,7 @@ import json
 import select
 import socket
 import struct
+from contextlib import suppress
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -59,7 +60,12 @@ class RawLink:
 
     def end(self) -> None:
         """Say that nothing more will be sent."""
-        self._socket.shutdown(socket.SHUT_WR)
+        with suppress(OSError):  # the server may have closed the connection meanwhile
+            self._socket.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._socket.close()
 
     def abort(self) -> None:
         """Break the connection off with a reset."""

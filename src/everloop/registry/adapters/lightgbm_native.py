@@ -116,10 +116,11 @@ class NativeBooster:
         with self._lock:
             if self._handle is None:
                 raise closed()
+            # Addresses, not `data_as`: each of its pointers is a cycle for the collector to find.
             self._call(
                 "LGBM_BoosterPredictForMat",
                 self._handle,
-                matrix.ctypes.data_as(ctypes.c_void_p),
+                ctypes.c_void_p(matrix.ctypes.data),
                 ctypes.c_int(_FLOAT64),
                 ctypes.c_int32(matrix.shape[0]),
                 ctypes.c_int32(matrix.shape[1]),
@@ -129,7 +130,7 @@ class NativeBooster:
                 ctypes.c_int(_ALL_TREES),
                 b"num_threads=1",
                 ctypes.byref(length),
-                answers.ctypes.data_as(ctypes.POINTER(ctypes.c_double)),
+                ctypes.c_void_p(answers.ctypes.data),
             )
         return answers
 
