@@ -30,8 +30,8 @@ from everloop.serve.protocol import InputField
 OUTPUT_MARGIN = 1.0
 
 
-BOUNDARY, BACKGROUND, REFERENCE, CONTRACT = (
-    "boundary.npy", "background.npy", "reference.json", "contract.json",
+BOUNDARY, BACKGROUND, REFERENCE, PROFILE, CONTRACT = (
+    "boundary.npy", "background.npy", "reference.json", "profile.json", "contract.json",
 )  # fmt: skip
 
 
@@ -94,6 +94,7 @@ def write_sealed(view: View, version: ModelVersion, folder: Path, deployment: st
         boundary=BOUNDARY if BOUNDARY in attached else "",
         background=BACKGROUND if BACKGROUND in attached else "",
         reference=REFERENCE if REFERENCE in attached else "",
+        profile=PROFILE if PROFILE in attached else "",
         contract=CONTRACT if CONTRACT in attached else "",
         attachments={name: content_digest(data) for name, data in attached.items()},
     )
@@ -118,7 +119,9 @@ def _files(version: ModelVersion, proof: ServingProof | None) -> tuple[str, dict
 def _attachments(view: View, version: ModelVersion, proof: ServingProof | None) -> dict[str, bytes]:
     """Return what a server needs beside the model, by file name."""
     blobs = view.services.blobs
+    trained = _trained_on(view, version)
     wanted = {
+        PROFILE: trained.profile if trained else None,
         BOUNDARY: proof.boundary if proof else None,
         BACKGROUND: proof.background if proof else None,
         REFERENCE: version.reference,
@@ -130,13 +133,16 @@ def _attachments(view: View, version: ModelVersion, proof: ServingProof | None) 
 
 def _contract(view: View, version: ModelVersion) -> bytes | None:
     """Return the contract of the data that the version was trained on, if there is one."""
-    trained = (
-        view.find(DatasetVersion, version.dataset_version) if version.dataset_version else None
-    )
+    trained = _trained_on(view, version)
     datasets = view.settings().get("datasets")
     dataset = datasets.get(trained.name) if trained and isinstance(datasets, dict) else None
     contract = dataset.get("contract") if isinstance(dataset, dict) else None
     return canonical_json(contract) if isinstance(contract, dict) else None
+
+
+def _trained_on(view: View, version: ModelVersion) -> DatasetVersion | None:
+    key = version.dataset_version
+    return None if key is None else view.find(DatasetVersion, key)
 
 
 def _verdict(proof: ServingProof) -> Verdict:

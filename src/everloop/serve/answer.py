@@ -115,6 +115,11 @@ class Ask:
             self._matrix = self._decoder.to_numbers(self.values)
         return self._matrix
 
+    @property
+    def given_matrix(self) -> FloatArray | None:
+        """The matrix, where it is made already."""
+        return self._matrix
+
     def only_row(self) -> Sequence[float] | None:
         """Return the one row as plain numbers, if there is one and it is nothing but numbers."""
         if self.rows != 1:
@@ -299,6 +304,8 @@ class Answerer:
             answers.fallbacks += rows
         champion = plan.lineup.champion
         assert champion is not None
+        if champion.sketch is not None and plan.ask.version is None:
+            champion.sketch.add(plan.ask.values, plan.ask.given_matrix)
         if not is_logged:
             counters.unlogged += rows
             answers.unlogged += rows

@@ -86,6 +86,7 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
         boundary: File of rows with the answers that the training framework gave to them.
         background: File of rows of the training data, for explanations.
         reference: File of the frozen drift reference (`everloop.data.profile.Reference` as JSON).
+        profile: File of the profile of the training data (`everloop.data.profile.Profile`).
         contract: File of the data contract (JSON) that rows of the training data kept.
         attachments: Digest by file name of these files.
     """
@@ -113,6 +114,7 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
     boundary: str = ""
     background: str = ""
     reference: str = ""
+    profile: str = ""
     contract: str = ""
     attachments: dict[str, Digest] = {}
 
@@ -126,6 +128,7 @@ class LoadedBundle:
             method was given.
         background: Rows of the training data as the model takes them; None without them.
         reference: The frozen drift reference as JSON; None without one.
+        profile: The profile of the training data as JSON; None without one.
     """
 
     def __init__(
@@ -140,6 +143,7 @@ class LoadedBundle:
         self.predictor = predictor
         self.rows = RowDecoder(bundle.inputs)
         self.reference = attached.get(bundle.reference)
+        self.profile = attached.get(bundle.profile)
         kept = attached.get(bundle.background)
         self.background = read_array(kept) if kept is not None else None
 

@@ -206,6 +206,7 @@ async def _serve(group: _Group, service: Service, listening: socket.socket) -> N
     background.add(listener.sweep())
     background.add(service.keep_routes())
     background.add(reporter.keep())
+    background.add(reporter.keep_sketches())
 
     def begin(endpoint: Endpoint) -> None:
         background.add(endpoint.answerer.run_shadows())

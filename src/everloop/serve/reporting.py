@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -12,8 +13,9 @@ from everloop.serve.dispatch import Route
 from everloop.serve.exchange import Reply, Request
 from everloop.serve.http import Listener
 from everloop.serve.observe.prometheus import CONTENT_TYPE, expose
-from everloop.serve.observe.tally import add_up, save_tally
+from everloop.serve.observe.tally import Tally, add_up, save_tally
 from everloop.serve.service import Service
+from everloop.serve.sketch import FOLD_S, Sketch
 
 PAUSE_S: Final = 1.0
 
@@ -42,7 +44,28 @@ class Reporter:
         del request
         self._measure()
         whole = add_up(self._service.tally, self._folder, self._worker)
-        return Reply(200, expose(whole), CONTENT_TYPE)
+        return Reply(200, expose(whole, self._drifts(whole)), CONTENT_TYPE)
+
+    def _drifts(self, whole: Tally) -> dict[tuple[str, str], dict[str, float]]:
+        return {
+            where: sketch.drift(whole.inputs[where])
+            for where, sketch in self._sketches()
+            if where in whole.inputs
+        }
+
+    def _sketches(self) -> Iterator[tuple[tuple[str, str], Sketch]]:
+        for endpoint in self._service.endpoints.values():
+            champion = endpoint.lineup.champion
+            if champion is not None and champion.sketch is not None:
+                where = (endpoint.lineup.deployment, champion.loaded.bundle.semver)
+                yield where, champion.sketch
+
+    async def keep_sketches(self) -> None:
+        """Count the inputs that were left to be counted; runs until cancelled."""
+        while True:
+            await asyncio.sleep(FOLD_S)
+            for _, sketch in self._sketches():
+                sketch.fold(FOLD_S)
 
     async def keep(self) -> None:
         """Write the counts down every second; runs until cancelled."""
@@ -58,6 +81,7 @@ class Reporter:
 
     def _measure(self) -> None:
         service, listener = self._service, self.listener
+        service.tally.inputs = {where: sketch.counts for where, sketch in self._sketches()}
         all_of = list(service.endpoints.values())
         used = resource.getrusage(resource.RUSAGE_SELF)
         service.tally.gauges = {

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from everloop.core.errors import LimitExceeded
 from everloop.core.wire import Status
 from everloop.serve.bundle import LoadedBundle
+from everloop.serve.sketch import Sketch
 
 FloatArray = npt.NDArray[np.float64]
 INLINE_US: Final = 400.0
@@ -55,6 +56,7 @@ class Scorer:
     def __init__(self, loaded: LoadedBundle) -> None:
         self.loaded = loaded
         self._predict_one = getattr(loaded.predictor, "predict_one", None)
+        self.sketch = None if loaded.profile is None else Sketch(loaded.profile, loaded.rows)
         self.has_quick_way = self._predict_one is not None
         self.row_us = math.inf
         self.call_us = math.inf

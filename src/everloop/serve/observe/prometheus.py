@@ -6,8 +6,9 @@ rules ask; labels are bounded in number (`tally.MOST_SERIES`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
+from types import MappingProxyType
 from typing import Final
 
 from everloop.serve.observe.tally import BUCKETS_S, Spread, Tally
@@ -30,9 +31,31 @@ GAUGES: Final = {
 }
 
 
-def expose(tally: Tally) -> bytes:
-    """Return all counts as text."""
-    return "".join(f"{line}\n" for line in _lines(tally)).encode()
+Drifts = Mapping[tuple[str, str], Mapping[str, float]]
+MOST_INPUTS: Final = 100
+
+
+def expose(tally: Tally, drifts: Drifts = MappingProxyType({})) -> bytes:
+    """Return all counts as text.
+
+    Args:
+        tally: The counts.
+        drifts: The population stability index of inputs, by deployment and version.
+    """
+    lines = (*_lines(tally), *_drift_lines(drifts))
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _drift_lines(drifts: Drifts) -> Iterator[str]:
+    if not drifts:
+        return
+    told = "Population stability index of an input against the training data, fading by the hour."
+    yield from _head("input_drift_psi", "gauge", told)
+    for (deployment, version), inputs in sorted(drifts.items()):
+        furthest = sorted(inputs.items(), key=lambda item: -item[1])[:MOST_INPUTS]
+        for name, index in sorted(furthest):
+            labels = (("deployment", deployment), ("version", version), ("input", name))
+            yield _line("input_drift_psi", labels, round(index, 6))
 
 
 def _lines(tally: Tally) -> Iterator[str]:

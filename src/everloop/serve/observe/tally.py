@@ -76,12 +76,14 @@ class Tally(msgspec.Struct):
         replies: HTTP replies by status.
         requests: Time from a request's first byte to its reply.
         gauges: What is so at this moment, by name.
+        inputs: Counts of the inputs' groups, by deployment and version.
     """
 
     answers: dict[tuple[str, str, str], Answers] = {}
     replies: dict[int, int] = {}
     requests: Spread = msgspec.field(default_factory=Spread)
     gauges: dict[str, float] = {}
+    inputs: dict[tuple[str, str], list[list[float]]] = {}
 
     def of(self, deployment: str, version: str, arm: str) -> Answers:
         """Return the counts of a version; versions beyond the first many share one name."""
@@ -107,6 +109,15 @@ class Tally(msgspec.Struct):
         self.requests.plus(other.requests)
         for name, value in other.gauges.items():
             self.gauges[name] = self.gauges.get(name, 0.0) + value
+        for where, counts in other.inputs.items():
+            mine = self.inputs.get(where)
+            self.inputs[where] = counts if mine is None else _sums(mine, counts)
+
+
+def _sums(mine: list[list[float]], theirs: list[list[float]]) -> list[list[float]]:
+    if [len(each) for each in mine] != [len(each) for each in theirs]:
+        return mine  # of a bundle that was sealed anew: the newer counts win in time
+    return [[a + b for a, b in zip(x, y, strict=True)] for x, y in zip(mine, theirs, strict=True)]
 
 
 def save_tally(folder: Path, worker: str, tally: Tally) -> None:
@@ -119,7 +130,7 @@ def take_up(folder: Path | None, worker: str) -> Tally:
     found = None if folder is None else _read(folder / f"{worker}{SUFFIX}")
     if found is None:
         return Tally()
-    found.gauges = {}
+    found.gauges, found.inputs = {}, {}
     return found
 
 
