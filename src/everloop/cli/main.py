@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "gate": ("gate", "Gates: evaluate, show, waive, approve."),
     "release": ("release", "Deployments and releases: start, watch, promote."),
     "rollback": ("release", "Take a deployment back to the version before, at once."),
+    "fleet": ("fleet", "Fleets of devices: enrol, release, step, take back."),
     "predictions": ("monitor", "Answered requests, with their proofs."),
     "feedback": ("feedback", "Tell the truth about predictions."),
     "monitor": ("monitor", "Windows, losses and alerts of a deployment."),

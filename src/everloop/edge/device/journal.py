@@ -95,10 +95,10 @@ class Journal:
     def seal(self) -> Optional[Dict[str, Any]]:
         """Return the batch to send: the one that waits, else all that is new; None without any."""
         with locked(self._lock):
+            folded = self._folded()  # first of all puts right what a crash left half done
             waiting = self._waiting()
             if waiting is not None:
                 return waiting
-            folded = self._folded()
             self._open()
             if os.fstat(self._file).st_size:
                 self._rotate(fold=False)
