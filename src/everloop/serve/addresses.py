@@ -6,7 +6,7 @@ from everloop.serve import feedback
 from everloop.serve.dispatch import Route
 from everloop.serve.environment import Found
 from everloop.serve.explain import Explainer
-from everloop.serve.protocols import invocations, oip, platforms, records
+from everloop.serve.protocols import invocations, oip, openapi, platforms, records, whatif
 from everloop.serve.service import Service
 
 
@@ -17,6 +17,8 @@ def all_routes(service: Service, found: Found) -> list[Route]:
         *records.routes(service, explainer),
         *feedback.routes(service),
         *oip.routes(service),
+        *openapi.routes(service),
+        *whatif.routes(service, explainer),
         *invocations.routes(service),
         # Last: what the platform names for itself goes before what we would have there.
         *platforms.routes(service, found, explainer),

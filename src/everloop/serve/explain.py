@@ -75,18 +75,7 @@ class Explainer:
             LimitExceeded: ``explain.too_many_rows``, or ``server.busy``.
             InvalidInput: ``explain.unavailable`` for a version that cannot be explained so.
         """
-        if len(ask.matrix) > MOST_EXPLAINED:
-            raise LimitExceeded(
-                "explain.too_many_rows",
-                f"{len(ask.matrix)} rows are too many to explain.",
-                hint=f"Send at most {MOST_EXPLAINED} rows, or leave `explain` out.",
-            )
-        if self._waiting >= MOST_WAITING:
-            raise LimitExceeded(
-                "server.busy",
-                f"{self._waiting} explanations wait already.",
-                hint="Try again in a second.",
-            )
+        self._require_room(len(ask.matrix))
         told: list[Result] = []
 
         def keep(result: Result) -> Reply:
@@ -101,13 +90,38 @@ class Explainer:
         loaded, matrix = result.loaded, ask.matrix
         if champion is not None and loaded.bundle.inputs != champion.loaded.bundle.inputs:
             matrix = loaded.rows.adapt(champion.loaded.rows, ask.matrix, ask.values)
+        return encode(result, await self.explain(loaded, matrix, method))
+
+    async def explain(
+        self, loaded: LoadedBundle, rows: FloatArray, method: Method | Literal[True]
+    ) -> Explanation:
+        """Explain a version's answers to rows, after those that wait already.
+
+        Raises:
+            LimitExceeded: ``explain.too_many_rows``, or ``server.busy``.
+            InvalidInput: ``explain.unavailable``.
+        """
+        self._require_room(len(rows))
         self._waiting += 1
         try:
             loop = asyncio.get_running_loop()
-            found = await loop.run_in_executor(self._pool, explain, loaded, matrix, method)
+            return await loop.run_in_executor(self._pool, explain, loaded, rows, method)
         finally:
             self._waiting -= 1
-        return encode(result, found)
+
+    def _require_room(self, rows: int) -> None:
+        if rows > MOST_EXPLAINED:
+            raise LimitExceeded(
+                "explain.too_many_rows",
+                f"{rows} rows are too many to explain.",
+                hint=f"Send at most {MOST_EXPLAINED} rows, or leave `explain` out.",
+            )
+        if self._waiting >= MOST_WAITING:
+            raise LimitExceeded(
+                "server.busy",
+                f"{self._waiting} explanations wait already.",
+                hint="Try again in a second.",
+            )
 
 
 def explain(

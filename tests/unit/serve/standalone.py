@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
+import numpy as np
+
+from everloop.core.digest import content_digest
 from everloop.kernel.signing import Ed25519Signer
 from everloop.serve.bundle import write_bundle
 from tests.unit.serve.served import MODEL, make_bundle
@@ -17,10 +22,26 @@ SIGNER = Ed25519Signer("evaluator", b"\x07" * 32)
 _PREFIX = "everloop-serve: http://"
 
 
-def seal(folder: Path, number: int = 3, model: bytes = MODEL, **changes: object) -> Path:
+def seal(
+    folder: Path,
+    number: int = 3,
+    model: bytes = MODEL,
+    *,
+    attached: Mapping[str, bytes] = MappingProxyType({}),
+    **changes: object,
+) -> Path:
     """Write a sealed bundle and return its folder."""
-    write_bundle(folder, make_bundle(number, model, **changes), {"model.txt": model}, SIGNER)
+    digests = {name: content_digest(data) for name, data in attached.items()}
+    bundle = make_bundle(number, model, attachments=digests, **changes)
+    write_bundle(folder, bundle, {"model.txt": model, **attached}, SIGNER)
     return folder
+
+
+def saved(rows: object) -> bytes:
+    """Return rows as a bundle holds them."""
+    held = io.BytesIO()
+    np.save(held, np.asarray(rows, dtype=np.float64))
+    return held.getvalue()
 
 
 @contextmanager
