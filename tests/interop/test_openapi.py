@@ -90,7 +90,7 @@ def test_nothing_made_by_the_document_breaks_the_server(client: httpx.Client) ->
                 derandomize=True,
                 suppress_health_check=list(HealthCheck),
             )
-            def ask(case: schemathesis.Case) -> None:
+            def ask(case: schemathesis.Case[Any]) -> None:
                 response = case.call(base_url=str(client.base_url))
                 case.validate_response(response, checks=checks)
 

@@ -115,7 +115,7 @@ def test_the_page_fits_its_screen(url: str, open_browser: OpenBrowser, screen: S
 
     shown(driver)
 
-    width = driver.execute_script("return document.documentElement.scrollWidth")  # type: ignore[no-untyped-call]
+    width = driver.execute_script("return document.documentElement.scrollWidth")
     assert screen.width >= width
     keep(driver, f"whatif-{screen.width}-{screen.scheme}")
 
