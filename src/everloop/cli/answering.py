@@ -15,6 +15,7 @@ from everloop.core.errors import InvalidInput
 if TYPE_CHECKING:
     import pyarrow as pa
 
+KEY_BYTES = 32
 MARKS = {True: "ok", False: "WRONG", None: "note"}
 
 
@@ -62,6 +63,61 @@ def verify(session: Session, ref: str, as_json: bool) -> int:
         )
         output.write_clean(f"{found.version} {'holds' if found.held else 'DOES NOT HOLD'}")
     return 0 if found.held else 1
+
+
+@click.command("verify-bundle")
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--key", help="Hex of the public key that must have sealed it.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: its description.")
+def verify_bundle(folder: Path, key: str | None, as_json: bool) -> int:
+    """Open a sealed bundle as a server does: its seal, every digest, and its golden answers.
+
+    Without --key the seal is held against the key that the bundle names itself, which shows that
+    nothing rotted, and not who sealed it.
+    """
+    from everloop.serve.bundle import open_bundle, read_key
+
+    told = (key or read_key(folder)).strip()
+    loaded = open_bundle(folder, _key_bytes(told))
+    bundle, verdict = loaded.bundle, loaded.bundle.verdict
+    loaded.close()
+    if as_json:
+        output.write_json(bundle)
+        return 0
+    whose = "" if key else " (as it says itself; compare it, or give --key)"
+    output.write_fields(
+        {
+            "model": f"{bundle.model}@{bundle.semver} (number {bundle.number})",
+            "artifact": bundle.artifact,
+            "sealed by": told + whose,
+            "runtime": bundle.runtime or bundle.format,
+            "held against": verdict.reference if verdict else None,
+            "largest difference": verdict.max_difference if verdict else None,
+            "a row": f"{verdict.p50_us:.3g} us, 99 % within {verdict.p99_us:.3g}"
+            if verdict
+            else None,
+            "best batch": f"{verdict.best_batch:,} rows, {verdict.rows_per_s:,.0f} a second"
+            if verdict
+            else None,
+            "golden answers": f"{len(bundle.golden)} hold",
+            "files": sorted((*bundle.files, *bundle.attachments)),
+        }
+    )
+    return 0
+
+
+def _key_bytes(text: str) -> bytes:
+    try:
+        found = bytes.fromhex(text)
+    except ValueError:
+        found = b""
+    if len(found) != KEY_BYTES:
+        raise InvalidInput(
+            "bundle.key_invalid",
+            f"{text[:80]!r} is no public key.",
+            hint="Give its 64 hexadecimal digits, as `everloop export bundle` prints them.",
+        )
+    return found
 
 
 @click.command("predict")

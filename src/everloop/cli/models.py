@@ -9,7 +9,7 @@ import click
 
 from everloop.cli import output
 from everloop.cli.aliases import alias
-from everloop.cli.answering import load, predict, verify
+from everloop.cli.answering import load, predict, verify, verify_bundle
 from everloop.cli.binding import Bound, BoundGroup, VerbGroup, confirm
 from everloop.cli.session import Session
 from everloop.cli.tagging import parse_tags
@@ -312,6 +312,7 @@ GROUP = VerbGroup(
             "register": register,
             "load": load,
             "verify": verify,
+            "verify-bundle": verify_bundle,
             "predict": predict,
             "tag": tag,
             "describe": describe,

@@ -212,3 +212,24 @@ def test_files_that_hold_no_function_are_an_input_error(plan: bytes, source: byt
         FunctionPredictor(plan, source)
 
     assert "model.unreadable" == refused.value.code
+
+
+def test_a_forked_worker_has_a_process_of_its_own_and_leaves_the_others_alone() -> None:
+    predictor = FunctionPredictor(PLAN, b"import os\ndef answer(rows):\n    return rows[:, 0]")
+    receive, send = os.pipe()
+    child = os.fork()
+    if child == 0:  # everything here must end in _exit: it is a copy of the test's process
+        try:
+            answers = predictor.predict(ROWS).tolist()
+            predictor.close()
+            os.write(send, repr(answers).encode())
+        finally:
+            os._exit(0)
+    os.close(send)
+    _, status = os.waitpid(child, 0)
+    told = os.read(receive, 1_000).decode()
+    os.close(receive)
+
+    assert (0, "[1.0, 3.0, 5.0]") == (status, told)
+    np.testing.assert_array_equal(predictor.predict(ROWS), [1.0, 3.0, 5.0])
+    predictor.close()
