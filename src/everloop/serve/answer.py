@@ -30,6 +30,8 @@ from everloop.serve.scoring import Scored, Scorer, judge
 from everloop.serve.switchboard import Lineup
 
 MAX_AWAITED_SHADOWS: Final = 2_000
+ANSWER_S: Final = 30.0
+"""How long a caller waits for a model that is busy or dear."""
 UNFIT: Final = Scored(Status.ERROR, None, 0)
 UNASKED: Final = Scored(Status.OK, None, 0)
 """A version that was not asked, since a constant answers: it neither failed nor answered."""
@@ -186,7 +188,10 @@ class ShadowJob(NamedTuple):
 class Answerer:
     """Answers asks of one deployment; used by the event loop's thread alone."""
 
-    def __init__(self, log: Log, ids: IdBlocks, tally: Tally | None = None) -> None:
+    def __init__(
+        self, log: Log, ids: IdBlocks, tally: Tally | None = None, *, answer_s: float = ANSWER_S
+    ) -> None:
+        self._answer_s = answer_s
         self._tally = Tally() if tally is None else tally
         self.counters = Counters()
         self.awaited_shadows = 0
@@ -279,12 +284,20 @@ class Answerer:
         except InvalidInput:
             scored = UNFIT
         else:
-            scored = await plan.scorer.later(matrix)
+            scored = await self._in_time(plan.scorer.later(matrix))
         spare = None
         if plan.arm is Arm.CANARY and scored.status is not Status.OK:
             assert plan.lineup.champion is not None
-            spare = await plan.lineup.champion.later(plan.ask.matrix)
+            spare = await self._in_time(plan.lineup.champion.later(plan.ask.matrix))
         return self._told(plan, scored, spare, encode, marks)
+
+    async def _in_time(self, answer: asyncio.Future[Scored]) -> Scored:
+        """Wait for an answer, but not for ever: one that is too late is an error of the model."""
+        try:
+            async with asyncio.timeout(self._answer_s):
+                return await answer
+        except TimeoutError:
+            return Scored(Status.ERROR, None, int(self._answer_s * 1e6))
 
     def _settle(self, plan: _Plan, scored: Scored, spare: Scored | None) -> Result:
         """Log what was answered, ask the shadow, and return what the caller gets."""
@@ -315,7 +328,8 @@ class Answerer:
             self.has_shadows.set()
         loaded = plan.scorer.loaded if spare is None else champion.loaded
         if final.outputs is None:
-            raise _model_failed(loaded, to_id(plan.first))
+            is_late = final.latency_us >= self._answer_s * 1e6
+            raise (_too_slow if is_late else _model_failed)(loaded, to_id(plan.first))
         is_fallback = spare is not None
         return Result(plan.first, final.outputs, loaded, plan.arm, is_fallback, is_logged)
 
@@ -429,6 +443,15 @@ def no_model() -> EverloopError:
         "model.none",
         "No model is released to this deployment yet.",
         hint="Release one with `everloop release start`.",
+    )
+
+
+def _too_slow(loaded: LoadedBundle, prediction: Id) -> EverloopError:
+    return Unavailable(
+        "model.too_slow",
+        f"Version {loaded.bundle.semver} of {loaded.bundle.model} did not answer in time.",
+        hint="Ask fewer rows at once, or serve with more workers.",
+        context={"prediction": prediction, "retry_after_s": 1},
     )
 
 

@@ -12,6 +12,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from time import perf_counter_ns
 from typing import Final, NamedTuple
 
@@ -154,10 +155,13 @@ class Scorer:
                     self._wake.wait()
                 if not self._jobs:
                     return
-                jobs = self._take()
+                jobs = [job for job in self._take() if not job.future.done()]
+            if not jobs:
+                continue  # nobody waits for these any more
             found = self._score(jobs)
             for job, scored in zip(jobs, found, strict=True):
-                job.loop.call_soon_threadsafe(_deliver, job.future, scored)
+                with suppress(RuntimeError):  # the process ends: nobody waits any more
+                    job.loop.call_soon_threadsafe(_deliver, job.future, scored)
 
     def _take(self) -> list[_Job]:
         """Take all that waits, up to one batch, and at least one."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -316,3 +317,37 @@ def test_a_row_that_breaks_the_model_takes_no_other_answer_with_it() -> None:
         return [(await one).status for one in waiting]
 
     assert [Status.OK] * 3 + [Status.ERROR] + [Status.OK] * 2 == asyncio.run(crowd())
+
+
+def test_a_model_that_is_too_slow_is_told_and_on_record(desk: Desk) -> None:
+    ended = threading.Event()
+
+    def slow(matrix: FloatArray) -> FloatArray:
+        ended.wait(20)
+        return np.asarray(matrix[:, 0])
+
+    desk.answerer = Answerer(desk.log, IdBlocks(), answer_s=0.05)
+    desk.lineup = replace(desk.lineup, champion=version(1, slow))
+
+    with pytest.raises(Unavailable) as refused:
+        desk.ask()
+    ended.set()
+
+    assert "model.too_slow" == refused.value.code
+    assert [Status.ERROR] == [row.status for row in desk.rows()]
+
+
+def test_a_canary_that_is_too_slow_costs_nobody_an_answer(desk: Desk) -> None:
+    ended = threading.Event()
+
+    def slow(matrix: FloatArray) -> FloatArray:
+        ended.wait(20)
+        return np.asarray(matrix[:, 0])
+
+    desk.answerer = Answerer(desk.log, IdBlocks(), answer_s=0.5)
+    desk.canary(slow)
+
+    found = desk.ask()
+    ended.set()
+
+    assert (EXPECTED, True) == (found.outputs.item(), found.is_fallback)
