@@ -191,10 +191,46 @@ def test_vertex_names_an_address_and_the_bundle_is_fetched_from_it(
     key = json.loads(told)["public_key"]
     shop.must("export", "image", "--without-model", "lightgbm", "-o", str(tmp_path / "i"))
     site = install(tmp_path / "i", tmp_path / "site", storage=True)
-    variables = {"AIP_STORAGE_URI": (tmp_path / "b").as_uri(), "EVERLOOP_PUBLIC_KEY": key}
+    place = "/v1/endpoints/7/deployedModels/9"
+    variables = {
+        "AIP_STORAGE_URI": (tmp_path / "b").as_uri(),
+        "AIP_HEALTH_ROUTE": place,
+        "AIP_PREDICT_ROUTE": f"{place}:predict",
+        "EVERLOOP_PUBLIC_KEY": key,
+    }
 
     with running(site, variables=variables) as (client, _):
-        assert expected(shop) == predicted(client, shop.row)
+        healthy = client.get(place)
+        answer = client.post(f"{place}:predict", json={"instances": [shop.row, shop.row]})
+
+    assert 200 == healthy.status_code
+    assert {"predictions": [expected(shop)] * 2} == answer.json()
+
+
+def test_sagemaker_pings_and_sends_invocations(shop: Shop, image: Path, site: Path) -> None:
+    variables = {"EVERLOOP_MODEL": str(image / "bundle")}
+
+    with running(site, "serve", variables=variables) as (client, _):
+        ping = client.get("/ping")
+        answer = client.post("/invocations", json={"dataframe_records": [shop.row]})
+
+    assert 200 == ping.status_code
+    assert {"predictions": [expected(shop)]} == answer.json()
+
+
+def test_a_deployment_leaves_as_its_champion(shop: Shop, tmp_path: Path) -> None:
+    nobody = shop.run("export", "bundle", "deployment:market", "-o", str(tmp_path / "b"))
+    shop.must("release", "deploy", "market", "demand")
+    empty = shop.run("export", "bundle", "deployment:market", "-o", str(tmp_path / "b"))
+    shop.must("release", "start", "market", "demand@1")
+
+    told = json.loads(
+        shop.must("export", "bundle", "deployment:market", "-o", str(tmp_path / "b"), "--json")
+    )
+
+    assert (3, 5) == (nobody.code, empty.code)
+    assert "1.0.0" == told["version"]
+    assert "market" == json.loads((tmp_path / "b" / "bundle.json").read_text())["deployment"]
 
 
 def test_a_tokens_file_says_who_may_ask(
@@ -344,3 +380,22 @@ def contents(folder: Path) -> dict[str, bytes]:
         for path in folder.rglob("*")
         if path.is_file()
     }
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_systemd_hears_of_the_server_that_its_unit_starts(
+    image: Path, site: Path, tmp_path: Path, workers: str
+) -> None:
+    variables = {"EVERLOOP_MODEL": str(image / "bundle"), "EVERLOOP_WORKERS": workers}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.settimeout(20)
+        manager.bind(str(tmp_path / "notify"))
+        variables |= {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "100000"}
+
+        with running(site, variables=variables) as (_, process):
+            told = {manager.recv(100) for _ in range(4)}
+            process.send_signal(signal.SIGTERM)
+            while b"STOPPING=1" not in told:
+                told.add(manager.recv(100))
+
+    assert {b"READY=1", b"WATCHDOG=1", b"STOPPING=1"} == told

@@ -90,7 +90,10 @@ StartLimitIntervalSec=60
 StartLimitBurst=10
 
 [Service]
-Type=exec
+Type=notify
+NotifyAccess=main
+WatchdogSec=30
+TimeoutStartSec=120
 ExecStart={place}/venv/bin/everloop-serve {place}/bundle --host 127.0.0.1 --port {port}
 Environment=EVERLOOP_PUBLIC_KEY={key}
 Environment=EVERLOOP_LOG=%S/everloop/{name}

@@ -34,6 +34,7 @@ from everloop.serve.environment import Found
 from everloop.serve.files import write_atomically
 from everloop.serve.hosting import SCAN_POLLS, Host
 from everloop.serve.http import Limits, Listener
+from everloop.serve.notify import Notifier
 from everloop.serve.observe.jsonlog import say, say_failure
 from everloop.serve.observe.tally import take_up
 from everloop.serve.observe.tracing import open_tracer
@@ -100,9 +101,12 @@ class _Master:
         signal.pthread_sigmask(signal.SIG_BLOCK, watched)
         gc.collect()
         gc.freeze()  # what is loaded is shared: the collector must not write into its pages
+        notifier = Notifier(os.environ)
         for place in range(self._count):
             self._start(place)
+        notifier.ready()
         while True:
+            notifier.beat()
             found = signal.sigtimedwait(watched, 1.0)
             if found is not None and found.si_signo in _ENDINGS:
                 break
@@ -110,6 +114,7 @@ class _Master:
                 if time.monotonic() - started < PAUSE_S:
                     time.sleep(PAUSE_S)  # one that dies at once must not take the machine with it
                 self._start(place)
+        notifier.ending()
         self._stop()
 
     def _start(self, place: int) -> None:
@@ -207,6 +212,10 @@ async def _serve(group: _Group, service: Service, listening: socket.socket) -> N
     background.add(service.keep_routes())
     background.add(reporter.keep())
     background.add(reporter.keep_sketches())
+    # With several workers their master speaks to the service manager.
+    notifier = Notifier(os.environ if group.pid == os.getpid() else {})
+    background.add(notifier.keep())
+    notifier.ready()
 
     def begin(endpoint: Endpoint) -> None:
         background.add(endpoint.answerer.run_shadows())
@@ -215,6 +224,7 @@ async def _serve(group: _Group, service: Service, listening: socket.socket) -> N
         begin(endpoint)
     background.add(_rescan(group, service, begin))
     await ending.wait()
+    notifier.ending()
     service.is_draining = True
     server.close()
     await listener.drain(DRAIN_S)

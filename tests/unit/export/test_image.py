@@ -216,7 +216,7 @@ def test_systemd_finds_a_unit_that_is_spoiled(
 ) -> None:
     files = systemd_files(sealed, python="3.11")
     name = unit_name(sealed)
-    text = files[name].decode().replace("Type=exec", "Type=sleep").replace("DynamicUser=yes", "")
+    text = files[name].decode().replace("Type=notify", "Type=sleep").replace("DynamicUser=yes", "")
     write_folder(tmp_path / "unit", {name: text.encode()})
 
     assert [] != validators.unit(tmp_path / "unit", name)
