@@ -2,7 +2,7 @@
 
 The first page says how far the file counts (``committed``), how far it has certainly reached the
 disk (``synced``) and whether it is complete (``closed``). A frame is ``length | crc32 | kind``
-and its payload; it counts once ``committed`` has moved behind it, which is one store of eight
+and its payload, the checksum begins with length and kind; it counts once ``committed`` has moved behind it, which is one store of eight
 bytes, so a process that is killed at any instruction leaves whole frames and nothing else. After a
 power cut pages may be missing: the checksums tell, and what was synced before must be there.
 
@@ -76,7 +76,7 @@ class FrameFile:
         if behind > self.room:
             return False
         area, start = self._map, HEADER_BYTES + end
-        _HEAD.pack_into(area, start, size, crc32(payload, kind), kind)
+        _HEAD.pack_into(area, start, size, crc32(payload, size << 8 | kind), kind)
         start += HEAD_BYTES
         area[start : start + size] = payload
         _WORD.pack_into(area, _COMMITTED_AT, behind)
@@ -155,14 +155,15 @@ def read_frames(path: Path, offset: int = 0, *, limit_bytes: int) -> Stretch:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         state = _read_state(descriptor, path)
-        size = min(limit_bytes, state.committed - offset)
+        wanted = max(limit_bytes, HEAD_BYTES)
         while True:
-            data = os.pread(descriptor, max(size, 0), HEADER_BYTES + offset)
+            size = max(min(wanted, state.committed - offset), 0)
+            data = os.pread(descriptor, size, HEADER_BYTES + offset)
             frames, end = _split(data, offset)
-            is_all = offset + size >= state.committed
-            if frames or is_all or len(data) < size or not _needs_more(data):
+            is_all = offset + size >= state.committed or len(data) < size
+            wanted = 0 if is_all else HEAD_BYTES + _HEAD.unpack_from(data)[0]
+            if frames or wanted <= size:
                 break
-            size = min(HEAD_BYTES + _HEAD.unpack_from(data)[0], state.committed - offset)
     finally:
         os.close(descriptor)
     if end < state.committed and (is_all or not frames):
@@ -229,15 +230,12 @@ def _split(data: bytes, offset: int) -> tuple[list[Frame], int]:
         size, checksum, kind = unpack(data, start)
         end = start + HEAD_BYTES + size
         payload = data[start + HEAD_BYTES : end]
-        if end > total or crc32(payload, kind) != checksum:
+        # Kinds begin with 1, for zeros, which a power cut leaves, must be no frame.
+        if end > total or not kind or crc32(payload, size << 8 | kind) != checksum:
             break
         frames.append(Frame(kind, payload, offset + start, offset + end))
         start = end
     return frames, offset + start
-
-
-def _needs_more(data: bytes) -> bool:
-    return len(data) >= HEAD_BYTES and HEAD_BYTES + _HEAD.unpack_from(data)[0] > len(data)
 
 
 def _corrupt(path: Path, offset: int) -> IntegrityError:

@@ -118,3 +118,104 @@ def test_the_shadow_and_the_fallback_stand_beside_the_answer(
     assert ("v0", 9.0, Status.INVALID) == (two.fallback_version, two.fallback_output, two.status)
     assert ("v2", 4.0, Status.OK) == (one.shadow_version, one.shadow_output, one.shadow_status)
     assert (None, Status.INVALID) == (two.shadow_output, two.shadow_status)
+
+
+def test_the_inputs_of_a_share_of_requests_are_kept_and_all_else_of_all(
+    log: LogWriter, tmp_path: Path
+) -> None:
+    origin = source(sample=0.5)
+    chance = np.random.default_rng(7)
+    for _ in range(400):
+        first = FIRST[:8] + b"\x80" + chance.bytes(5) + b"\0\0"
+        log.append(block(origin, (41, "Oslo"), first=first))
+
+    rows = read_all(tmp_path).rows
+
+    kept = [row for row in rows if row.inputs]
+    assert 400 == len(rows) == sum(row.output == 0.0 for row in rows)
+    assert 140 < len(kept) < 260
+    assert all({"age": 41, "city": "Oslo"} == row.inputs for row in kept)
+
+
+def test_answers_of_several_numbers_are_read_as_such(log: LogWriter, tmp_path: Path) -> None:
+    origin = source(outputs=("cat", "dog", "owl"))
+    outputs = np.array([[0.1, 0.2, 0.7], [1.0, np.nan, 0.0]])
+
+    log.append(block(origin, (1, "a"), (2, "b"), outputs=outputs))
+
+    one, two = read_all(tmp_path).rows
+    assert (None, (0.1, 0.2, 0.7)) == (one.output, one.outputs)
+    assert (1.0, None, 0.0) == two.outputs
+
+
+def test_when_space_is_out_answers_are_dropped_counted_and_told_later(tmp_path: Path) -> None:
+    origin = source()
+    with closing(LogWriter(tmp_path, file_bytes=2_000, max_bytes=7_000)) as log:
+        kept = [log.append(block(origin, (41, "Oslo"))) for _ in range(50)]
+        dropped = log.dropped
+        assert 50 == sum(kept) + dropped
+        assert 0 < dropped
+        log.sync()
+        (full,) = list_files(tmp_path)
+        (tmp_path / full.name).unlink()  # as the one does who has sealed it
+        log.try_again()
+
+        assert log.append(block(origin, (41, "Oslo")))
+
+        found = read_all(tmp_path)
+        assert (1, dropped) == (len(found.rows), found.dropped)
+
+
+def test_what_can_not_be_written_is_dropped_and_the_answer_lives(
+    log: LogWriter, tmp_path: Path
+) -> None:
+    assert not log.append(block(source(), (2**70, "a")))
+    assert not log.append(block(source(), (1, "\ud800")))
+    assert log.append(block(source(), (1, "a")))
+
+    assert 2 == log.dropped
+    assert [{"age": 1, "city": "a"}] == [row.inputs for row in read_all(tmp_path).rows]
+
+
+def test_files_follow_each_other_and_no_row_is_lost_or_read_twice(tmp_path: Path) -> None:
+    one, two = source(), source(epoch=4, names=("x",))
+    with closing(LogWriter(tmp_path, file_bytes=3_000)) as log:
+        for number in range(200):
+            origin, row = (one, (number, "a")) if number % 3 else (two, (number,))
+            assert log.append(block(origin, row, outputs=[float(number)]))
+
+    files = list_files(tmp_path)
+    rows = [row for file in files for row in read_rows(tmp_path, file.name).rows]
+    assert len(files) > 5
+    assert [float(number) for number in range(200)] == [row.output for row in rows]
+    assert {3, 4} == {row.epoch for row in rows}
+
+
+def test_a_reader_in_the_middle_of_a_file_knows_the_sources(tmp_path: Path) -> None:
+    with closing(LogWriter(tmp_path)) as log:
+        for number in range(20):
+            log.append(block(source(), (number, "a")))
+        (found,) = list_files(tmp_path)
+        ages: list[Scalar] = []
+        offset = 0
+        for _ in range(40):
+            chunk = read_rows(tmp_path, found.name, offset, limit_bytes=1)
+            ages += [row.inputs["age"] for row in chunk.rows]
+            offset = chunk.next_offset
+
+    assert list(range(20)) == ages
+
+
+def test_a_shadow_that_answers_after_its_file_is_full_is_not_missed(tmp_path: Path) -> None:
+    origin = source(shadow_version=Id("v2"))
+    first = [FIRST[:14] + bytes([number, 0]) for number in range(40)]
+    with closing(LogWriter(tmp_path, file_bytes=2_000)) as log:
+        for each in first:
+            log.append(block(origin, (1, "a"), first=each, has_shadow=True))
+        assert len(list_files(tmp_path)) > 2
+        for each in first:
+            assert log.append_shadow(each, [4.0])
+
+    files = list_files(tmp_path)
+    rows = [row for file in files for row in read_rows(tmp_path, file.name).rows]
+    assert [4.0] * 40 == [row.shadow_output for row in rows]
