@@ -205,6 +205,41 @@ def test_a_serving_process_outlives_a_killed_control_plane_and_is_taken_over(
     assert not is_running(before["pid"])
 
 
+def test_no_acknowledged_label_is_lost_whoever_is_killed(trained: Project) -> None:
+    secret = trained.json("token", "create", "teller", "--scope", "prediction:predict")["secret"]
+    headers = {"Authorization": f"Bearer {secret}"}
+    row = {"temperature": 20.0, "hour": 8}
+    with trained.up("--port", "0") as process:
+        wait_for((trained.home / "serve" / "server.json").exists, "it serves")
+        with httpx.Client(base_url=trained.serving()["url"], headers=headers) as client:
+            wait_for(lambda: ask(client).status_code == 200, "the token is known")
+            ids = []
+            for number in range(4):
+                body = {"inputs": [row, row], "keys": [f"spare-{number}", f"order-{number}"]}
+                ids.append(client.post("/predict", json=body).json()["predictions"][1]["id"])
+            for number in range(4):
+                if number == 2:
+                    os.kill(trained.serving()["pid"], signal.SIGKILL)
+                    wait_for(lambda: ask(client).status_code == 200, "it answers again")
+                label = {"key": f"order-{number}", "value": 200.0 + number}
+                told = client.post("/feedback", json=label)
+                assert (202, {"accepted": 1}) == (told.status_code, told.json())
+        os.kill(trained.serving()["pid"], signal.SIGKILL)
+        process.kill()
+        process.wait()
+
+    with trained.up("--port", "0"):
+        wait_for(lambda: is_labelled(trained, ids[-1]), "the labels are joined")
+        labels = [trained.json("predictions", "show", key)["label"] for key in ids]
+
+    assert [200.0, 201.0, 202.0, 203.0] == labels
+
+
+def is_labelled(project: Project, key: str) -> bool:
+    done = project.run("predictions", "show", key, "--json", check=False)
+    return done.returncode == 0 and json.loads(done.stdout)["label"] is not None
+
+
 def test_a_second_control_plane_on_the_same_folder_is_refused(trained: Project) -> None:
     with trained.up("--port", "0", "--no-serve", "--no-loop"):
         second = trained.run("up", "--port", "0", check=False)

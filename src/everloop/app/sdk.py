@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from everloop.registry.signature import Signature, Task
     from everloop.registry.versioning import Override
 
-LABELS_A_CALL = 5_000
 _lock = threading.Lock()
 _client: Client | None = None
 
@@ -281,41 +280,36 @@ def run_pipeline(
 
 
 def add_feedback(
-    labels: Mapping[str, float | bool] | Iterable[tuple[str, float | bool]],
+    labels: Mapping[str, float | bool | str] | Iterable[tuple[str, float | bool | str]],
     *,
+    deployment: str | None = None,
     source: str = "sdk",
     client: Client | None = None,
 ) -> FeedbackReceipt:
-    """Tell the truth about predictions, by their ids; return what became of it.
+    """Tell the truth about predictions; return what became of it.
+
+    Args:
+        labels: The truth by the id of each prediction or, with a deployment, by its business key.
+        deployment: Name of the deployment whose business keys the labels are by.
+        source: Who says so, in a word.
+        client: Whom to tell; the current one by default.
 
     Raises:
         InvalidInput: a label is not finite.
+        NotFound: ``deployment.not_found``.
     """
+    from everloop.app.labels import Telling, tell_labels
     from everloop.core.wire import Label
-    from everloop.monitor.feedback import AddFeedback, FeedbackReceipt
 
-    at = client or current_client()
-    pairs = list(labels.items() if isinstance(labels, Mapping) else labels)
-    receipts = [
-        at.perform(
-            "feedback.add",
-            AddFeedback(
-                labels=tuple(
-                    Label(prediction=Id(key), value=value)
-                    for key, value in pairs[start : start + LABELS_A_CALL]
-                ),
-                source=source,
-            ),
-            FeedbackReceipt,
-        )
-        for start in range(0, len(pairs), LABELS_A_CALL)
-    ]
-    return FeedbackReceipt(
-        joined=sum(receipt.joined for receipt in receipts),
-        corrected=sum(receipt.corrected for receipt in receipts),
-        repeated=sum(receipt.repeated for receipt in receipts),
-        unknown=tuple(key for receipt in receipts for key in receipt.unknown),
+    pairs = labels.items() if isinstance(labels, Mapping) else labels
+    told = (
+        Label(prediction=Id(name), value=value)
+        if deployment is None
+        else Label(key=name, value=value)
+        for name, value in pairs
     )
+    how = Telling(deployment=deployment, source=source)
+    return tell_labels(client or current_client(), told, how)
 
 
 def _task(text: str) -> Task:

@@ -2,9 +2,10 @@
 
 The first page says how far the file counts (``committed``), how far it has certainly reached the
 disk (``synced``) and whether it is complete (``closed``). A frame is ``length | crc32 | kind``
-and its payload, the checksum begins with length and kind; it counts once ``committed`` has moved behind it, which is one store of eight
-bytes, so a process that is killed at any instruction leaves whole frames and nothing else. After a
-power cut pages may be missing: the checksums tell, and what was synced before must be there.
+and its payload; the checksum begins with length and kind. It counts once ``committed`` has moved
+behind it, which is one store of eight bytes, so a process that is killed at any instruction leaves
+whole frames and nothing else. After a power cut pages may be missing: the checksums tell, and what
+was synced before must be there.
 
 The writer holds a lock on the file for as long as it lives: whoever can take it knows that the
 file will not grow.
