@@ -16,6 +16,7 @@ import numpy.typing as npt
 FEATURES, TREES, ROWS = 30, 200, 5_000
 VARIANTS = 64
 BATCH = 1_000
+HEAD_BYTES = 256
 NAMES = [f"feature_{number}" for number in range(FEATURES)]
 Matrix = npt.NDArray[np.float64]
 
@@ -66,13 +67,12 @@ def tensor(asked: Matrix) -> bytes:
     return _dump({"inputs": [_head(asked) | {"data": asked.ravel().tolist()}]})
 
 
-def binary(asked: Matrix) -> tuple[bytes, bytes]:
-    """Return the rows as a binary tensor: the body, and the length of its JSON part as text."""
+def binary(asked: Matrix) -> bytes:
+    """Return the rows as a binary tensor; its JSON part is padded to ``HEAD_BYTES``."""
     data = np.ascontiguousarray(asked, dtype="<f8").tobytes()
     head = _head(asked) | {"parameters": {"binary_data_size": len(data)}}
-    wanted = {"parameters": {"binary_data_output": True}}
-    text = _dump({"inputs": [head]} | wanted)
-    return text + data, str(len(text)).encode()
+    text = _dump({"inputs": [head]} | {"parameters": {"binary_data_output": True}})
+    return text.ljust(HEAD_BYTES) + data
 
 
 def write_bodies(folder: Path, bodies: Sequence[bytes]) -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import model
 import msgspec
+import numpy as np
 from subjects import APPS, Subject
 
 from everloop.core.digest import content_digest
@@ -87,7 +88,7 @@ class Folder:
 
 def subject(folder: Path, text: Path) -> Subject:
     """Return our server over a folder with one version; answers JSON records."""
-    made = Folder(folder / "everloop")
+    made = Folder(folder / DEPLOYMENT)
     made.route(made.seal(1, text.read_text()))
     return _subject(made.place, text)
 
@@ -121,7 +122,20 @@ def in_process(text: str) -> Callable[[model.Matrix], object]:
 
 def batch_subjects(folder: Path, text: Path) -> list[Subject]:
     """Return our server asked by binary tensors and by JSON records."""
-    return [subject(folder, text)]
+    plain = subject(folder, text)
+    tensors = replace(
+        plain,
+        name="Everloop, binary tensors",
+        path=f"/v2/models/{DEPLOYMENT}/infer",
+        one=model.binary,
+        read=lambda answer: np.frombuffer(answer[-8:], dtype="<f8").tolist(),
+        headers={
+            **HEADERS,
+            "Content-Type": "application/octet-stream",
+            "Inference-Header-Content-Length": str(model.HEAD_BYTES),
+        },
+    )
+    return [tensors, replace(plain, name="Everloop, JSON records")]
 
 
 def many(folder: Path, text: Path, count: int) -> list[Subject]:
