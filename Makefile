@@ -14,7 +14,7 @@ WORKERS ?= auto
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile
 ARGS ?=
 
-.PHONY: help install parts demo test test-all check bench docs format clean
+.PHONY: help install parts demo test test-all check bench docs proto format clean
 
 help: ## List these commands
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
@@ -47,6 +47,11 @@ bench: $(STAMP) ## Run the benchmarks
 docs: $(STAMP) ## Regenerate docs/reference from the code
 	@if [ -f tools/reference.py ]; then $(BIN)/python -m tools.reference $(ARGS); \
 	  else echo "docs: tools/reference.py is not there, nothing to generate"; fi
+
+proto: $(STAMP) ## Write what gRPC says as messages, after a change of its .proto files
+	@cd src/everloop/serve/proto && $(abspath $(BIN))/uv run --quiet --no-project \
+	  --with grpcio-tools python -m grpc_tools.protoc -I. \
+	  --descriptor_set_out=messages.binpb inference.proto health.proto
 
 format: $(STAMP) ## Sort the imports and format the code
 	@$(BIN)/ruff check --select I --fix .

@@ -54,6 +54,7 @@ from everloop.serve.protocols.tensors import (
 from everloop.serve.service import Endpoint, Service, told
 from everloop.serve.switchboard import Lineup
 
+SERVER: Final = "everloop"
 EXTENSIONS: Final = ("binary_tensor_data", "model_repository")
 PREDICTION_HEADER: Final = b"x-everloop-prediction-id"
 MOST_ID_CHARS: Final = 1_000
@@ -185,7 +186,7 @@ class OpenInference:
     def server(self, request: Request) -> Reply:
         """Tell what this server is."""
         del request
-        return to_json({"name": "everloop", "version": own_version(), "extensions": EXTENSIONS})
+        return to_json({"name": SERVER, "version": own_version(), "extensions": EXTENSIONS})
 
     def live(self, request: Request) -> Reply:
         """Say that the process lives."""

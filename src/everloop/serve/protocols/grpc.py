@@ -1,0 +1,395 @@
+"""The Open Inference Protocol over gRPC, the repository calls and the health that Kubernetes asks.
+
+A server of its own in each worker, on one port that the kernel shares out. What a tensor means is
+settled in ``tensors``, what an answer says in ``oip``; this module only packs and unpacks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from importlib.util import find_spec
+from typing import Any, Final, NoReturn
+
+import numpy as np
+
+from everloop.core.errors import EverloopError, InvalidInput
+from everloop.serve.answer import Result
+from everloop.serve.decode import FloatArray
+from everloop.serve.exchange import Reply, Request, status_of
+from everloop.serve.http import Limits, failed
+from everloop.serve.proto import load_messages, missing
+from everloop.serve.protocols import binary, oip
+from everloop.serve.protocols.repository import Repository
+from everloop.serve.protocols.tensors import (
+    BYTES,
+    HINT,
+    NUMBERS,
+    OutputAsk,
+    Tensor,
+    pick_outputs,
+    require_outputs,
+    require_shape,
+    require_size,
+)
+from everloop.serve.service import Endpoint, Service, told
+
+SERVICE: Final = "inference.GRPCInferenceService"
+HEALTH: Final = "grpc.health.v1.Health"
+WATCH_PAUSE_S: Final = 0.5
+# Where each datatype's elements are, if they are not raw; FP16 has no such place.
+_CONTENTS: Final = {
+    "BOOL": "bool_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    BYTES: "bytes_contents",
+}
+_CODES: Final = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    408: "DEADLINE_EXCEEDED",
+    409: "FAILED_PRECONDITION",
+    413: "RESOURCE_EXHAUSTED",
+    429: "RESOURCE_EXHAUSTED",
+    503: "UNAVAILABLE",
+}
+
+
+def require_grpc() -> None:
+    """Let pass a process that can speak gRPC; imports nothing, since it may still fork.
+
+    Raises:
+        MissingExtra: grpcio or protobuf is not installed.
+    """
+    try:
+        is_there = find_spec("grpc") is not None and find_spec("google.protobuf") is not None
+    except ModuleNotFoundError:
+        is_there = False
+    if not is_there:
+        raise missing()
+
+
+async def start(service: Service, address: str, limits: Limits) -> Any:
+    """Start answering on an address that may be shared with other workers; return the server.
+
+    Its ``stop(seconds)`` lets calls in flight end.
+
+    Raises:
+        OSError: the address is taken.
+    """
+    import grpc.aio
+
+    rpc = Rpc(service, grpc)
+    options = [
+        ("grpc.so_reuseport", 1),
+        ("grpc.max_receive_message_length", limits.body_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_metadata_size", limits.head_bytes),
+    ]
+    server = grpc.aio.server(options=options, maximum_concurrent_rpcs=limits.in_flight)
+    server.add_generic_rpc_handlers(rpc.handlers())
+    try:
+        server.add_insecure_port(address)
+    except RuntimeError as error:
+        message = f"gRPC can't listen on {address}: {error}"
+        raise OSError(message) from error
+    await server.start()
+    return server
+
+
+class Rpc:
+    """The handlers of this protocol; ``grpc`` is the package, imported after the fork."""
+
+    def __init__(self, service: Service, grpc: Any) -> None:
+        self._service = service
+        self._grpc = grpc
+        self._says = load_messages()
+        self._repository = Repository(service)
+
+    def handlers(self) -> tuple[Any, ...]:
+        """Return what grpc serves by name."""
+        table: dict[str, Callable[[Any, Mapping[bytes, bytes]], Any]] = {
+            "ServerLive": self._live,
+            "ServerReady": self._ready,
+            "ModelReady": self._model_ready,
+            "ServerMetadata": self._server,
+            "ModelMetadata": self._model,
+            "ModelInfer": self._infer,
+            "RepositoryIndex": self._index,
+            "RepositoryModelLoad": self._load,
+            "RepositoryModelUnload": self._unload,
+        }
+        ours = {
+            name: self._grpc.unary_unary_rpc_method_handler(
+                self._guarded(handle),
+                request_deserializer=getattr(self._says, f"{name}Request").FromString,
+                response_serializer=_serialise,
+            )
+            for name, handle in table.items()
+        }
+        asked = self._says.HealthCheckRequest.FromString
+        health = {
+            "Check": self._grpc.unary_unary_rpc_method_handler(
+                self._check, request_deserializer=asked, response_serializer=_serialise
+            ),
+            "Watch": self._grpc.unary_stream_rpc_method_handler(
+                self._watch, request_deserializer=asked, response_serializer=_serialise
+            ),
+        }
+        make = self._grpc.method_handlers_generic_handler
+        return make(SERVICE, ours), make(HEALTH, health)
+
+    def _guarded(
+        self, handle: Callable[[Any, Mapping[bytes, bytes]], Any]
+    ) -> Callable[[Any, Any], Awaitable[Any]]:
+        """Return a handler that says errors as gRPC does."""
+
+        async def answer(request: Any, context: Any) -> Any:
+            headers = {
+                key.encode(): value if isinstance(value, bytes) else value.encode()
+                for key, value in context.invocation_metadata() or ()
+            }
+            problem: EverloopError
+            try:
+                found = handle(request, headers)
+                return await found if asyncio.iscoroutine(found) else found
+            except EverloopError as error:
+                problem = error
+            except Exception as error:  # noqa: BLE001 -- the process edge: the caller gets no trace
+                sys.stderr.write(f"serve: {type(error).__name__}: {error}\n")
+                problem = failed()
+            code = getattr(self._grpc.StatusCode, _CODES.get(status_of(problem), "INTERNAL"))
+            await context.abort(code, told(problem))
+
+        return answer
+
+    def _live(self, request: Any, headers: Mapping[bytes, bytes]) -> Any:
+        del request, headers
+        return self._says.ServerLiveResponse(live=True)
+
+    def _ready(self, request: Any, headers: Mapping[bytes, bytes]) -> Any:
+        del request, headers
+        return self._says.ServerReadyResponse(ready=self._is_ready())
+
+    def _is_ready(self) -> bool:
+        return self._service.is_ready(self._service.endpoints.values())
+
+    def _model_ready(self, request: Any, headers: Mapping[bytes, bytes]) -> Any:
+        """Say so of what is not there, too: the answer is the field, not the status."""
+        del headers
+        try:
+            endpoint = self._service.find(request.name)
+            oip.asked_version(endpoint.lineup, request.version or None)
+        except EverloopError:
+            return self._says.ModelReadyResponse(ready=False)
+        return self._says.ModelReadyResponse(ready=True)
+
+    def _server(self, request: Any, headers: Mapping[bytes, bytes]) -> Any:
+        del request, headers
+        return self._says.ServerMetadataResponse(
+            name=oip.SERVER, version=oip.own_version(), extensions=oip.EXTENSIONS
+        )
+
+    def _model(self, request: Any, headers: Mapping[bytes, bytes]) -> Any:
+        endpoint = self._chosen(request.name, headers)
+        found = oip.describe(endpoint, oip.asked_version(endpoint.lineup, request.version or None))
+        made = self._says.ModelMetadataResponse
+        inputs, outputs = (
+            [
+                made.TensorMetadata(name=each.name, datatype=each.datatype, shape=each.shape)
+                for each in tensors
+            ]
+            for tensors in (found.inputs, found.outputs)
+        )
+        return made(
+            name=found.name,
+            versions=found.versions,
+            platform=found.platform,
+            inputs=inputs,
+            outputs=outputs,
+        )
+
+    def _chosen(self, name: str, headers: Mapping[bytes, bytes]) -> Endpoint:
+        return self._service.chosen(_as_request(headers, {"model": name}))
+
+    async def _infer(self, request: Any, headers: Mapping[bytes, bytes]) -> Any:
+        endpoint = self._chosen(request.model_name, headers)
+        version = request.model_version or None
+        loaded = oip.asked_version(endpoint.lineup, version)
+        tensors = _to_tensors(request)
+        wanted = [OutputAsk(each.name, is_binary=True) for each in request.outputs]
+        require_outputs(loaded, wanted)
+        ask = oip.to_ask(
+            self._service,
+            loaded,
+            tensors,
+            {key: _value_of(each) for key, each in request.parameters.items()},
+            request_id=request.id or None,
+            is_versioned=version is not None,
+        )
+        kept: list[Result] = []
+
+        def keep(result: Result) -> Reply:
+            kept.append(result)
+            return Reply()
+
+        answer = endpoint.answer(ask, keep)
+        if not isinstance(answer, Reply):
+            await answer
+        return self._to_answer(kept[0], endpoint, request, wanted)
+
+    def _to_answer(
+        self, result: Result, endpoint: Endpoint, request: Any, wanted: list[OutputAsk]
+    ) -> Any:
+        says = self._says
+        picked = pick_outputs(result.loaded, result.outputs, wanted, is_binary=True)
+        parameters = oip.parameters_of(result)
+        is_raw = bool(request.raw_input_contents)
+        made = says.ModelInferResponse.InferOutputTensor
+        outputs = []
+        for each in picked:
+            tensor = made(name=each.name, datatype="FP64", shape=each.data.shape)
+            if not is_raw:
+                tensor.contents.fp64_contents.extend(each.data.reshape(-1).tolist())
+            outputs.append(tensor)
+        return says.ModelInferResponse(
+            model_name=endpoint.name,
+            model_version=result.loaded.bundle.semver,
+            id=request.id or str(parameters["prediction_id"]),
+            parameters={key: self._to_parameter(value) for key, value in parameters.items()},
+            outputs=outputs,
+            raw_output_contents=[_to_bytes(each.data) for each in picked] if is_raw else [],
+        )
+
+    def _to_parameter(self, value: object) -> Any:
+        if isinstance(value, bool):
+            return self._says.InferParameter(bool_param=value)
+        return self._says.InferParameter(string_param=str(value))
+
+    def _index(self, request: Any, headers: Mapping[bytes, bytes]) -> Any:
+        found = self._repository.list(_as_request(headers), is_ready=request.ready)
+        made = self._says.RepositoryIndexResponse
+        models = [
+            made.ModelIndex(
+                name=each.name, version=each.version, state=each.state, reason=each.reason
+            )
+            for each in found
+        ]
+        return made(models=models)
+
+    async def _load(self, request: Any, headers: Mapping[bytes, bytes]) -> Any:
+        await self._repository.bring_in(_as_request(headers), request.model_name)
+        return self._says.RepositoryModelLoadResponse()
+
+    async def _unload(self, request: Any, headers: Mapping[bytes, bytes]) -> Any:
+        await self._repository.take_out(_as_request(headers), request.model_name)
+        return self._says.RepositoryModelUnloadResponse()
+
+    def _status(self, name: str) -> int | None:
+        """Return the number of a serving status; None for what is not here."""
+        if name in {"", SERVICE}:
+            return 1 if self._is_ready() else 2
+        endpoint = self._service.endpoints.get(name)
+        if endpoint is None:
+            return None
+        return 1 if self._service.is_ready([endpoint]) else 2
+
+    async def _check(self, request: Any, context: Any) -> Any:
+        found = self._status(request.service)
+        if found is None:
+            await context.abort(self._grpc.StatusCode.NOT_FOUND, "There is no such service.")
+        return self._says.HealthCheckResponse(status=found)
+
+    async def _watch(self, request: Any, context: Any) -> None:
+        """Tell the status now and whenever it changes."""
+        last: int | None = None
+        while True:
+            found = self._status(request.service) or 3
+            if found != last:
+                await context.write(self._says.HealthCheckResponse(status=found))
+            last = found
+            if self._service.is_draining:
+                return
+            await asyncio.sleep(WATCH_PAUSE_S)
+
+
+def _serialise(message: Any) -> bytes:
+    data: bytes = message.SerializeToString()
+    return data
+
+
+def _as_request(
+    headers: Mapping[bytes, bytes], params: Mapping[str, str] | None = None
+) -> Request:
+    """Return a call as the service knows requests, to be authorised like them."""
+    return Request(
+        method="POST", path="", query="", headers=headers, body=b"", params=params or {}
+    )
+
+
+def _value_of(parameter: Any) -> object:
+    chosen = parameter.WhichOneof("parameter_choice")
+    found: object = None if chosen is None else getattr(parameter, chosen)
+    return found
+
+
+def _to_tensors(request: Any) -> list[Tensor]:
+    """Return the tensors of a call, whose elements are all raw or all typed."""
+    raw, inputs = request.raw_input_contents, request.inputs
+    if not raw:
+        return [_from_contents(each) for each in inputs]
+    if len(raw) != len(inputs):
+        _wrong(f"There are {len(raw)} raw_input_contents for {len(inputs)} inputs")
+    for each in inputs:
+        if each.HasField("contents"):
+            _wrong(f"The tensor {each.name[:60]!r} has its data twice: as contents and raw")
+        require_shape(each.name, each.datatype, each.shape)
+    return [
+        binary.to_tensor(each.name, each.datatype, tuple(each.shape), data)
+        for each, data in zip(inputs, raw, strict=True)
+    ]
+
+
+def _from_contents(each: Any) -> Tensor:
+    shape = tuple(each.shape)
+    require_shape(each.name, each.datatype, shape)
+    place = _CONTENTS.get(each.datatype)
+    if place is None:
+        _wrong(f"{each.datatype} comes in raw_input_contents alone")
+    set_ones = {field.name for field, _ in each.contents.ListFields()}
+    if set_ones - {place}:
+        _wrong(f"The data of {each.name[:60]!r} is {each.datatype}, which belongs in {place}")
+    found = getattr(each.contents, place)
+    require_size(each.name, shape, len(found))
+    if each.datatype == BYTES:
+        return Tensor(each.name, BYTES, shape, _to_texts(each.name, found))
+    try:
+        return Tensor(each.name, each.datatype, shape, np.array(found, NUMBERS[each.datatype]))
+    except OverflowError:
+        _wrong(f"The data of {each.name[:60]!r} does not fit into {each.datatype}")
+
+
+def _to_texts(name: str, found: Iterable[bytes]) -> list[Any]:
+    try:
+        return [one.decode() for one in found]
+    except UnicodeDecodeError:
+        _wrong(f"The data of {name[:60]!r} is not UTF-8")
+
+
+def _to_bytes(data: FloatArray) -> bytes:
+    return data.astype("<f8", copy=False).tobytes()
+
+
+def _wrong(problem: str) -> NoReturn:
+    raise InvalidInput("request.invalid", f"{problem}.", hint=HINT)
