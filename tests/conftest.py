@@ -13,6 +13,7 @@ pytest_plugins = [
     "tests.parts.browser",
     "tests.parts.s3",
     "tests.parts.mlflow",
+    "tests.parts.triton",
     "tests.parts.validators",
     "tests.parts.prometheus",
 ]
@@ -21,6 +22,7 @@ FIXTURES = {
     "postgres_server": "needs_postgres",
     "chromium": "needs_chromium",
     "mlflow_client": "needs_mlflow",
+    "triton_client": "needs_triton",
     "validators": "needs_validators",
     "prometheus": "needs_prometheus",
 }

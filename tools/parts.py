@@ -19,12 +19,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tests.parts.found import PARTS, Part
 from tests.parts.mlflow import install_clients
+from tests.parts.triton import install_client
 from tests.parts.validators import install_validators
 
 
 def main() -> int:
     """Install what is missing, where permitted; say loudly what stays missing."""
     install_clients()
+    install_client()
     install_validators()
     missing = [part for part in PARTS if part.lacks()]
     if missing and os.geteuid() == 0 and shutil.which("apt-get"):

@@ -98,6 +98,17 @@ def mlflow_python(line: str) -> Path | None:
     return folder / "bin" / "python" if (folder / "made").exists() else None
 
 
+def triton_folder() -> Path:
+    """Return where the environment of Triton's unmodified client lies, or will."""
+    cache = os.environ.get("EVERLOOP_TEST_CACHE")
+    folder = Path(cache) if cache else Path.home() / ".cache" / "everloop-tests"
+    return folder / "triton-1"
+
+
+def _triton_lacks() -> list[str]:
+    return [] if (triton_folder() / "made").exists() else ["tritonclient"]
+
+
 def validators_folder() -> Path:
     """Return where the validators of exported files lie, or will."""
     cache = os.environ.get("EVERLOOP_TEST_CACHE")
@@ -132,6 +143,12 @@ PARTS = (
         marker="needs_chromium",
         packages=("chromium", "chromium-driver"),
         lacks=_chromium_lacks,
+    ),
+    Part(
+        name="Triton's client",
+        marker="needs_triton",
+        packages=(),
+        lacks=_triton_lacks,
     ),
     Part(
         name="Validators",

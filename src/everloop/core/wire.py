@@ -121,10 +121,15 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the serving process listens (``server.json``)."""
+    """Where the serving process listens (``server.json``).
+
+    Attributes:
+        grpc: Host and port of gRPC; None where it is not spoken.
+    """
 
     url: str
     pid: int
+    grpc: str | None = None
 
 
 class Label(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

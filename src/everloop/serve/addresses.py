@@ -6,7 +6,15 @@ from everloop.serve import feedback
 from everloop.serve.dispatch import Route
 from everloop.serve.environment import Found
 from everloop.serve.explain import Explainer
-from everloop.serve.protocols import invocations, oip, openapi, platforms, records, whatif
+from everloop.serve.protocols import (
+    invocations,
+    oip,
+    openapi,
+    platforms,
+    records,
+    repository,
+    whatif,
+)
 from everloop.serve.service import Service
 
 
@@ -19,6 +27,7 @@ def all_routes(service: Service, found: Found) -> list[Route]:
         *oip.routes(service),
         *openapi.routes(service),
         *whatif.routes(service, explainer),
+        *repository.routes(service),
         *invocations.routes(service),
         # Last: what the platform names for itself goes before what we would have there.
         *platforms.routes(service, found, explainer),

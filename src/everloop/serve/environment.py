@@ -55,6 +55,7 @@ class Found:
         health_path: Path that the platform asks for health, beside the usual ones.
         predict_path: Path that the platform sends requests to, beside the usual ones.
         source: What named the model, in words for the log.
+        is_repository_open: Whether whoever may ask may load and unload, too.
     """
 
     models: tuple[Path, ...] = ()
@@ -70,6 +71,17 @@ class Found:
     health_path: str | None = None
     predict_path: str | None = None
     source: str = ""
+    is_repository_open: bool = False
+
+    @property
+    def takes_models(self) -> bool:
+        """Whether bundles may be loaded and unloaded by request.
+
+        Never where a control plane says what is served; else on the loopback, to holders of tokens,
+        or where the environment says so, since who may ask a model may not always take it away.
+        """
+        is_guarded = self.tokens_file is not None or self.host == LOOPBACK
+        return self.home is None and (is_guarded or self.is_repository_open)
 
     @property
     def is_open(self) -> bool:
@@ -194,6 +206,7 @@ def _settled(
         log=Path(log) if log else None,
         health_path=_path(environ, "AIP_HEALTH_ROUTE"),
         predict_path=_path(environ, "AIP_PREDICT_ROUTE"),
+        is_repository_open=environ.get("EVERLOOP_REPOSITORY", "").strip() == "open",
     )
 
 

@@ -6,17 +6,19 @@ in each worker, for its logs.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
 from everloop.core.clock import Clock
-from everloop.core.errors import InvalidInput
+from everloop.core.errors import InvalidInput, NotFound
 from everloop.serve.answer import Answerer, Log
 from everloop.serve.bundle import DESCRIPTION
 from everloop.serve.identity import IdBlocks
 from everloop.serve.log import Block, Flusher, LogWriter
+from everloop.serve.observe.jsonlog import say_failure
 from everloop.serve.service import Endpoint, Service
 from everloop.serve.switchboard import ROUTES_FILE, Still, Switchboard
 
@@ -47,6 +49,10 @@ class Host:
         places: Folders of deployments, homes of many of them, or sealed bundles.
         key: Hex of the only key whose bundles are accepted.
         log: Where bundles that stand alone are logged; folders of deployments have their own.
+
+    Attributes:
+        broken: By name, why a bundle that was found later does not verify.
+        guard: Held by whoever changes what is hosted.
     """
 
     def __init__(
@@ -57,6 +63,10 @@ class Host:
         self._key = key
         self._log = log
         self.boards: dict[str, Switchboard | Still] = {}
+        self.broken: dict[str, str] = {}
+        self._bundles: dict[Path, str] = {}
+        self._rested: dict[str, Still] = {}
+        self.guard = threading.RLock()
 
     def load(self) -> None:
         """Find the deployments and load what they serve.
@@ -89,14 +99,64 @@ class Host:
 
     def rescan(self, service: Service, worker: str) -> list[Endpoint]:
         """Host what has been deployed since, and return it."""
-        known = set(service.endpoints)
-        for place in self._places:
-            if _is_home(place):
-                self._look_in(place)
-        for name in set(self.boards) - known:
+        with self.guard:
+            known = set(service.endpoints)
+            for place in self._places:
+                if _is_home(place):
+                    self._look_in(place)
+            for name in set(self.boards) - known:
+                self._try(name)
+            self.open(service, worker)
+            return [service.endpoints[name] for name in set(service.endpoints) - known]
+
+    def find_bundles(self) -> list[str]:
+        """Return the names of the bundles that stand alone, loaded or not."""
+        with self.guard:
+            for place in self._places:
+                if _is_home(place):
+                    self._look_in(place)
+            return sorted(self._bundles.values())
+
+    def load_bundle(self, name: str) -> None:
+        """Load a bundle that stands alone, or load it again; answers go on meanwhile.
+
+        Raises:
+            IntegrityError: it does not verify; what was loaded stays.
+            NotFound: ``model.not_available``.
+        """
+        with self.guard:
+            folder = next((each for each, its in self._bundles.items() if its == name), None)
+            if folder is None:
+                raise NotFound(
+                    "model.not_available",
+                    f"There is no bundle of {name[:60]!r} here.",
+                    hint="Put one into the folder that this server was started with.",
+                )
+            board = self.boards.get(name) or self._rested.get(name) or self._still(folder)
+            board.reload()
+            self.boards[name] = board
+            self._rested.pop(name, None)
+            self.broken.pop(name, None)
+
+    def rest(self, name: str) -> None:
+        """Free a bundle's memory when the last request that asks it has been answered."""
+        with self.guard:
+            board = self.boards.get(name)
+            if isinstance(board, Still):
+                del self.boards[name]
+                self._rested[name] = board
+                board.rest()
+
+    def _try(self, name: str) -> None:
+        """Load what was found; a bundle that does not verify is set aside until it is asked for."""
+        try:
             self.boards[name].reload()
-        self.open(service, worker)
-        return [service.endpoints[name] for name in set(service.endpoints) - known]
+        except Exception as error:
+            if not isinstance(self.boards[name], Still):
+                raise
+            del self.boards[name]
+            self.broken[name] = str(error)[:500]
+            say_failure(f"load {name}", error)
 
     def addresses(self, home: Path) -> Iterator[tuple[Path, str]]:
         """Yield where to tell what of the server's address; the home's own comes first."""
@@ -108,9 +168,8 @@ class Host:
 
     def _look(self, place: Path) -> None:
         if (place / DESCRIPTION).exists():
-            still = Still(place, self._clock, self._key)
-            log = None if self._log is None else self._log / still.name
-            still.log = log
+            still = self._still(place)
+            self._bundles[place] = still.name
             self._add(still.name, still)
         elif _is_home(place):
             self._look_in(place)
@@ -121,8 +180,13 @@ class Host:
         for folder in sorted(home.iterdir()):
             if folder.name not in self.boards and (folder / ROUTES_FILE).exists():
                 self.boards[folder.name] = self._board(folder)
-            elif folder.name not in self.boards and (folder / DESCRIPTION).exists():
+            elif folder not in self._bundles and (folder / DESCRIPTION).exists():
                 self._look(folder)
+
+    def _still(self, folder: Path) -> Still:
+        still = Still(folder, self._clock, self._key)
+        still.log = None if self._log is None else self._log / still.name
+        return still
 
     def _board(self, folder: Path) -> Switchboard:
         return Switchboard(folder, self._clock, pinned_key=self._key)

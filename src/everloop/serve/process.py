@@ -38,8 +38,10 @@ from everloop.serve.notify import Notifier
 from everloop.serve.observe.jsonlog import say, say_failure
 from everloop.serve.observe.tally import take_up
 from everloop.serve.observe.tracing import open_tracer
+from everloop.serve.protocols import grpc
 from everloop.serve.reporting import Reporter
 from everloop.serve.service import RELOAD_PAUSE_S, Endpoint, Service
+from everloop.serve.shelf import BundleShelf
 from everloop.serve.switchboard import WORKERS
 from everloop.serve.tokens import TokensFile
 from everloop.serve.watching import Watched
@@ -69,11 +71,12 @@ def run(settings: Found, places: Sequence[Path], limits: Limits | None = None) -
     with _locked(settings.home), _state_folder(settings) as state:
         host = Host(places, SystemClock(), key=settings.public_key, log=settings.log)
         sockets = _listen(settings)
-
-        pid = os.getpid()
+        rpc = _reserve(settings)
+        rpc_name = None if rpc is None else _name_of(settings, rpc)
+        told = _Told(f"http://{_name_of(settings, sockets[0])}", rpc_name, os.getpid())
 
         def work(place: int) -> None:
-            group = _Group(settings, host, sockets[0], pid, f"w{place}", limits or Limits(), state)
+            group = _Group(settings, host, told, f"w{place}", limits or Limits(), state)
             _work(group, sockets[place])
 
         try:
@@ -81,11 +84,12 @@ def run(settings: Found, places: Sequence[Path], limits: Limits | None = None) -
             if len(sockets) == 1:
                 work(0)
             else:
-                _announce(settings, host, sockets[0], pid)
+                _announce(settings, host, told)
                 _Master(work, len(sockets)).run()
         finally:
-            for each in sockets:
-                each.close()
+            for each in (*sockets, rpc):
+                if each is not None:
+                    each.close()
 
 
 class _Master:
@@ -158,19 +162,26 @@ class _Master:
             os.waitpid(pid, 0)
 
 
+class _Told(NamedTuple):
+    """Where the group listens: its URL, host and port of gRPC, and the process to end it by."""
+
+    url: str
+    rpc: str | None
+    pid: int
+
+
 class _Group(NamedTuple):
-    """What a worker knows of the group it is in; ``first`` is the socket that tells the port."""
+    """What a worker knows of the group it is in."""
 
     settings: Found
     host: Host
-    first: socket.socket
-    pid: int
+    told: _Told
     worker: str
     limits: Limits
     state: Path | None
 
     def announce(self) -> None:
-        _announce(self.settings, self.host, self.first, self.pid)
+        _announce(self.settings, self.host, self.told)
 
 
 def _work(group: _Group, listening: socket.socket) -> None:
@@ -180,6 +191,7 @@ def _work(group: _Group, listening: socket.socket) -> None:
     if group.settings.tokens_file is not None and not group.settings.is_managed:
         service.tokens = TokensFile(group.settings.tokens_file)
     group.host.open(service, group.worker)
+    shelf = _open_shelf(group, service)
     if (group.settings.workers or 1) == 1:
         group.announce()
     # A server makes no cycles to speak of; collecting thrice a second shows in the latency.
@@ -187,15 +199,32 @@ def _work(group: _Group, listening: socket.socket) -> None:
     gc.set_threshold(50_000, 20, 100)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(group, service, listening))
+            runner.run(_serve(group, service, listening, shelf))
     finally:
         for endpoint in service.endpoints.values():
             endpoint.log.close()
+        if shelf is not None:
+            shelf.close()
         if service.flusher is not None:
             service.flusher.close()
 
 
-async def _serve(group: _Group, service: Service, listening: socket.socket) -> None:
+def _open_shelf(group: _Group, service: Service) -> BundleShelf | None:
+    """Return what brings bundles in and out, after what has been wanted so far is done."""
+    if group.state is None or not group.settings.takes_models:
+        return None
+    folder = group.state / "shelf"
+    folder.mkdir(exist_ok=True)
+    workers = [f"w{place}" for place in range(group.settings.workers or 1)]
+    made = BundleShelf(group.host, service, folder, group.worker, workers)
+    made.apply()
+    service.shelf = made
+    return made
+
+
+async def _serve(
+    group: _Group, service: Service, listening: socket.socket, shelf: BundleShelf | None
+) -> None:
     loop = asyncio.get_running_loop()
     ending = asyncio.Event()
     for number in _ENDINGS:
@@ -223,11 +252,19 @@ async def _serve(group: _Group, service: Service, listening: socket.socket) -> N
     for endpoint in service.endpoints.values():
         begin(endpoint)
     background.add(_rescan(group, service, begin))
+    if shelf is not None:
+        background.add(shelf.keep())
+    rpc = None
+    if group.told.rpc is not None:
+        rpc = await grpc.start(service, group.told.rpc, group.limits)
     await ending.wait()
     notifier.ending()
     service.is_draining = True
     server.close()
+    calls = asyncio.ensure_future(rpc.stop(DRAIN_S)) if rpc is not None else None
     await listener.drain(DRAIN_S)
+    if calls is not None:
+        await calls
     await background.cancel()
     with suppress(TimeoutError):
         async with asyncio.timeout(DRAIN_S):
@@ -267,15 +304,19 @@ class _Background:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-def _announce(settings: Found, host: Host, listening: socket.socket, pid: int) -> None:
-    shown = f"[{settings.host}]" if ":" in settings.host else settings.host
-    url = f"http://{shown}:{listening.getsockname()[1]}"
+def _announce(settings: Found, host: Host, told: _Told) -> None:
     if settings.home is None:
-        sys.stderr.write(f"everloop-serve: {url}\n")
+        also = "" if told.rpc is None else f" and grpc://{told.rpc}"
+        sys.stderr.write(f"everloop-serve: {told.url}{also}\n")
         return
     for folder, place in host.addresses(settings.home):
-        told = Address(url=url + place, pid=pid)
-        write_atomically(folder / ADDRESS_FILE, msgspec.json.encode(told))
+        address = Address(url=told.url + place, pid=told.pid, grpc=told.rpc)
+        write_atomically(folder / ADDRESS_FILE, msgspec.json.encode(address))
+
+
+def _name_of(settings: Found, bound: socket.socket) -> str:
+    shown = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"{shown}:{bound.getsockname()[1]}"
 
 
 @contextmanager
@@ -284,7 +325,7 @@ def _state_folder(settings: Found) -> Iterator[Path | None]:
     if settings.home is not None:
         (settings.home / WORKERS).mkdir(exist_ok=True)
         yield settings.home / WORKERS
-    elif (settings.workers or 1) > 1:
+    elif (settings.workers or 1) > 1 or settings.takes_models:
         with tempfile.TemporaryDirectory(prefix="everloop-serve-") as made:
             yield Path(made)
     else:
@@ -327,7 +368,19 @@ def _listen(settings: Found) -> list[socket.socket]:
     return made
 
 
-def _bind(host: str, port: int, *, is_shared: bool) -> socket.socket:
+def _reserve(settings: Found) -> socket.socket | None:
+    """Return a socket that holds the port of gRPC for the workers, and never listens itself.
+
+    Raises:
+        MissingExtra: it is asked for, and its packages are not installed.
+    """
+    if settings.grpc_port is None:
+        return None
+    grpc.require_grpc()
+    return _bind(settings.host, settings.grpc_port, is_shared=True, listens=False)
+
+
+def _bind(host: str, port: int, *, is_shared: bool, listens: bool = True) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -335,7 +388,8 @@ def _bind(host: str, port: int, *, is_shared: bool) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         listening.bind((host, port))
-        listening.listen(BACKLOG)
+        if listens:
+            listening.listen(BACKLOG)
     except OSError:
         listening.close()
         raise

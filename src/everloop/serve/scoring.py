@@ -154,6 +154,8 @@ class Scorer:
                 while not self._jobs and not self._is_closed:
                     self._wake.wait()
                 if not self._jobs:
+                    # A request that was planned before the end may come yet: it starts another.
+                    self._thread = None
                     return
                 jobs = [job for job in self._take() if not job.future.done()]
             if not jobs:

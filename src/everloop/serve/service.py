@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Collection, Mapping
 from time import time_ns
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from everloop.core.clock import Clock, Instant
 from everloop.core.errors import EverloopError, NotAuthenticated, NotFound
@@ -53,6 +53,22 @@ class _Known(NamedTuple):
     expires_ns: int
 
 
+class Shelf(Protocol):
+    """Brings bundles in and takes them out, in all workers; raises what they raise."""
+
+    def absent(self) -> dict[str, str]:
+        """Return the bundles that are there and not loaded, and why."""
+        ...
+
+    async def bring_in(self, name: str) -> None:
+        """Load a bundle, or load it again."""
+        ...
+
+    async def take_out(self, name: str) -> None:
+        """Unload a bundle."""
+        ...
+
+
 class Service:
     """The deployments of one process.
 
@@ -60,6 +76,7 @@ class Service:
         is_open: Whether anybody may ask; so where a platform in front decides who may.
         tokens: Who may ask bundles that stand alone; None where the routes say so.
         is_draining: Whether the process is ending, so that it is not ready for more.
+        shelf: What loads and unloads by request; None where that is not allowed.
     """
 
     def __init__(self, clock: Clock, tally: Tally | None = None, *, is_open: bool = False) -> None:
@@ -68,6 +85,7 @@ class Service:
         self.is_open = is_open
         self.is_draining = False
         self.flusher: Flusher | None = None
+        self.shelf: Shelf | None = None
         self.tally = Tally() if tally is None else tally
         self.tokens: TokensFile | None = None
         self._known: dict[bytes, _Known] = {}
@@ -125,8 +143,21 @@ class Service:
         """
         if self.is_open:
             return ""
+        return self._require_token(
+            request, endpoint.lineup.tokens if self.tokens is None else self.tokens.known
+        )
+
+    def authorise_any(self, request: Request) -> None:
+        """Let pass whoever may ask everything here.
+
+        Raises:
+            NotAuthenticated: ``token.invalid``.
+        """
+        if not self.is_open:
+            self._require_token(request, {} if self.tokens is None else self.tokens.known)
+
+    def _require_token(self, request: Request, tokens: Mapping[str, Instant]) -> str:
         secret = request.headers.get(b"authorization", b"")
-        tokens = endpoint.lineup.tokens if self.tokens is None else self.tokens.known
         known = self._known.get(secret)
         if known is not None and known.tokens is tokens and time_ns() < known.expires_ns:
             return known.mark

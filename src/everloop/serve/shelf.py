@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,9 +17,10 @@ from typing import Final
 import msgspec
 
 from everloop.core.errors import Conflict, EverloopError, NotFound, Unavailable
+from everloop.serve.files import write_atomically
 from everloop.serve.hosting import Host
+from everloop.serve.observe.jsonlog import say_failure
 from everloop.serve.service import Endpoint, Service
-from everloop.serve.switchboard import write_atomically
 
 WANTED_FILE: Final = "wanted.json"
 PAUSE_S: Final = 0.02
@@ -72,7 +72,7 @@ class BundleShelf:
 
     def absent(self) -> dict[str, str]:
         """Return the bundles that are there and not loaded, and why."""
-        found = {name: "unloaded" for name in self._host.find_bundles()}
+        found = dict.fromkeys(self._host.find_bundles(), "unloaded")
         found.update(self._host.broken)
         found.update(self._problems)
         return {
@@ -129,7 +129,7 @@ class BundleShelf:
                 if wanted.epoch != self._epoch:
                     await asyncio.to_thread(self.apply, wanted)
             except Exception as error:  # noqa: BLE001 -- the watch outlives what it finds
-                sys.stderr.write(f"serve: shelf: {type(error).__name__}: {error}\n")
+                say_failure("shelf", error)
 
     def apply(self, wanted: Wanted | None = None) -> None:
         """Do what is wanted now."""
@@ -152,23 +152,25 @@ class BundleShelf:
 
     def _load(self, name: str) -> None:
         self._problems.pop(name, None)
-        try:
-            self._host.load_bundle(name)
-        except Exception as error:  # noqa: BLE001 -- a damaged model file may break its reader anyhow
-            told = str(error) if isinstance(error, EverloopError) else type(error).__name__
-            self._problems[name] = told[:500]
-            return
-        resting = self._resting.pop(name, None)
-        if resting is not None:
-            self._service.endpoints[name] = resting
-        else:
-            self._host.open(self._service, self._worker)
+        with self._host.guard:
+            try:
+                self._host.load_bundle(name)
+            except Exception as error:  # noqa: BLE001 -- a damaged model file breaks its reader anyhow
+                told = str(error) if isinstance(error, EverloopError) else type(error).__name__
+                self._problems[name] = told[:500]
+                return
+            resting = self._resting.pop(name, None)
+            if resting is not None:
+                self._service.endpoints[name] = resting
+            else:
+                self._host.open(self._service, self._worker)
 
     def _unload(self, name: str) -> None:
-        endpoint = self._service.endpoints.pop(name, None)
-        if endpoint is not None:
-            # Its log stays open for the answers under way, and for when it comes back.
-            self._resting[name] = endpoint
+        with self._host.guard:
+            endpoint = self._service.endpoints.pop(name, None)
+            if endpoint is not None:
+                # Its log stays open for the answers under way, and for when it comes back.
+                self._resting[name] = endpoint
             self._host.rest(name)
 
     def _require_available(self, name: str) -> None:

@@ -275,9 +275,22 @@ class Still:
         scorer = Scorer(open_bundle(self.folder, _key_bytes(self._key or read_key(self.folder))))
         scorer.warm()
         bundle = scorer.loaded.bundle
+        replaced = self.lineup.resident
         self.lineup = Lineup(
             deployment=bundle.deployment or bundle.model, champion=scorer, resident=(scorer,)
         )
+        _let_go(replaced)
+
+    def rest(self) -> None:
+        """Let go of the version; requests in flight still hold it."""
+        replaced = self.lineup.resident
+        self.lineup = Lineup(deployment=self.lineup.deployment)
+        _let_go(replaced)
+
+
+def _let_go(scorers: tuple[Scorer, ...]) -> None:
+    for scorer in scorers:
+        scorer.close()
 
 
 def write_applied(folder: Path, worker: str, applied: Applied) -> None:

@@ -7,7 +7,6 @@ settled in ``tensors``, what an answer says in ``oip``; this module only packs a
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from importlib.util import find_spec
 from typing import Any, Final, NoReturn
@@ -19,6 +18,7 @@ from everloop.serve.answer import Result
 from everloop.serve.decode import FloatArray
 from everloop.serve.exchange import Reply, Request, status_of
 from everloop.serve.http import Limits, failed
+from everloop.serve.observe.jsonlog import say_failure
 from everloop.serve.proto import load_messages, missing
 from everloop.serve.protocols import binary, oip
 from everloop.serve.protocols.repository import Repository
@@ -167,10 +167,10 @@ class Rpc:
             except EverloopError as error:
                 problem = error
             except Exception as error:  # noqa: BLE001 -- the process edge: the caller gets no trace
-                sys.stderr.write(f"serve: {type(error).__name__}: {error}\n")
+                say_failure("grpc", error)
                 problem = failed()
             code = getattr(self._grpc.StatusCode, _CODES.get(status_of(problem), "INTERNAL"))
-            await context.abort(code, told(problem))
+            return await context.abort(code, told(problem))
 
         return answer
 
@@ -329,13 +329,9 @@ def _serialise(message: Any) -> bytes:
     return data
 
 
-def _as_request(
-    headers: Mapping[bytes, bytes], params: Mapping[str, str] | None = None
-) -> Request:
+def _as_request(headers: Mapping[bytes, bytes], params: Mapping[str, str] | None = None) -> Request:
     """Return a call as the service knows requests, to be authorised like them."""
-    return Request(
-        method="POST", path="", query="", headers=headers, body=b"", params=params or {}
-    )
+    return Request(method="POST", path="", query="", headers=headers, body=b"", params=params or {})
 
 
 def _value_of(parameter: Any) -> object:

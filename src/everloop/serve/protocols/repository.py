@@ -12,7 +12,7 @@ from everloop.core.errors import Denied, EverloopError, InvalidInput, NotAuthent
 from everloop.serve.dispatch import Route
 from everloop.serve.exchange import Reply, Request, to_json
 from everloop.serve.protocols import oip
-from everloop.serve.service import Endpoint, Service
+from everloop.serve.service import Endpoint, Service, Shelf
 
 READY = "READY"
 UNAVAILABLE = "UNAVAILABLE"
@@ -138,6 +138,4 @@ def _versions_of(endpoint: Endpoint) -> list[ModelIndex]:
     if lineup.champion is None:
         reason = "No model is released to this deployment yet."
         return [ModelIndex(endpoint.name, "", UNAVAILABLE, reason)]
-    return [
-        ModelIndex(endpoint.name, each.loaded.bundle.semver, READY) for each in lineup.resident
-    ]
+    return [ModelIndex(endpoint.name, each.loaded.bundle.semver, READY) for each in lineup.resident]
