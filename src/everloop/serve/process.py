@@ -242,7 +242,7 @@ async def _serve(
     background.add(reporter.keep())
     background.add(reporter.keep_sketches())
     # With several workers their master speaks to the service manager.
-    notifier = Notifier(os.environ if group.pid == os.getpid() else {})
+    notifier = Notifier(os.environ if group.told.pid == os.getpid() else {})
     background.add(notifier.keep())
     notifier.ready()
 
