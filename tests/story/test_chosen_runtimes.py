@@ -196,6 +196,21 @@ def test_a_bundle_carries_what_a_server_needs(sealed: tuple[Path, bytes, World])
     loaded.close()
 
 
+def test_what_a_contract_calls_personal_is_masked_in_the_bundle(tmp_path: Path) -> None:
+    here = world()
+    columns = {
+        "b": {"personal": True, "min": -9},
+        "c": {"dtype": "float"},
+        "amount": {"personal": True},
+    }
+    here.configure({"datasets": {"train": {"contract": {"columns": columns}}}})
+
+    bundle = seal(here, judge(here, booster()), tmp_path / "b")
+
+    assert ("b",) == bundle.masked
+    assert columns == json.loads((tmp_path / "b" / bundle.contract).read_bytes())["columns"]
+
+
 @pytest.mark.parametrize("name", ["boundary.npy", "background.npy", "model.txt"])
 def test_a_bundle_of_which_any_file_changed_is_refused(
     sealed: tuple[Path, bytes, World], tmp_path: Path, name: str

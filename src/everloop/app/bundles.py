@@ -9,6 +9,7 @@ import msgspec
 from everloop.core.canonical import canonical_json
 from everloop.core.digest import Digest, content_digest
 from everloop.core.ids import Id
+from everloop.data.contract import read_contract
 from everloop.data.model import DatasetVersion
 from everloop.gate.golden import GoldenRow
 from everloop.kernel.safe_load import require_format
@@ -57,7 +58,7 @@ def write_sealed(view: View, version: ModelVersion, folder: Path, deployment: st
     Raises:
         NotFound: the version's bytes are gone.
         IntegrityError: its bytes or its gate report do not verify.
-        InvalidInput: ``signature.unknown``.
+        InvalidInput: ``signature.unknown``, or the data's contract is none.
         UnsafeArtifact: ``model.not_servable`` or ``artifact.not_served``; or
             ``artifact.format_refused`` by the policy.
     """
@@ -90,6 +91,7 @@ def write_sealed(view: View, version: ModelVersion, folder: Path, deployment: st
         runtime=proof.runtime if proof else "",
         verdict=_verdict(proof) if proof else None,
         outputs=tuple(field.name for field in signature.outputs),
+        masked=_masked(view, version),
         weak_isolation=view.services.policy.weak_isolation,
         boundary=BOUNDARY if BOUNDARY in attached else "",
         background=BACKGROUND if BACKGROUND in attached else "",
@@ -128,16 +130,27 @@ def _attachments(view: View, version: ModelVersion, proof: ServingProof | None) 
     }
     found = {name: blobs.get(digest) for name, digest in wanted.items() if digest is not None}
     contract = _contract(view, version)
-    return {**found, CONTRACT: contract} if contract is not None else found
+    return {**found, CONTRACT: canonical_json(contract)} if contract is not None else found
 
 
-def _contract(view: View, version: ModelVersion) -> bytes | None:
+def _masked(view: View, version: ModelVersion) -> tuple[str, ...]:
+    """Return the inputs of a version that its data's contract calls personal."""
+    told = _contract(view, version)
+    columns = read_contract(told).columns if told is not None else {}
+    return tuple(
+        field.name
+        for field in version.signature.inputs
+        if field.name in columns and columns[field.name].personal
+    )
+
+
+def _contract(view: View, version: ModelVersion) -> dict[str, object] | None:
     """Return the contract of the data that the version was trained on, if there is one."""
     trained = _trained_on(view, version)
     datasets = view.settings().get("datasets")
     dataset = datasets.get(trained.name) if trained and isinstance(datasets, dict) else None
     contract = dataset.get("contract") if isinstance(dataset, dict) else None
-    return canonical_json(contract) if isinstance(contract, dict) else None
+    return contract if isinstance(contract, dict) else None
 
 
 def _trained_on(view: View, version: ModelVersion) -> DatasetVersion | None:

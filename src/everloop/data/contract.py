@@ -69,6 +69,8 @@ class ColumnContract(
         allowed: All values that may occur.
         unique: Whether no value may occur twice.
         max_null_fraction: The largest share of nulls and NaN.
+        personal: Whether it says something about a person; no model trained on it writes what it is
+            asked of this column to a prediction log.
     """
 
     dtype: str | None = None
@@ -78,6 +80,7 @@ class ColumnContract(
     allowed: tuple[Allowed, ...] | None = None
     unique: bool = False
     max_null_fraction: Annotated[float, Meta(ge=0, le=1)] | None = None
+    personal: bool = False
 
 
 class RowLimits(
