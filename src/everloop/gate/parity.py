@@ -36,6 +36,7 @@ TIMED_ROWS: Final = 300
 BATCHES: Final = (1, 8, 64, 256, 1_024, 4_096)
 ENOUGH_S: Final = 0.2
 _NEARLY: Final = 0.9
+_CLEARLY: Final = 0.8
 _WARM_UP: Final = 20
 Bools: TypeAlias = npt.NDArray[np.bool_]
 Answer: TypeAlias = Callable[[FloatArray], FloatArray]
@@ -99,9 +100,18 @@ def check_answers(case: Case) -> CheckResult:
             summary=f"Nothing here serves it with the answers of {reference.name}: {told[:300]}",
             values={"reference": reference.name, "rows": float(len(rows))},
         )
-    best = min(matches, key=lambda match: match.timing.p50_us)
+    best = _fastest(matches)
     case.serving = _prove(case, best, asked, refused)
     return _result(case.serving)
+
+
+def _fastest(matches: list[_Match]) -> _Match:
+    """Return the first one, or a later one that is faster by more than noise."""
+    best = matches[0]
+    for match in matches[1:]:
+        if match.timing.p50_us < _CLEARLY * best.timing.p50_us:
+            best = match
+    return best
 
 
 def _ask(answer: Answer, rows: FloatArray) -> FloatArray:
