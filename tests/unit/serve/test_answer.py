@@ -351,3 +351,15 @@ def test_a_canary_that_is_too_slow_costs_nobody_an_answer(desk: Desk) -> None:
     ended.set()
 
     assert (EXPECTED, True) == (found.outputs.item(), found.is_fallback)
+
+
+def test_a_constant_answers_instead_of_a_version_that_is_not_asked(desk: Desk) -> None:
+    desk.lineup = replace(desk.lineup, constant=12.5, champion=version(1, broken))
+
+    found = desk.ask(ROW, ROW)
+
+    rows = desk.rows()
+    assert ([12.5, 12.5], True) == (found.outputs.tolist(), found.is_fallback)
+    assert [(Status.OK, None, None, 12.5)] * 2 == [
+        (row.status, row.output, row.fallback_version, row.fallback_output) for row in rows
+    ]

@@ -31,7 +31,8 @@ class Source:
         masked: Names of inputs that are never written.
         sample: Share of the requests whose inputs are kept. Ids, versions and answers always are.
         max_bytes: Space that all files of the log may take; None for what the writer was given.
-        fallback_version: Who answers where this version fails; None when nobody does.
+        fallback_version: Who answers where this version fails; None when nobody does. A fallback
+            of nobody is the constant of a kill switch.
         shadow_version: Who answers in the shadow; None without one.
     """
 

@@ -170,7 +170,7 @@ def rows_of_block(item: ReadBlock) -> Iterator[PredictionRow]:
             request=block.request,
             shadow_version=source.shadow_version if block.has_shadow else None,
         )
-        if block.statuses is not None or shadow is not None:
+        if block.statuses is not None or shadow is not None or block.fallback is not None:
             row = _completed(row, item, place)
         yield row
 
@@ -179,7 +179,8 @@ def _completed(row: PredictionRow, item: ReadBlock, place: int) -> PredictionRow
     """Return a row with its own status, who answered instead, and what the shadow answered."""
     source, block, shadow = item
     changes: dict[str, object] = {"status": _status(block.statuses, place)}
-    if block.fallback is not None and changes["status"] is not Status.OK:
+    is_constant = source.fallback_version is None  # a kill switch's: no version was asked at all
+    if block.fallback is not None and (is_constant or changes["status"] is not Status.OK):
         spare = _answers(block.fallback, block.rows)
         changes["fallback_version"] = source.fallback_version
         changes["fallback_output"] = spare.one(place)
