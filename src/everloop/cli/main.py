@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "release": ("release", "Deployments and releases: start, watch, promote."),
     "rollback": ("release", "Take a deployment back to the version before, at once."),
     "fleet": ("fleet", "Fleets of devices: enrol, release, step, take back."),
+    "predict": ("predicting", "Answer the rows of files by a version, in batches."),
     "predictions": ("monitor", "Answered requests, with their proofs."),
     "feedback": ("feedback", "Tell the truth about predictions."),
     "monitor": ("monitor", "Windows, losses and alerts of a deployment."),
