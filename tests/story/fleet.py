@@ -42,10 +42,10 @@ class Yard:
     bundles: list[EdgeBundleView] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
 
-    def seal(self, model: Any) -> EdgeBundleView:
+    def seal(self, model: Any, **options: Any) -> EdgeBundleView:
         """Register, seal and keep one more version."""
         version = sealed.register(self.world, model)
-        built = sealed.seal(self.world, version)
+        built = sealed.seal(self.world, version, **options)
         self.bundles.append(built)
         self.files.append(sealed.fetch(self.world, built, self.folder))
         return built

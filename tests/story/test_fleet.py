@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Iterator
 
 import httpx
 import pytest
 
+from everloop.fleet.model import DeviceBatch
+from everloop.fleet.queries import FleetDrift, ShowDrift
 from tests.kit import world
 from tests.story.fleet import Yard, control_plane, until
 from tests.unit.edge import sealed
@@ -18,6 +21,8 @@ def yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
     made = Yard(world(), tmp_path_factory.mktemp("yard"))
     made.seal(sealed.lightgbm_model(rounds=5))
     made.seal(sealed.lightgbm_model(rounds=8))
+    made.seal(sealed.lightgbm_model(rounds=9), mask=("income",))
+    made.seal(sealed.onnx_model())
     with control_plane(made):
         yield made
 
@@ -47,16 +52,46 @@ def test_a_version_goes_from_group_to_group_and_back_by_pull(yard: Yard) -> None
 
 def test_answers_given_offline_arrive_once_and_masked_inputs_never(yard: Yard) -> None:
     yard.create("kiosks")
-    machine = yard.device("kiosks", "kiosk-1")
+    machine = yard.device("kiosks", "kiosk-1", first=2)
     rows = [{**sealed.ROW, "age": age} for age in range(20, 40)]
-    machine.predict(*rows)
-    machine.predict(*rows)
+    ids = [answer["id"] for _ in range(2) for answer in machine.predict(*rows)]
 
     assert [1, 0] == [machine.sync()["batches_sent"], machine.sync()["batches_sent"]]
 
     (told,) = yard.show("kiosks").versions
     assert (40, 0, 0) == (told.answers, told.errors, told.invalid)
     assert 40 == (told.output.n if told.output else 0)
+    drift = yard.world.owner.perform(
+        "fleet.drift", ShowDrift(fleet="kiosks", version=told.version), FleetDrift
+    )
+    assert {"age", "city", "debt"} == set(drift.profile.columns)
+    assert drift.report is not None
+    assert {"age", "debt"} == set(drift.report.drifted)
+    with yard.world.kernel.store.read() as tx:
+        (batch,) = (row for row in tx.select(DeviceBatch) if row.answers == 40)
+    assert batch.rows is not None
+    sent = json.loads(yard.world.blobs.get(batch.rows))
+    assert ids == [row[0] for row in sent]
+    assert {("city 05", None, 0.25)} == {(row[6][0], row[6][1], row[6][3]) for row in sent}
+    assert b"3200" not in (machine.state / "log").joinpath("folded.json").read_bytes()
+
+
+def test_a_bundle_that_a_device_cannot_run_is_left_and_told(yard: Yard) -> None:
+    yard.create("old")
+    machine = yard.device("old", "till", "canary")
+    before = machine.sync()["running"]
+    yard.release("old", yard.bundles[3])  # needs onnxruntime, and this Python has no package
+
+    first, second = machine.run("sync"), machine.run("sync")
+
+    assert (1, True) == (first.returncode, "edge.runtime_missing" in first.stderr)
+    assert 0 == second.returncode  # it is not tried again
+    seen = yard.show("old")
+    assert [(1, 0, 1), (0, 0, 0)] == [(g.devices, g.adopted, g.refused) for g in seen.groups]
+    assert before == machine.told()["current"]
+    assert ["edge.runtime_missing"] == [each.reason for each in seen.devices[0].device.refused]
+    assert seen.release is not None
+    assert (seen.devices[0].device.id,) == seen.release.counted["install"]
 
 
 def test_a_revoked_device_gets_nothing_and_goes_on_answering(yard: Yard) -> None:

@@ -29,11 +29,17 @@ class BuildEdge(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     Attributes:
         version: Ref or id of the version.
-        mask: Inputs that devices must never log.
+        mask: Inputs that devices must never log, beside those of ``models.<name>.log.masked``.
     """
 
     version: RefText
     mask: Annotated[tuple[Annotated[str, Meta(max_length=200)], ...], Meta(max_length=1_000)] = ()
+
+
+class _Log(Struct, frozen=True, kw_only=True):
+    """What of ``models.<name>.log`` concerns devices."""
+
+    masked: tuple[str, ...] = ()
 
 
 class _Sealed(Struct, frozen=True, kw_only=True):
@@ -121,6 +127,7 @@ def _source(view: View, version: ModelVersion, mask: tuple[str, ...]) -> Source:
             f"{version.name}@{version.version} has no input {unknown[0][:60]!r} to mask.",
             hint=f"Its inputs are {', '.join(sorted(names))[:300]}.",
         )
+    configured = view.model_settings(version.name, "log", _Log)
     evidence = require_pass(view, version)
     report = newest_report(view, version)
     golden = None if report is None else verify_report(view, report, version).golden
@@ -128,5 +135,5 @@ def _source(view: View, version: ModelVersion, mask: tuple[str, ...]) -> Source:
         version=version,
         golden=None if golden is None else view.services.blobs.get(golden),
         evidence=f"{kind_of(evidence).name}:{evidence.id}",
-        masked=tuple(sorted(set(mask))),
+        masked=tuple(sorted({*mask, *names.intersection(configured.masked)})),
     )

@@ -13,11 +13,12 @@ import lightgbm as lgb
 import numpy as np
 import pyarrow as pa
 import xgboost as xgb
+from onnx import TensorProto, helper, numpy_helper
 
 import everloop.edge.verbs
 import everloop.gate.verbs  # noqa: F401 -- declares gate.waive
-from everloop.core.canonical import canonical_json
-from everloop.data.profile import make_reference
+from everloop.core.digest import Digest
+from everloop.data.snapshot import commit_table
 from everloop.edge.queries import EdgeBundleView, EdgePart, FetchEdge
 from everloop.edge.verbs import BuildEdge
 from everloop.gate.verbs import WaiveGate
@@ -75,6 +76,26 @@ def xgboost_model(objective: str = "reg:squarederror", **settings: object) -> An
     return xgb.train(params, data, 30)
 
 
+def learn(world: World) -> Digest:
+    """Commit the training data, and return the reference in whose bins devices count."""
+    reference = commit_table(world.owner, "loans", TABLE.select(NAMES)).reference
+    assert reference is not None
+    return reference
+
+
+def onnx_model() -> Any:
+    """A linear model as a graph: a device needs onnxruntime for it."""
+    weights = np.asarray([[1.0], [0.5], [-2.0], [3.0]], dtype=np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["rows", "weights"], ["answer"])],
+        "linear",
+        [helper.make_tensor_value_info("rows", TensorProto.FLOAT, ["n", 4])],
+        [helper.make_tensor_value_info("answer", TensorProto.FLOAT, ["n", 1])],
+        [numpy_helper.from_array(weights, "weights")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
 def register(
     world: World,
     model: Any,
@@ -85,13 +106,12 @@ def register(
 ) -> ModelVersion:
     """Register a model with the reference of its training data, and let it past its gate."""
     found = find_format(model)
-    reference = world.blobs.put(canonical_json(make_reference(TABLE.select(NAMES))))
     ask = RegisterModel(
         name=name,
         files=upload_files(world.blobs, found.save(model, None)),
         format=found.name,  # type: ignore[arg-type]
         signature=infer_signature(TABLE, NAMES, "loss", task),
-        reference=reference,
+        reference=learn(world),
     )
     made = world.owner.perform("model.register", ask, ModelVersion)
     if waived:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from everloop.core.errors import GateFailed, InvalidInput
@@ -161,3 +164,43 @@ def test_a_name_that_training_never_saw_counts_as_missing(
     nan = float("nan")
     expected = sealed.lightgbm_model().predict([[nan, 3200.0, 41.0, 0.25], [5, 3200.0, 41.0, nan]])
     assert expected.tolist() == [answer["output"] for answer in found]
+
+
+def test_an_onnx_model_answers_by_onnxruntime_and_says_when_it_is_missing(tmp_path: Path) -> None:
+    made = world()
+    bundle = sealed.seal(made, sealed.register(made, sealed.onnx_model()))
+    path = sealed.fetch(made, bundle, tmp_path)
+
+    bare = sealed.run(path, "verify")
+    whole = subprocess.run(
+        [sys.executable, str(path), "predict", json.dumps(sealed.ROW)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert (1, True) == (bare.returncode, "edge.runtime_missing" in bare.stderr)
+    row = np.asarray([5.0, 3200.0, 41.0, 0.25], dtype=np.float32)
+    expected = row @ np.asarray([1.0, 0.5, -2.0, 3.0], dtype=np.float32)
+    assert expected == pytest.approx(json.loads(whole.stdout)["output"], rel=1e-6)
+    assert 10_000 == bundle.bundle.parity.rows
+
+
+def test_a_bundle_is_a_module_too(built: tuple[World, EdgeBundleView, Path]) -> None:
+    program = (
+        f"import sys; sys.path.insert(0, {str(built[2])!r}); import everloop_edge; "
+        f"print(everloop_edge.predict({sealed.ROW!r}))"
+    )
+    done = subprocess.run([*sealed.BARE, "-c", program], capture_output=True, text=True, check=True)
+
+    assert sealed.lightgbm_model().predict([[5.0, 3200.0, 41.0, 0.25]])[0] == float(done.stdout)
+
+
+def test_inputs_that_the_project_masks_are_masked_on_devices() -> None:
+    made = world()
+    made.configure({"models": {"credit": {"log": {"masked": ["income"]}}}})
+    version = sealed.register(made, sealed.lightgbm_model(rounds=2))
+
+    bundle = sealed.seal(made, version, mask=("age",)).bundle
+
+    assert ("age", "income") == bundle.masked

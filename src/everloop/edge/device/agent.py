@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from everloop.edge.device.bundle import own_archive
 from everloop.edge.device.control import Control, read_enrolment
+from everloop.edge.device.files import interpreter
 from everloop.edge.device.ids import new_id
 from everloop.edge.device.journal import Journal
 from everloop.edge.device.refusal import EdgeError
@@ -140,7 +141,7 @@ class Agent:
         if address.exists():
             address.unlink()
         command = [
-            sys.executable, str(self.updates.path(digest)), "serve",
+            *interpreter(), str(self.updates.path(digest)), "serve",
             "--state", str(self._folder / "log"), "--host", host, "--port", str(port),
             "--address-file", str(address), "--parent", str(os.getpid()),
             "--key", self.control.key.hex(),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator, List, Optional
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -60,3 +61,11 @@ def locked(descriptor: int) -> Iterator[None]:
         yield
     finally:
         fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def interpreter() -> List[str]:
+    """Return the command that runs Python as this process was run."""
+    flags = [
+        flag for is_on, flag in ((sys.flags.isolated, "-I"), (sys.flags.no_site, "-S")) if is_on
+    ]
+    return [sys.executable, *flags]

@@ -10,13 +10,12 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from everloop.edge.device.bundle import read_sealed
 from everloop.edge.device.control import Control
-from everloop.edge.device.files import read_json, write_json, write_whole
+from everloop.edge.device.files import interpreter, read_json, write_json, write_whole
 from everloop.edge.device.refusal import EdgeError
 
 MOST_TRIES = 2
@@ -195,7 +194,7 @@ class Updates:
             raise EdgeError(
                 "edge.offer_forged", "The bundle is not of the version offered.", "Look at both."
             )
-        command = [sys.executable, str(path), "verify", "--key", self._key.hex()]
+        command = [*interpreter(), str(path), "verify", "--key", self._key.hex()]
         try:
             done = subprocess.run(  # noqa: S603 -- the file has just been verified
                 command, capture_output=True, timeout=VERIFY_S, check=False
