@@ -34,8 +34,13 @@ FORMATS: dict[str, tuple[tuple[str, ...], frozenset[str]]] = {
     "torch": (("torch", "safetensors"), frozenset()),
     "pyfunc": ((), frozenset()),
 }
-# Fetches a bundle from object storage, where a platform names an address instead of a folder.
-STORAGE = ("obstore",)
+# What a server uses only where it is asked to.
+ALSO = {
+    # Fetches a bundle from object storage, where a platform names an address instead of a folder.
+    "storage": ("obstore",),
+    # Sends traces to a collector.
+    "otel": ("opentelemetry-exporter-otlp-proto-http", "opentelemetry-sdk"),
+}
 _WHEEL = re.compile(r"-(?P<python>[^-]+)-(?P<abi>[^-]+)-(?P<platform>[^-]+)\.whl$")
 
 
@@ -44,7 +49,8 @@ def serving_lock(lock: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for python in PYTHONS:
         chosen = _Chosen(lock, python)
-        groups = {"base": chosen.closure(BASE), "storage": chosen.closure(STORAGE)}
+        groups = {"base": chosen.closure(BASE)}
+        groups |= {name: chosen.closure(roots) for name, roots in ALSO.items()}
         for name, (roots, left_out) in FORMATS.items():
             groups[name] = chosen.closure(roots, left_out)
         names = sorted({name for group in groups.values() for name in group})

@@ -190,7 +190,7 @@ def test_vertex_names_an_address_and_the_bundle_is_fetched_from_it(
     told = shop.must("export", "bundle", "demand@1", "-o", str(tmp_path / "b"), "--json")
     key = json.loads(told)["public_key"]
     shop.must("export", "image", "--without-model", "lightgbm", "-o", str(tmp_path / "i"))
-    site = install(tmp_path / "i", tmp_path / "site", storage=True)
+    site = install(tmp_path / "i", tmp_path / "site", also=("storage",))
     place = "/v1/endpoints/7/deployedModels/9"
     variables = {
         "AIP_STORAGE_URI": (tmp_path / "b").as_uri(),

@@ -84,6 +84,13 @@ def bundle(session: Session, /, ref: str, place: Path, **given: Any) -> int:
 @click.option("--python", help="Python of the image, as 3.11; this one's when left out.")
 @click.option("--base", help="Image to build upon, best with its digest; a slim Python otherwise.")
 @click.option(
+    "--with",
+    "also",
+    multiple=True,
+    type=click.Choice(["storage", "otel"]),
+    help="Also what fetches bundles from object storage, or sends traces; repeatable.",
+)
+@click.option(
     "--without-model",
     "formats",
     multiple=True,
@@ -108,6 +115,7 @@ def image(session: Session, /, ref: str | None, place: Path, **given: Any) -> in
         public_key=_server_key(session) if subject is None else subject.public_key,
         python=given["python"] or default_python(),
         base=given["base"],
+        also=given["also"],
     )
     files = image_files(recipe)
     write_folder(place, files, force=given["force"])

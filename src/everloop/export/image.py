@@ -39,6 +39,8 @@ class Recipe:
         public_key: Hex of the only key whose bundles it accepts.
         python: Its Python, such as ``3.11``.
         base: Image to build upon; a slim Python image of that version when None.
+        also: What else the server is to do, of `everloop.export.lock.ALSO`; an image without a
+            model fetches from object storage whether it is named or not.
     """
 
     subject: Subject | None
@@ -46,6 +48,7 @@ class Recipe:
     public_key: str
     python: str
     base: str | None = None
+    also: tuple[str, ...] = ()
 
     @property
     def base_image(self) -> str:
@@ -55,7 +58,8 @@ class Recipe:
     @property
     def distributions(self) -> tuple[Locked, ...]:
         """What is installed from a package index."""
-        return locked(self.python, self.formats, storage=self.subject is None)
+        also = self.also if self.subject is not None else ("storage", *self.also)
+        return locked(self.python, self.formats, also)
 
     @property
     def title(self) -> str:

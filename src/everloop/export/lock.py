@@ -15,6 +15,8 @@ from typing import Any, Final
 from everloop.core.errors import InvalidInput, UnsafeArtifact
 
 LOCK_FILE: Final = "serving_lock.json"
+# What a server does only where it is asked to: fetch bundles from object storage, send traces.
+ALSO: Final = ("storage", "otel")
 # Debian's packages that a format's library needs beside its wheel.
 SYSTEM_PACKAGES: Final = {"lightgbm": ("libgomp1",)}
 
@@ -39,16 +41,16 @@ def known_pythons() -> tuple[str, ...]:
     return tuple(_content())
 
 
-def locked(python: str, formats: tuple[str, ...], *, storage: bool = False) -> tuple[Locked, ...]:
+def locked(python: str, formats: tuple[str, ...], also: tuple[str, ...] = ()) -> tuple[Locked, ...]:
     """Return what a server of these formats installs, sorted by name.
 
     Args:
         python: Such as ``3.11``.
         formats: Formats of the models' files.
-        storage: Also what fetches a bundle from object storage.
+        also: What else it is to do, of `ALSO`.
 
     Raises:
-        InvalidInput: ``export.python_unknown``.
+        InvalidInput: ``export.python_unknown`` or ``export.part_unknown``.
         UnsafeArtifact: ``export.format_unsupported``.
     """
     content = _content()
@@ -59,7 +61,14 @@ def locked(python: str, formats: tuple[str, ...], *, storage: bool = False) -> t
             hint=f"Choose one of {', '.join(content)}.",
         )
     groups: dict[str, list[str]] = content[python]["groups"]
-    known = sorted(set(groups) - {"base", "storage"})
+    known = sorted(set(groups) - {"base", *ALSO})
+    for part in also:
+        if part not in ALSO:
+            raise InvalidInput(
+                "export.part_unknown",
+                f"A server has no part {part[:40]!r}.",
+                hint=f"There are {' and '.join(ALSO)}.",
+            )
     for name in formats:
         if name not in known:
             raise UnsafeArtifact(
@@ -67,7 +76,7 @@ def locked(python: str, formats: tuple[str, ...], *, storage: bool = False) -> t
                 f"An image cannot answer for the format {name[:40]!r}.",
                 hint=f"Register the model as one of {', '.join(known)}.",
             )
-    wanted = ("base", *formats, *(("storage",) if storage else ()))
+    wanted = ("base", *formats, *also)
     names = sorted({name for group in wanted for name in groups[group]})
     told: dict[str, dict[str, Any]] = content[python]["distributions"]
     return tuple(Locked(name, told[name]["version"], tuple(told[name]["hashes"])) for name in names)

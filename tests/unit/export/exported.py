@@ -39,7 +39,7 @@ def parsed(files: dict[str, str]) -> dict[str, Any]:
 
 
 def install(
-    folder: Path, place: Path, formats: tuple[str, ...] = ("lightgbm",), *, storage: bool = False
+    folder: Path, place: Path, formats: tuple[str, ...] = ("lightgbm",), also: tuple[str, ...] = ()
 ) -> Path:
     """Install an exported folder as its lock says, without a network: links for what is here.
 
@@ -50,7 +50,7 @@ def install(
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(place)
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    for one in locked(python, formats, storage=storage):
+    for one in locked(python, formats, also):
         found = distribution(one.name)
         assert one.version == found.version, f"{one.name}: the lock is not what is installed"
         for top in {file.parts[0] for file in found.files or () if file.parts[0] != ".."}:

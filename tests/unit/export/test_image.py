@@ -229,3 +229,12 @@ def test_memory_that_systemd_does_not_read_is_refused(sealed: Subject, memory: s
         systemd_files(sealed, python="3.11", memory=memory)
 
     assert "export.setting_invalid" == refused.value.code
+
+
+def test_what_a_server_does_only_when_asked_is_installed_only_when_asked(sealed: Subject) -> None:
+    usual, tracing = (recipe(sealed, also=also).distributions for also in ((), ("otel",)))
+
+    added = {one.name for one in tracing} - {one.name for one in usual}
+    assert "opentelemetry-sdk" in added
+    with pytest.raises(InvalidInput):
+        locked("3.11", (), ("teleport",))
