@@ -105,11 +105,16 @@ class _Master:
         signal.pthread_sigmask(signal.SIG_BLOCK, watched)
         gc.collect()
         gc.freeze()  # what is loaded is shared: the collector must not write into its pages
+        # A library's thread may be given the signal while this one does not wait for it; without a
+        # handler that would be the end of the process, in no order.
+        asked: list[int] = []
+        for number in _ENDINGS:
+            signal.signal(number, lambda known, _: asked.append(known))
         notifier = Notifier(os.environ)
         for place in range(self._count):
             self._start(place)
         notifier.ready()
-        while True:
+        while not asked:
             notifier.beat()
             found = signal.sigtimedwait(watched, 1.0)
             if found is not None and found.si_signo in _ENDINGS:
@@ -130,6 +135,8 @@ class _Master:
         code = 1
         try:
             _die_with_parent()
+            for number in _ENDINGS:
+                signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {*_ENDINGS, signal.SIGCHLD})
             self._work(place)
             code = 0
