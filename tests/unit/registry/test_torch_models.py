@@ -20,9 +20,13 @@ import pytest
 from everloop.app.models import load_model
 from everloop.app.recording import Record, record_model
 from everloop.core.errors import IntegrityError, InvalidInput, UnsafeArtifact
+from everloop.gate.parity import find_difference
 from everloop.kernel.safe_load import LoadPolicy
+from everloop.registry.boundary import boundary_rows
 from everloop.registry.formats import save_model
 from everloop.registry.loaders import Predictor, load_predictor
+from everloop.registry.runtimes import RUNTIMES
+from everloop.registry.signature import infer_signature
 from everloop.storage.localfs import LocalBlobStore
 from tests.kit import world
 
@@ -110,6 +114,41 @@ def expected(module: Any) -> Any:
 
 def opened(files: dict[str, bytes]) -> Predictor:
     return load_predictor("torch", files, POLICY)
+
+
+class Counting(torch.nn.Module):
+    """Answers by how often it was asked, which no graph can."""
+
+    asked = 0
+
+    def forward(self, rows: Any) -> Any:
+        type(self).asked += 1
+        return rows[:, 0] * self.asked
+
+
+def test_a_module_that_answers_otherwise_than_its_graph_is_refused() -> None:
+    with pytest.raises(InvalidInput) as refused:
+        save_model(Counting(), X)
+
+    assert "model.export_differs" == refused.value.code
+
+
+@pytest.mark.parametrize("make", MODULES, ids=lambda make: make.__name__)
+def test_a_module_gets_its_own_answers_to_10_000_rows_at_the_edges_too(make: Any) -> None:
+    module = make()
+    files = save_model(module, X)[1]
+    signature = infer_signature(TABLE, ["a", "b", "c"], "y", "regression")
+    edges = boundary_rows(signature, X, None)
+    rows = np.concatenate([edges, np.random.default_rng(4).normal(size=(10_000, 3))])[:10_000]
+    rows = np.clip(rows, -1e6, 1e6)  # beyond that float32 has no digits left to compare
+    predictor = opened(files)
+
+    found = predictor.predict(rows)
+
+    with torch.no_grad():
+        told = module.eval()(torch.tensor(rows, dtype=torch.float32)).numpy().reshape(found.shape)
+    np.testing.assert_allclose(found, told, rtol=1e-4, atol=1e-5)
+    assert isinstance(find_difference(predictor, rows, found, RUNTIMES["torch-graph"]), float)
 
 
 @pytest.mark.parametrize("make", MODULES, ids=lambda make: make.__name__)

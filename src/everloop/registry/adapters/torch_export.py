@@ -10,10 +10,13 @@ import numpy as np
 
 from everloop.core.errors import InvalidInput
 from everloop.registry.adapters.refusals import FloatArray, missing, unsupported
+from everloop.registry.adapters.torch_graph import TorchPredictor
 from everloop.registry.adapters.torch_operators import find_operator
 from everloop.registry.adapters.torch_steps import Graph, Step, check_graph, import_torch
 
 _ROWS_TO_TRY = 2
+_ROWS_TO_COMPARE = 1_000
+_ALIKE = 1e-5  # float32, whose sums the export may put in another order
 
 
 def save_torch(model: object, example: FloatArray | None) -> dict[str, bytes]:
@@ -24,7 +27,8 @@ def save_torch(model: object, example: FloatArray | None) -> dict[str, bytes]:
     Raises:
         InvalidInput: ``model.example_missing`` for a module without rows,
             ``model.outputs_unsupported`` for one that answers something else than numbers a row,
-            or ``model.export_failed``.
+            ``model.export_failed``, or ``model.export_differs`` when the graph does not answer the
+            rows as the module does.
         UnsafeArtifact: ``artifact.operators_refused`` for operators beyond the core ones.
     """
     torch = import_torch()
@@ -37,7 +41,30 @@ def save_torch(model: object, example: FloatArray | None) -> dict[str, bytes]:
     for step in graph.steps:
         find_operator(torch, step.call)
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
-    return {"graph.json": msgspec.json.encode(graph), "model.safetensors": save(plain)}
+    files = {"graph.json": msgspec.json.encode(graph), "model.safetensors": save(plain)}
+    if example is not None and len(example) and isinstance(model, torch.nn.Module):
+        _require_alike(torch, model, TorchPredictor(*files.values()), example)
+    return files
+
+
+def _require_alike(torch: Any, module: Any, saved: TorchPredictor, example: FloatArray) -> None:
+    """Refuse a graph with other answers than the module's: it is what the gate goes by."""
+    rows = np.nan_to_num(example[:_ROWS_TO_COMPARE])
+    was_training = module.training
+    try:
+        with torch.no_grad():
+            told = module.eval()(torch.from_numpy(rows.astype(np.float32)))
+    finally:
+        module.train(was_training)
+    found = saved.predict(rows)
+    wanted = told.to(torch.float64).numpy().reshape(found.shape)
+    if not np.allclose(found, wanted, rtol=_ALIKE, atol=_ALIKE, equal_nan=True):
+        raise InvalidInput(
+            "model.export_differs",
+            f"The exported graph answers {float(np.nanmax(np.abs(found - wanted))):.3g} away from "
+            "the module.",
+            hint="The module may keep a state between calls; let it depend on its input alone.",
+        )
 
 
 def _export(torch: Any, model: Any, example: FloatArray | None) -> tuple[Graph, dict[str, Any]]:
