@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 from everloop.core.ids import Id
 from everloop.data.snapshot import commit_table
-from everloop.gate.verbs import WaiveGate
+from everloop.gate.verbs import ApproveArtifact, WaiveGate
 from everloop.kernel.authz import Role
 from everloop.loop.controller import Controller
 from everloop.loop.model import LoopRun, LoopState
 from everloop.loop.ports import TrainingJob, TrainingResult
 from everloop.loop.verbs import Pause, Resume, SwitchView
-from everloop.registry.evidence import Waiver
+from everloop.registry.evidence import Approval, Waiver
 from everloop.registry.model import ModelVersion
+from everloop.release.halting import HaltDeployment, ResumeDeployment
 from everloop.release.queries import DeploymentView, ReleaseView
 from everloop.release.verbs import Rollback, StartRelease
 from tests.kit import World
-from tests.story.test_loop_closes import Scene, TrainHere, fit, rows, scene, store
+from tests.story.test_loop_closes import SETTINGS, Scene, TrainHere, fit, rows, scene, store
 
 __all__ = ["scene", "store"]  # the fixtures
 
@@ -116,3 +118,38 @@ def test_a_run_that_cannot_go_on_is_given_up_and_says_why(scene: Scene) -> None:
 
     assert LoopState.ABANDONED is run_of(scene).state
     assert "can't go on from gating: There is no" in run_of(scene).why
+
+
+def live_until_held(scene: Scene) -> LoopRun:
+    """Let the world change until a run has passed its gate and waits to begin its release."""
+    scene.live_days(rows(40, 45, slope=-2.0, seed=3))
+    held = run_of(scene)
+    assert held.state is LoopState.GATING, held.why
+    return held
+
+
+def test_a_run_waits_while_its_deployment_is_halted(scene: Scene) -> None:
+    owner = scene.world.owner
+    owner.perform("deployment.halt", HaltDeployment(deployment="m"), DeploymentView)
+
+    held = live_until_held(scene)
+    owner.perform("deployment.resume", ResumeDeployment(deployment="m"), DeploymentView)
+    scene.settle()
+
+    assert None is held.release
+    assert None is not run_of(scene).release
+
+
+def test_a_run_waits_for_the_consent_that_its_tier_needs(scene: Scene) -> None:
+    models = cast("dict[str, dict[str, dict[str, object]]]", SETTINGS["models"])
+    model = models["m"] | {"release": models["m"]["release"] | {"tier": "limited"}}
+    scene.world.configure({"models": {"m": model}})
+
+    held = live_until_held(scene)
+    assert held.version is not None
+    approver = scene.world.person("paula", Role.APPROVER)
+    approver.perform("gate.approve", ApproveArtifact(version=held.version), Approval)
+    scene.settle()
+
+    assert None is held.release
+    assert None is not run_of(scene).release
