@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,11 +40,6 @@ HEADERS = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json
 BATCH = 500
 SINGLES = 100
 SHARE_OF_EDGES = 0.5
-TRUE_ANSWERS: dict[str, Callable[[Any, Rows], Any]] = {
-    "lightgbm": lambda model, rows: model.predict(rows, num_threads=1),
-    "xgboost": lambda model, rows: model.inplace_predict(rows),
-    "onnx": lambda model, rows: _by_onnx(model, rows),
-}
 
 
 class Case(NamedTuple):
@@ -151,19 +146,22 @@ def _case(folder: Path, sample: Sample, outputs: int, count: int) -> Case:
     random = chance.normal(size=(count - len(edges), len(NAMES))) * 2
     rows = np.concatenate([edges, random])
     _seal(folder / name, found, files, signature)
-    answers = TRUE_ANSWERS.get(sample.kind, _by_sklearn)(model, rows)
+    answers = _true_answers(sample.kind, model, rows)
     expected = np.asarray(answers, dtype=np.float64).reshape(
         (len(rows), outputs) if outputs else len(rows)
     )
     return Case(name, sample.kind, outputs, rows, expected)
 
 
-def _by_onnx(model: Any, rows: Rows) -> Any:
-    found: Any = ReferenceEvaluator(model).run(None, {"rows": rows.astype(np.float32)})
-    return found[0]
-
-
-def _by_sklearn(model: Any, rows: Rows) -> Any:
+def _true_answers(kind: str, model: Any, rows: Rows) -> Any:
+    """Return what the training framework answers."""
+    if kind == "lightgbm":
+        return model.predict(rows, num_threads=1)
+    if kind == "xgboost":
+        return model.inplace_predict(rows)
+    if kind == "onnx":
+        found: Any = ReferenceEvaluator(model).run(None, {"rows": rows.astype(np.float32)})
+        return found[0]
     return model.predict_proba(rows) if hasattr(model, "predict_proba") else model.predict(rows)
 
 
