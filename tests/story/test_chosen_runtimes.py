@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import lightgbm as lgb
 import msgspec
@@ -24,11 +25,13 @@ from everloop.core.digest import content_digest
 from everloop.core.errors import EverloopError, IntegrityError
 from everloop.data.snapshot import commit_table
 from everloop.gate.verbs import EvaluateGate
-from everloop.kernel.safe_load import LoadPolicy
-from everloop.registry.client import register
+from everloop.kernel.safe_load import SAFE_FORMATS, LoadPolicy
+from everloop.registry.adapters.pyfunc import save_function
+from everloop.registry.client import register, upload_files
 from everloop.registry.evidence import EVALUATOR, CheckResult, GateReport
 from everloop.registry.model import ModelVersion
 from everloop.registry.signature import Signature, infer_signature, name_outputs
+from everloop.registry.verbs import RegisterModel
 from everloop.serve.bundle import Bundle, open_bundle
 from tests.kit import World, world
 from tests.story.test_gate import work_in
@@ -313,3 +316,32 @@ def test_the_process_that_answers_imports_no_training_framework(
              "starlette", "onnx", "skl2onnx"}  # fmt: skip
     assert [] == sorted(heavy & set(told["modules"]))
     np.testing.assert_allclose(told["answers"], model.predict(np.zeros((2, 3))), rtol=1e-6)
+
+
+def twice(rows: Any) -> Any:
+    import numpy as np
+
+    return np.round(rows[:, 0] * 2 + rows[:, 1] ** 2, 9)
+
+
+def test_a_waived_function_passes_its_gate_and_answers_from_a_bundle(tmp_path: Path) -> None:
+    here = world(policy=LoadPolicy(formats=SAFE_FORMATS | {"pyfunc"}))
+    train = commit_table(here.owner, "train", TRAIN)
+    kept = commit_table(here.owner, "kept", HOLDOUT)
+    ask = RegisterModel(
+        name="m",
+        files=upload_files(here.owner.blobs, save_function(twice, X)),
+        format="pyfunc",
+        signature=AMOUNTS,
+        dataset=train.id,
+        holdout=kept.id,
+        waiver="A rule that no library has.",
+    )
+    version = here.owner.perform("model.register", ask, ModelVersion)
+    report = here.server.perform("gate.evaluate", EvaluateGate(version=version.id), GateReport)
+
+    assert report.passed, [one.summary for one in report.checks if not one.passed]
+    seal(here, report, tmp_path / "b")
+    loaded = open_bundle(tmp_path / "b", here.kernel.services.signers[EVALUATOR].public_key)
+    np.testing.assert_array_equal(loaded.model(X[:5]), twice(X[:5]))
+    loaded.close()
