@@ -11,6 +11,7 @@ from everloop.kernel.safe_load import LoadPolicy
 from everloop.registry.formats import open_version
 from everloop.registry.loaders import FloatArray, Predictor
 from everloop.registry.model import ModelVersion
+from everloop.registry.quick_rows import QuickRows
 from everloop.registry.rows import Rows, to_table
 from everloop.registry.signature import Signature, find_row_problems, to_matrix
 
@@ -30,6 +31,7 @@ class LoadedModel:
     def __init__(self, version: ModelVersion, predictor: Predictor) -> None:
         self.version = version
         self._predictor = predictor
+        self._quick = QuickRows(version.signature)
 
     @property
     def signature(self) -> Signature:
@@ -54,6 +56,9 @@ class LoadedModel:
                 does not fit the signature.
             Conflict: ``model.closed``.
         """
+        quick = self._quick.read(rows)
+        if quick is not None:
+            return self._predictor.predict(quick)
         table = to_table(rows, [field.name for field in self.signature.inputs])
         problems = find_row_problems(self.signature, table)
         if problems:
