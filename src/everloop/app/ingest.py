@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -35,6 +36,7 @@ from everloop.serve.log.reader import read_feedback
 
 OWNER_FILE = "deployment.json"
 APPLIED_FILE = "applied.json"
+_LOG = logging.getLogger(__name__)
 SOURCE = "serve"
 WAIT_HOURS = 24.0
 PAGE = 1_000
@@ -112,7 +114,12 @@ class LogSource:
                 source=SOURCE,
                 wait_hours=WAIT_HOURS,
             )
-            self._performer.perform("feedback.add", ask, FeedbackReceipt)
+            told = self._performer.perform("feedback.add", ask, FeedbackReceipt)
+            given_up = len(told.refused) + len(told.unknown) - told.waiting
+            if given_up:
+                _LOG.warning(
+                    "%d labels were given up: too many wait, or their class is unknown.", given_up
+                )
         # What is handed on twice after a crash counts once.
         for name, chunk in chunks:
             self._offsets[task.deployment, name] = chunk.next_offset

@@ -23,6 +23,8 @@ from everloop.monitor.model import FeedbackBatch, WaitingFeedback
 MAX_LABELS = 20_000
 MOST_WAIT_HOURS = 24 * 366
 RETRIED_AT_ONCE = 20
+MOST_WAITING = 1_000_000
+MOST_BATCHES = 10_000
 
 IdText = Annotated[Id, Meta(max_length=40)]
 
@@ -57,7 +59,8 @@ class FeedbackReceipt(msgspec.Struct, frozen=True, kw_only=True):
         repeated: Labels known already, or older than what is known; ignored.
         unknown: Ids and keys that are no sealed prediction of this project.
         refused: Ids and keys whose label is no class of the version that answered.
-        waiting: How many of the unknown ones wait for their prediction; send the others again.
+        waiting: How many of the unknown ones wait for their prediction: all, or none where too many
+            wait already; send those again.
     """
 
     joined: int
@@ -86,7 +89,7 @@ def add_feedback(ask: AddFeedback, work: Work, ready: labelling.Ready) -> Feedba
     waiting = 0
     if not ask.is_dry:
         _commit(work, ready, ask.labels, ask.source)
-    if ready.waiting is not None:
+    if ready.waiting is not None and _has_room(work, len(ready.unknown)):
         waiting = len(ready.unknown)
         work.insert(
             WaitingFeedback(
@@ -138,6 +141,12 @@ def _commit(work: Work, ready: labelling.Ready, labels: tuple[Label, ...], sourc
         work.touch(node, f"deployment:{deployment}")
         for labelled in group.segments:
             work.link(node, "judged", f"prediction_segment:{labelled}")
+
+
+def _has_room(work: Work, count: int) -> bool:
+    """Tell whether so many more labels may wait: nobody shall fill the store with made-up ids."""
+    rows = work.select(WaitingFeedback)
+    return len(rows) < MOST_BATCHES and count + sum(row.count for row in rows) <= MOST_WAITING
 
 
 class RetryFeedback(_Ask, frozen=True, kw_only=True):

@@ -62,7 +62,7 @@ def show_prediction(ask: ShowPrediction, view: View) -> PredictionView:
     """Show one prediction: what was asked, answered and by which version, with its proof.
 
     Raises:
-        NotFound: ``prediction.not_found``.
+        NotFound: ``prediction.not_found``, or ``prediction.erased`` after its time.
         IntegrityError: ``segment.corrupt`` or ``blob.corrupt``.
     """
     for segment in segments_around(view, ask.id):
@@ -75,6 +75,12 @@ def show_prediction(ask: ShowPrediction, view: View) -> PredictionView:
                     proof=prove_row(table, index, segment.root),
                     label=_label(view, segment, row.id),
                 )
+        if segment.erased_at is not None and ask.id in table.column("id").to_pylist():
+            raise NotFound(
+                "prediction.erased",
+                f"What prediction {ask.id!r} said was erased on {segment.erased_at:%Y-%m-%d}.",
+                hint=f"Its hash stays in segment {segment.id}; whoever kept the row can prove it.",
+            )
     raise NotFound(
         "prediction.not_found",
         f"There is no sealed prediction {ask.id!r}.",

@@ -73,6 +73,10 @@ PREDICTIONS = declare(
             "share": SeenNumber(
                 lambda seen: seen.row.share, "the canary's share of the traffic then"
             ),
+            "key": SeenText(lambda seen: seen.row.key, "the caller's own name of the row"),
+            "request": SeenText(
+                lambda seen: seen.row.request, "the caller's own name of the request"
+            ),
             "unit": SeenText(lambda seen: seen.row.unit, "whom its assignment sticks to"),
         },
         synonyms={

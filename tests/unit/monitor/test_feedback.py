@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from msgspec.structs import replace
 
-from everloop.core.errors import InvalidInput
+from everloop.core.errors import InvalidInput, NotFound
 from everloop.core.ids import Id
 from everloop.core.wire import Label
+from everloop.monitor import feedback
 from everloop.monitor.erasing import Erasable, Erased, ErasePredictions, ListErasable
 from everloop.monitor.feedback import (
     AddFeedback,
@@ -152,6 +153,18 @@ def test_labels_whose_time_is_over_are_given_up(made: World) -> None:
     assert 0 == made.owner.perform("feedback.waiting", CountWaiting(), WaitingCount).labels
 
 
+def test_nobody_fills_the_store_with_labels_of_made_up_ids(
+    made: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feedback, "MOST_WAITING", 3)
+    labels = [Label(prediction=Id(f"x{number}"), value=1.0) for number in range(2)]
+
+    one, two = tell(made, *labels, wait_hours=1.0), tell(made, *labels, wait_hours=1.0)
+
+    assert (2, 0) == (one.waiting, two.waiting)
+    assert ("x0", "x1") == two.unknown
+
+
 @pytest.mark.parametrize(
     "label",
     [Label(value=1.0), Label(prediction=Id("x")), Label(prediction=Id("x"), value=float("nan"))],
@@ -194,5 +207,7 @@ def test_erased_predictions_leave_what_proves_that_they_were_there(made: World) 
         "prediction.list", ListPredictions(deployment=DEPLOYMENT), PredictionList
     ).items
     assert [new.id] == [row.id for row in listed]
+    with pytest.raises(NotFound, match="erased"):
+        label_of(made, old[1].id)
     again = made.server.perform("prediction.erase", ask, Erased)
     assert (0, 0) == (again.segments, again.batches)
