@@ -17,6 +17,7 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeRegressor
 
 import everloop.gate.verbs  # noqa: F401 -- declares gate.evaluate
 from everloop.app.bundles import write_sealed
@@ -126,6 +127,16 @@ def test_a_forest_is_served_by_onnxruntime_where_it_takes_the_same_leaves() -> N
     assert "onnxruntime" == report.serving.runtime
     assert report.serving.rows > 4_000  # its own splits are among them
     assert 0 < report.serving.max_difference <= 2e-6
+
+
+def test_trees_whose_splits_can_not_be_asked_are_not_served_converted() -> None:
+    policy = LoadPolicy(trusted_types=("sklearn.tree._tree.Tree",))
+    behind = make_pipeline(StandardScaler(), DecisionTreeRegressor(max_depth=3)).fit(X, AMOUNT)
+    report = judge(world(policy=policy), behind)
+
+    assert report.serving is not None
+    assert "skops" == report.serving.runtime
+    assert "no row would show a wrong leaf" in report.serving.refused["onnxruntime in float32"]
 
 
 def test_a_conversion_with_other_answers_is_refused_and_the_report_says_why() -> None:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from everloop.core.digest import Digest
 from everloop.core.errors import EverloopError, InvalidInput
 from everloop.gate.case import Case, FloatArray
+from everloop.registry.adapters.onnx_check import has_trees
 from everloop.registry.boundary import MOST_ROWS, boundary_rows, choose_kept
 from everloop.registry.evidence import CheckResult, ServingProof
 from everloop.registry.forest import Forest, Ints, find_forest, forest_of
@@ -137,6 +138,11 @@ def _compare(
     case: Case, candidate: Candidate, asked: _Asked, refused: dict[str, str]
 ) -> _Match | None:
     name = candidate.name
+    if candidate.conversion and asked.forest is None and has_trees(candidate.files["model.onnx"]):
+        refused[name] = (
+            "it has trees whose splits can't be found, so no row would show a wrong leaf"
+        )
+        return None
     try:
         predictor = open_runtime(candidate.runtime.name, candidate.files, case.policy)
     except EverloopError as error:

@@ -20,6 +20,12 @@ from everloop.registry.adapters.xgboost_model import rewrite_xgboost
 Ints: TypeAlias = npt.NDArray[np.int64]
 _CATEGORICAL = 1  # lowest bit of LightGBM's decision_type
 
+_FORESTS = frozenset(
+    f"{kind}{task}"
+    for kind in ("DecisionTree", "ExtraTree", "ExtraTrees", "RandomForest", "GradientBoosting")
+    for task in ("Classifier", "Regressor")
+)
+
 
 class Tree(NamedTuple):
     """One tree; node 0 is its root.
@@ -74,14 +80,16 @@ def find_forest(format_name: str, files: Mapping[str, bytes]) -> Forest | None:
 
 
 def forest_of(estimator: object) -> Forest | None:
-    """Return the splits of an estimator of scikit-learn that is a tree or several of them.
+    """Return the splits of a tree or a forest of scikit-learn, or None for any other estimator.
 
-    Those behind other steps split by numbers that no caller sends, so of a pipeline there are none.
+    Trees behind other steps, and those of some columns only, split by numbers that no caller sends.
     """
+    kind = type(estimator)
+    if kind.__module__.partition(".")[0] != "sklearn" or kind.__name__ not in _FORESTS:
+        return None
     members = np.ravel(np.asarray(getattr(estimator, "estimators_", [estimator]), dtype=object))
-    found = [_sklearn_tree(tree) for member in members if (tree := getattr(member, "tree_", None))]
-    trees = tuple(tree for tree in found if tree is not None)
-    return Forest(trees) if trees else None
+    found = [_sklearn_tree(member.tree_) for member in members]
+    return Forest(tuple(tree for tree in found if tree is not None))
 
 
 def find_leaves(tree: Tree, rows: FloatArray) -> Ints:

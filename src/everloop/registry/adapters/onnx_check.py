@@ -80,6 +80,11 @@ def check_onnx(model: bytes) -> None:
         raise unreadable("ONNX", "it has no graph")
 
 
+def has_trees(model: bytes) -> bool:
+    """Tell whether a model may compare numbers with the thresholds of trees."""
+    return b"TreeEnsemble" in model  # the names of its operators stand in it as they are
+
+
 class _Walk:
     """Visits every message of a model."""
 
