@@ -38,6 +38,8 @@ FORMATS: dict[str, tuple[tuple[str, ...], frozenset[str]]] = {
 ALSO = {
     # Fetches a bundle from object storage, where a platform names an address instead of a folder.
     "storage": ("obstore",),
+    # Answers over gRPC.
+    "grpc": ("grpcio", "protobuf"),
     # Sends traces to a collector.
     "otel": ("opentelemetry-exporter-otlp-proto-http", "opentelemetry-sdk"),
 }

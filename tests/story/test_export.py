@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import grpc
 import httpx
 import lightgbm
 import numpy as np
@@ -216,6 +217,38 @@ def test_sagemaker_pings_and_sends_invocations(shop: Shop, image: Path, site: Pa
 
     assert 200 == ping.status_code
     assert {"predictions": [expected(shop)]} == answer.json()
+
+
+def test_every_face_of_the_server_is_in_the_image(image: Path, site: Path) -> None:
+    with running(site, variables={"EVERLOOP_MODEL": str(image / "bundle")}) as (client, _):
+        paths = ("/v2", "/v2/health/ready", "/v2/models/demand", "/metrics", "/whatif.js")
+        statuses = {path: client.get(path).status_code for path in paths}
+        page = client.get("/models/demand/whatif")
+
+    assert {200} == set(statuses.values()), statuses
+    assert (200, True) == (page.status_code, "<form" in page.text or "<script" in page.text)
+
+
+def test_an_image_with_grpc_answers_over_it(
+    shop: Shop, site: Path, tmp_path: Path, image: Path
+) -> None:
+    shop.must("export", "image", "demand@1", "--with", "grpc", "-o", str(tmp_path / "i"))
+    whole = install(tmp_path / "i", tmp_path / "site", also=("grpc",))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    variables = {"EVERLOOP_MODEL": str(image / "bundle"), "EVERLOOP_GRPC_PORT": str(port)}
+
+    with (
+        running(whole, variables=variables),
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        ready = channel.unary_unary("/inference.GRPCInferenceService/ServerReady")(b"", timeout=10)
+    with running(site, variables=variables) as (_, process):
+        code = process.wait(20)
+
+    assert b"\x08\x01" == ready  # field 1 is true
+    assert 1 == code
 
 
 def test_a_deployment_leaves_as_its_champion(shop: Shop, tmp_path: Path) -> None:

@@ -87,8 +87,8 @@ def bundle(session: Session, /, ref: str, place: Path, **given: Any) -> int:
     "--with",
     "also",
     multiple=True,
-    type=click.Choice(["storage", "otel"]),
-    help="Also what fetches bundles from object storage, or sends traces; repeatable.",
+    type=click.Choice(["storage", "grpc", "otel"]),
+    help="Also fetch bundles from object storage, answer over gRPC, send traces; repeatable.",
 )
 @click.option(
     "--without-model",

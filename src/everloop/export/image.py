@@ -159,7 +159,8 @@ def _dockerfile(recipe: Recipe, wheel: str) -> str:
     parts.append(_variables(recipe))
     told = " \\\n".join(f"      {name}={json.dumps(text)}" for name, text in labels(recipe).items())
     parts.append("LABEL " + told.lstrip())
-    parts.append(_TAIL.format(port=PORT, grpc=GRPC_PORT, user=USER, log=LOG_PLACE))
+    ports = f"{PORT} {GRPC_PORT}" if "grpc" in recipe.also else str(PORT)
+    parts.append(_TAIL.format(ports=ports, user=USER, log=LOG_PLACE))
     return "\n\n".join(parts)
 
 
@@ -173,6 +174,8 @@ def _variables(recipe: Recipe) -> str:
         "EVERLOOP_LOG": LOG_PLACE,
         "EVERLOOP_PUBLIC_KEY": recipe.public_key,
     }
+    if "grpc" in recipe.also:
+        found["EVERLOOP_GRPC_PORT"] = str(GRPC_PORT)
     if recipe.subject is not None:
         found["EVERLOOP_MODEL"] = BUNDLE_PLACE
     return "ENV " + " \\\n    ".join(f"{name}={json.dumps(text)}" for name, text in found.items())
@@ -213,7 +216,7 @@ RUN ["install", "--directory", "--owner={user}", "--group=0", "--mode=0770", "{l
 
 _TAIL: Final = """\
 VOLUME ["{log}"]
-EXPOSE {port} {grpc}
+EXPOSE {ports}
 USER {user}:0
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 \\

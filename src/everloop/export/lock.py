@@ -15,8 +15,9 @@ from typing import Any, Final
 from everloop.core.errors import InvalidInput, UnsafeArtifact
 
 LOCK_FILE: Final = "serving_lock.json"
-# What a server does only where it is asked to: fetch bundles from object storage, send traces.
-ALSO: Final = ("storage", "otel")
+# What a server does only where it is asked to: fetch bundles from object storage, answer over gRPC,
+# send traces.
+ALSO: Final = ("storage", "grpc", "otel")
 # Debian's packages that a format's library needs beside its wheel.
 SYSTEM_PACKAGES: Final = {"lightgbm": ("libgomp1",)}
 

@@ -86,9 +86,11 @@ def serving_sources(package: Path) -> dict[str, bytes]:
         if path != package / "__init__.py":
             waiting += _imported(package, path, found[path])
         waiting += [parent / "__init__.py" for parent in _packages(package, path)]
-    typed = package / "py.typed"
-    if typed.exists():
-        found[typed] = typed.read_bytes()
+    # What lies beside the modules and is read by them: pages, and the messages of gRPC.
+    others = [path for entrance in ENTRANCES for path in (package / entrance).rglob("*")]
+    for path in [*others, package / "py.typed"]:
+        if path.is_file() and path.suffix not in {".py", ".pyc"}:
+            found[path] = path.read_bytes()
     named = {path.relative_to(package.parent).as_posix(): data for path, data in found.items()}
     return dict(sorted(named.items()))
 

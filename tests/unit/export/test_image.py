@@ -193,6 +193,26 @@ def test_what_the_wheel_holds_imports_with_nothing_but_the_lock(installed: Path)
     assert len(names) > 10
 
 
+def test_the_wheel_holds_all_files_of_the_server() -> None:
+    package = ROOT / "src"
+
+    names = set(zipfile.ZipFile(io.BytesIO(serving_wheel().data)).namelist())
+    there = {
+        path.relative_to(package).as_posix()
+        for path in (package / "everloop" / "serve").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert set() == there - names
+
+
+def test_an_image_listens_for_grpc_only_when_it_can_answer(sealed: Subject) -> None:
+    usual, also = (image_files(recipe(sealed, also=one)) for one in ((), ("grpc",)))
+
+    assert b"GRPC" not in usual["Dockerfile"]
+    assert b"EXPOSE 8080 8081" in also["Dockerfile"]
+    assert b"grpcio==" in also["requirements.lock"]
+
+
 def test_the_wheel_holds_neither_control_plane_nor_storage() -> None:
     wheel = serving_wheel()
 
