@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -224,6 +225,26 @@ def test_kserve_explains_what_it_predicts(client: httpx.Client) -> None:
     # The trees' own contributions: this bundle has no background, and regression no link.
     assert "tree" == explanation["method"]
     assert pytest.approx(EXPECTED) == total
+
+
+def test_the_open_inference_protocol_explains_on_request(client: httpx.Client) -> None:
+    inputs = [
+        {"name": name, "shape": [1], "datatype": kind, "data": [ROW[name]]}
+        for name, kind in zip(ROW, ("INT64", "FP64", "BOOL", "BYTES"), strict=True)
+    ]
+
+    def ask(explain: object) -> httpx.Response:
+        body = {"inputs": inputs, "parameters": {"explain": explain}}
+        return client.post("/v2/models/bikes/infer", json=body)
+
+    explained, plain, wrong = ask("tree"), ask(False), ask("magic")
+
+    told = json.loads(explained.json()["parameters"]["explanation"])
+    (row,) = told["rows"]
+    assert pytest.approx(EXPECTED) == told["base"] + sum(row["values"].values())
+    assert [EXPECTED] == explained.json()["outputs"][0]["data"]
+    assert "explanation" not in plain.json()["parameters"]
+    assert 400 == wrong.status_code
 
 
 def test_plain_json_explains_on_request_and_within_limits(client: httpx.Client) -> None:

@@ -24,7 +24,7 @@ def all_routes(service: Service, found: Found) -> list[Route]:
     return [
         *records.routes(service, explainer),
         *feedback.routes(service),
-        *oip.routes(service),
+        *oip.routes(service, explainer),
         *openapi.routes(service),
         *whatif.routes(service, explainer),
         *repository.routes(service),

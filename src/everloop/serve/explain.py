@@ -124,6 +124,23 @@ class Explainer:
             )
 
 
+def to_method(value: object) -> Method | Literal[True] | None:
+    """Return what a protocol's parameter ``explain`` asks for; None for nothing.
+
+    Raises:
+        InvalidInput: ``request.invalid``.
+    """
+    if value is None or value is False:
+        return None
+    if value is True or value == "sampling" or value == "tree":  # noqa: PLR1714 -- mypy narrows so
+        return value  # type: ignore[return-value]
+    raise InvalidInput(
+        "request.invalid",
+        f"`explain` is {str(value)[:40]!r}.",
+        hint="It is true, sampling or tree, or left out.",
+    )
+
+
 def explain(
     loaded: LoadedBundle, rows: FloatArray, method: Method | Literal[True] = True
 ) -> Explanation:

@@ -34,7 +34,9 @@ from everloop.serve.exchange import (
     status_of,
     to_json,
 )
+from everloop.serve.explain import Explainer, to_method
 from everloop.serve.identity import to_id
+from everloop.serve.protocol import Explanation
 from everloop.serve.protocols import binary
 from everloop.serve.protocols.tensors import (
     BYTES,
@@ -159,9 +161,9 @@ def refuse(error: EverloopError) -> Reply:
     return Reply(status, body, JSON, extra_headers(error, status))
 
 
-def routes(service: Service) -> list[Route]:
+def routes(service: Service, explainer: Explainer) -> list[Route]:
     """Return the addresses of this protocol."""
-    spoken = OpenInference(service)
+    spoken = OpenInference(service, explainer)
     one, version = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
     table: list[tuple[str, str, Callable[[Request], Answer]]] = [
         ("GET", "/v2", spoken.server),
@@ -180,8 +182,9 @@ def routes(service: Service) -> list[Route]:
 class OpenInference:
     """The handlers of this protocol."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, explainer: Explainer) -> None:
         self._service = service
+        self._explainer = explainer
 
     def server(self, request: Request) -> Reply:
         """Tell what this server is."""
@@ -233,9 +236,15 @@ class OpenInference:
         )
         packing = request.headers.get(b"accept-encoding", b"")
 
-        def encode(result: Result) -> Reply:
-            return _encode(result, endpoint, body.id, wanted, is_binary=is_binary, packing=packing)
+        def encode(result: Result, why: Explanation | None = None) -> Reply:
+            more = {} if why is None else {"explanation": _ENCODER.encode(why).decode()}
+            return _encode(
+                result, endpoint, body.id, wanted, is_binary=is_binary, packing=packing, more=more
+            )
 
+        method = to_method((body.parameters or {}).get("explain"))
+        if method is not None:
+            return self._explainer.answer(endpoint, ask, method, encode)
         return endpoint.answer(ask, encode)
 
 
@@ -471,9 +480,10 @@ def _encode(
     *,
     is_binary: bool,
     packing: bytes,
+    more: Mapping[str, Scalar],
 ) -> Reply:
     picked = pick_outputs(result.loaded, result.outputs, wanted, is_binary=is_binary)
-    parameters = parameters_of(result)
+    parameters = {**parameters_of(result), **more}
     id_ = str(parameters["prediction_id"])
     made, blobs = [], []
     for each in picked:
