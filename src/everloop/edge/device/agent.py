@@ -120,8 +120,8 @@ class Agent:
             self._start(host, port)
             return
         is_dead = self._child.poll() is not None
-        health = None if is_dead else self._health()
         if self.updates.told["trying"]:
+            health = None if is_dead else self._health()
             if is_dead or (health is None and self._age() > START_S) or _is_faulty(health):
                 _say({"event": "went back", "left": self.updates.current})
                 self._end_child()

@@ -60,7 +60,7 @@ class Engine:
             ) from error
         ids = self._log_all(rows, outputs, begun)
         return [
-            {"id": id_, "output": output, "version": self.bundle.manifest["version"]}
+            {"id": id_, "output": _speakable(output), "version": self.bundle.manifest["version"]}
             for id_, output in zip(ids, outputs)
         ]
 

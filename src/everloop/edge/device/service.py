@@ -38,6 +38,9 @@ class Service(ThreadingHTTPServer):
         self._parent = parent
         _bind(self)
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a caller that went away or stalled; the next one is answered."""
+
     def service_actions(self) -> None:
         """End when the agent that started this one has ended, however it did."""
         if self._parent is not None and os.getppid() != self._parent:
@@ -83,7 +86,12 @@ class Handler(BaseHTTPRequestHandler):
             self._refuse(413, "edge.too_large", f"A body has at most {MOST_BYTES} bytes.")
             return
         try:
-            rows = read_rows(self.rfile.read(int(length)))
+            body = self.rfile.read(int(length))
+        except OSError:  # the time is out, or the caller has gone
+            self._refuse(408, "edge.too_slow", f"The body did not come within {self.timeout} s.")
+            return
+        try:
+            rows = read_rows(body)
             with self.server.turn:
                 answers = self.server.engine.predict(rows)
         except EdgeError as error:
@@ -91,6 +99,12 @@ class Handler(BaseHTTPRequestHandler):
             self._refuse(status, error.code, str(error))
             return
         self._send(200, {"predictions": answers})
+
+    def send_error(
+        self, code: int, message: Optional[str] = None, explain: Optional[str] = None
+    ) -> None:
+        """Refuse what is no request, or has a method that there is not."""
+        self._refuse(int(code), "edge.bad_request", explain or message or "This is no request.")
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing: the log of predictions is the log."""
@@ -105,6 +119,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _refuse(self, status: int, code: str, message: str) -> None:
         self.close_connection = True
+        self.request_version = getattr(self, "request_version", "HTTP/1.1")
         self._send(status, {"error": {"code": code, "message": message}})
 
 
