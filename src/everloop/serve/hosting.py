@@ -125,6 +125,7 @@ class Host:
             NotFound: ``model.not_available``.
         """
         with self.guard:
+            self.find_bundles()
             folder = next((each for each, its in self._bundles.items() if its == name), None)
             if folder is None:
                 raise NotFound(
