@@ -84,7 +84,8 @@ def run(settings: Found, places: Sequence[Path], limits: Limits | None = None) -
             if len(sockets) == 1:
                 work(0)
             else:
-                _announce(settings, host, told)
+                if rpc is None:
+                    _announce(settings, host, told)
                 _Master(work, len(sockets)).run()
         finally:
             for each in (*sockets, rpc):
@@ -199,7 +200,7 @@ def _work(group: _Group, listening: socket.socket) -> None:
         service.tokens = TokensFile(group.settings.tokens_file)
     group.host.open(service, group.worker)
     shelf = _open_shelf(group, service)
-    if (group.settings.workers or 1) == 1:
+    if (group.settings.workers or 1) == 1 and group.told.rpc is None:
         group.announce()
     # A server makes no cycles to speak of; collecting thrice a second shows in the latency.
     gc.freeze()
@@ -264,6 +265,8 @@ async def _serve(
     rpc = None
     if group.told.rpc is not None:
         rpc = await grpc.start(service, group.told.rpc, group.limits)
+        if group.worker == "w0":
+            group.announce()  # not before: unlike the other port, this one refused until now
     await ending.wait()
     notifier.ending()
     service.is_draining = True

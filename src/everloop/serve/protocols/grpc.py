@@ -371,7 +371,9 @@ def _from_contents(each: Any) -> Tensor:
     if each.datatype == BYTES:
         return Tensor(each.name, BYTES, shape, _to_texts(each.name, found))
     try:
-        return Tensor(each.name, each.datatype, shape, np.array(found, NUMBERS[each.datatype]))
+        return Tensor(
+            each.name, each.datatype, shape, np.array(list(found), NUMBERS[each.datatype])
+        )
     except OverflowError:
         _wrong(f"The data of {each.name[:60]!r} does not fit into {each.datatype}")
 

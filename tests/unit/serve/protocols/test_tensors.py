@@ -135,7 +135,7 @@ def test_json_and_bytes_give_one_answer(desk: Desk, values: list[float]) -> None
 def test_a_decimal_is_rounded_to_the_nearest_float_once(
     value: float, nudge: int, datatype: str
 ) -> None:
-    kind = {"FP32": np.float32, "FP16": np.float16}[datatype]
+    kind: Any = {"FP32": np.float32, "FP16": np.float16}[datatype]
     near = np.float64(value)
     if not abs(near) < float(np.finfo(kind).max) / 2:
         return
