@@ -153,6 +153,8 @@ class LogSource:
             if chunk.rows:
                 self._seal_chunk(task, name, chunk)
                 yield len(chunk.rows)
+        if chunk.lost_bytes:
+            _LOG.warning("%s: a power cut took its last %d bytes.", name, chunk.lost_bytes)
         if chunk.is_finished:
             (task.folder / name).unlink(missing_ok=True)
             del self._offsets[key]

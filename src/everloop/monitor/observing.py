@@ -36,7 +36,7 @@ from everloop.monitor.model import (
     Watch,
     Window,
 )
-from everloop.monitor.outcomes import Outcome, decode_outcomes, loss_of
+from everloop.monitor.outcomes import Outcome, decode_outcomes, loss_of, loss_of_classes
 from everloop.monitor.sealing import read_profile
 from everloop.registry.evidence import LossName, yardstick
 from everloop.registry.model import ModelVersion
@@ -203,15 +203,22 @@ def _losses(
         yield (
             batch,
             [
-                (outcome, loss_of(kind, outcome.output, outcome.truth))
+                (outcome, loss)
                 for outcome in decode_outcomes(blobs.get(batch.outcomes))
                 if outcome.version == watch.version
                 and outcome.arm is Arm.CHAMPION
                 and outcome.status is Status.OK
-                and outcome.output is not None
-                and outcome.truth is not None
+                and (loss := _loss(kind, outcome)) is not None
             ],
         )
+
+
+def _loss(kind: LossName, outcome: Outcome) -> float | None:
+    if outcome.truth is None:
+        return None
+    if outcome.outputs is not None:
+        return loss_of_classes(kind, outcome.outputs, outcome.truth)
+    return None if outcome.output is None else loss_of(kind, outcome.output, outcome.truth)
 
 
 def _fresh_detector(config: MonitorConfig) -> EDetector:

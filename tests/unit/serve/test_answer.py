@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from everloop.core.errors import EverloopError, Unavailable
-from everloop.core.wire import Arm, PredictionRow, Scalar, Status
+from everloop.core.wire import Arm, LogRules, PredictionRow, Scalar, Status
 from everloop.serve.answer import Answerer, Ask, Result
 from everloop.serve.bundle import LoadedBundle
 from everloop.serve.decode import FloatArray
@@ -273,6 +273,30 @@ def test_requests_without_an_answer_leave_no_shadow_awaited(desk: Desk) -> None:
 
     assert 0 == desk.answerer.awaited_shadows
     assert [None] * 3 == [row.shadow_version for row in desk.rows()]
+
+
+def test_masked_inputs_are_answered_and_never_logged(desk: Desk) -> None:
+    sealed = desk.lineup.champion
+    assert sealed is not None
+    masking = version(1, masked=("weather",))
+    desk.lineup = Lineup(
+        epoch=3, deployment="bikes", champion=masking, log=LogRules(masked=("hour",))
+    )
+
+    answered = desk.ask()
+
+    assert EXPECTED == answered.outputs[0]
+    (row,) = desk.rows()
+    assert set(ROW) - {"hour", "weather"} == set(row.inputs)
+
+
+def test_of_requests_that_are_not_sampled_all_is_logged_but_the_inputs(desk: Desk) -> None:
+    desk.lineup = Lineup(epoch=3, deployment="bikes", champion=version(1), log=LogRules(sample=0.0))
+
+    answered = desk.ask()
+
+    (row,) = desk.rows()
+    assert ({}, EXPECTED, answered.ids()[0]) == (row.inputs, row.output, row.id)
 
 
 def test_an_answer_goes_out_although_nothing_can_be_logged(desk: Desk) -> None:
