@@ -12,6 +12,7 @@ import ctypes
 import fcntl
 import gc
 import os
+import resource
 import signal
 import socket
 import sys
@@ -51,6 +52,8 @@ LOCK_FILE: Final = "serve.lock"
 DRAIN_S: Final = 5.0
 BACKLOG: Final = 2_048
 PAUSE_S: Final = 0.5
+MOST_DESCRIPTORS: Final = 65_536
+OWN_DESCRIPTORS: Final = 1_024  # of logs, models and what else is no connection
 _DEATH_SIGNAL: Final = 1  # PR_SET_PDEATHSIG of prctl(2)
 _ENDINGS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -68,6 +71,7 @@ def run(settings: Found, places: Sequence[Path], limits: Limits | None = None) -
         IntegrityError: a bundle that stands alone does not verify.
         OSError: the port is taken or the folder cannot be written.
     """
+    fitted = _fitted(limits or Limits())
     with _locked(settings.home), _state_folder(settings) as state:
         host = Host(places, SystemClock(), key=settings.public_key, log=settings.log)
         sockets = _listen(settings)
@@ -76,7 +80,7 @@ def run(settings: Found, places: Sequence[Path], limits: Limits | None = None) -
         told = _Told(f"http://{_name_of(settings, sockets[0])}", rpc_name, os.getpid())
 
         def work(place: int) -> None:
-            group = _Group(settings, host, told, f"w{place}", limits or Limits(), state)
+            group = _Group(settings, host, told, f"w{place}", fitted, state)
             _work(group, sockets[place])
 
         try:
@@ -91,6 +95,23 @@ def run(settings: Found, places: Sequence[Path], limits: Limits | None = None) -
             for each in (*sockets, rpc):
                 if each is not None:
                     each.close()
+
+
+def _fitted(limits: Limits) -> Limits:
+    """Take as many descriptors as the system gives, and keep some from the connections.
+
+    Without any left a process could load no model and open no log.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+            soft = most
+    if soft == resource.RLIM_INFINITY:
+        return limits
+    left = max(soft - OWN_DESCRIPTORS, soft // 2)
+    return msgspec.structs.replace(limits, connections=min(limits.connections, left))
 
 
 class _Master:
