@@ -189,6 +189,7 @@ def _run_on_ray(task: Task, parts: Sequence[Part], workers: int | None) -> Itera
             "Scoring on Ray needs its library, which is not installed.",
             hint='Install it with: pip install "everloop[ray]"',
         ) from missing
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
     library: Any = ray
     started = not library.is_initialized()
     if started:

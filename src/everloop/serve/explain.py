@@ -133,7 +133,7 @@ def to_method(value: object) -> Method | Literal[True] | None:
     if value is None or value is False:
         return None
     if value is True or value == "sampling" or value == "tree":  # noqa: PLR1714 -- mypy narrows so
-        return value  # type: ignore[return-value]
+        return value
     raise InvalidInput(
         "request.invalid",
         f"`explain` is {str(value)[:40]!r}.",
