@@ -118,27 +118,13 @@ def build_bundle(source: Source, blobs: BlobStore, policy: LoadPolicy, signer: S
         inner["bundle/model.onnx"] = next(iter(files.values()))
     else:
         inner["bundle/model.json"] = json.dumps(told, separators=(",", ":")).encode()
-    columns = _columns(version, blobs, source.masked)
     manifest = {
-        "kind": "everloop edge bundle",
-        "form": 1,
+        **_about(source, blobs),
         "key": signer.public_key.hex(),
-        "model": version.name,
-        "version": version.version,
-        "version_id": version.id,
-        "number": version.number,
-        "artifact": version.artifact,
-        "evidence": source.evidence,
-        "task": version.signature.task,
         "format": format_name,
         "model_kind": "onnx" if told is None else "trees",
         "plan": plan,
-        "inputs": msgspec.to_builtins(version.signature.inputs),
-        "output_name": version.signature.output.name,
-        "outputs": [field.name for field in version.signature.outputs],
-        **_bounds(version),
         "golden": golden,
-        "columns": columns,
         "parity": msgspec.to_builtins(parity),
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in inner.items()},
     }
@@ -151,6 +137,27 @@ def build_bundle(source: Source, blobs: BlobStore, policy: LoadPolicy, signer: S
         digest=Digest("sha256:" + hashlib.sha256(data).hexdigest()),
         parity=parity,
     )
+
+
+def _about(source: Source, blobs: BlobStore) -> dict[str, Any]:
+    """Return what a manifest says of the version itself."""
+    version = source.version
+    return {
+        "kind": "everloop edge bundle",
+        "form": 1,
+        "model": version.name,
+        "version": version.version,
+        "version_id": version.id,
+        "number": version.number,
+        "artifact": version.artifact,
+        "evidence": source.evidence,
+        "task": version.signature.task,
+        "inputs": msgspec.to_builtins(version.signature.inputs),
+        "output_name": version.signature.output.name,
+        "outputs": [field.name for field in version.signature.outputs],
+        "columns": _columns(version, blobs, source.masked),
+        **_bounds(version),
+    }
 
 
 def _convert(
