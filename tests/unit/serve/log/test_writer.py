@@ -219,3 +219,13 @@ def test_a_shadow_that_answers_after_its_file_is_full_is_not_missed(tmp_path: Pa
     files = list_files(tmp_path)
     rows = [row for file in files for row in read_rows(tmp_path, file.name).rows]
     assert [4.0] * 40 == [row.shadow_output for row in rows]
+
+
+def test_when_all_inputs_are_masked_the_answers_are_read_all_the_same(
+    log: LogWriter, tmp_path: Path
+) -> None:
+    origin = source(names=("x",), dtypes=("float64",), masked=frozenset({"x"}))
+
+    log.append(block(origin, (), (), values=np.array([[1.0], [2.0]])))
+
+    assert [({}, 0.0), ({}, 1.0)] == [(row.inputs, row.output) for row in read_all(tmp_path).rows]
