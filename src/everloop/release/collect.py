@@ -67,7 +67,7 @@ def news_of_rows(release: Release, rows: Sequence[PredictionRow]) -> News:
     events: list[BadEvent] = []
     pairs: list[Pair] = []
     watched = _Judgements(answers_judge(release.limits))
-    voices = _Voices(release, (row.id for row in rows))
+    voices = _Voices(release, ((row.id, row.request) for row in rows))
     for row in rows:
         if row.epoch < release.epoch:
             continue
@@ -102,7 +102,7 @@ def news_of_labels(release: Release, labelled: Sequence[Judged]) -> News:
     events: list[BadEvent] = []
     pairs: list[Pair] = []
     watched = _Labels(release.limits)
-    voices = _Voices(release, (found.prediction for found in labelled))
+    voices = _Voices(release, ((found.prediction, found.request) for found in labelled))
     for found in labelled:
         if found.epoch < release.epoch:
             continue
@@ -131,13 +131,13 @@ def find_record(
     Each unit speaks once, with its first answer, as in the watch that this is compared with.
     """
     judgements = _Judgements(answers_judge(release.limits))
-    voices = _Voices(release, (row.id for row in rows))
+    voices = _Voices(release, ((row.id, row.request) for row in rows))
     for row in rows:
         if row.version == release.champion and row.epoch < release.epoch:
             mark = voices.mark(row.id, row.unit, row.request)
             judgements.add(faults_of(release.limits, row), mark)
     late = _Labels(release.limits)
-    voices = _Voices(release, (found.prediction for found in labelled))
+    voices = _Voices(release, ((found.prediction, found.request) for found in labelled))
     for found in labelled:
         if found.version == release.champion and found.epoch < release.epoch:
             mark = voices.mark(found.prediction, found.unit, found.request)
@@ -259,19 +259,28 @@ class _Labels:
 
 
 class _Voices:
-    """Who speaks with one voice among answers that come together."""
+    """Who speaks with one voice among answers that come together.
 
-    def __init__(self, release: Release, ids: Iterable[Id | None]) -> None:
+    Retries come soon after each other, so a request's own id is looked for among these alone: to
+    remember all of them would fill the release's memory with requests that came once.
+    """
+
+    def __init__(self, release: Release, found: Iterable[tuple[Id | None, str | None]]) -> None:
         self._key = release.id.encode()[:64]
-        self._many = {
-            _first_of(key) for key in ids if key and is_id(key) and not key.endswith(FIRST_ROW)
-        }
+        self._many: set[str] = set()
+        once: set[str] = set()
+        self._again: set[str] = set()
+        for key, request in found:
+            if key is not None and is_id(key) and not key.endswith(FIRST_ROW):
+                self._many.add(_first_of(key))
+            if request is not None:
+                (self._again if request in once else once).add(request)
 
     def mark(self, key: Id | None, unit: str | None, request: str | None) -> str | None:
         """Return what stands for the speaker, without naming them; None for one who is alone."""
         if unit is not None:
             return self._hash(unit)
-        if request is not None:
+        if request is not None and request in self._again:
             return self._hash(f"request\x00{request}")
         if key is None or not is_id(key) or _first_of(key) not in self._many:
             return None

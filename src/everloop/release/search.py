@@ -12,6 +12,7 @@ from everloop.core.search import Any, Filter, Link, Order, Test
 from everloop.kernel.searching import Search, search_rows
 from everloop.kernel.unit_of_work import View
 from everloop.kernel.verbs import query
+from everloop.release.config import STRATEGIES
 from everloop.release.model import Deployment, Release, State
 from everloop.release.queries import (
     DeploymentList,
@@ -72,11 +73,10 @@ RELEASES = declare(
         fields={
             "id": TextField("id", "its id"),
             "state": ChoiceField("state", "where it stands", tuple(State)),
-            "strategy": ChoiceField(
-                "strategy", "how it moves the traffic", ("shadow", "canary", "all_at_once")
-            ),
+            "strategy": ChoiceField("strategy", "how it moves the traffic", STRATEGIES),
             "share": NumberField("share", "the candidate's share of the traffic"),
             "evidence_bad": NumberField("evidence_bad", "evidence that the candidate is worse"),
+            "attempt": NumberField("attempt", "counts the releases of its candidate"),
             "started_at": InstantField("started_at", "when it began"),
             "updated_at": InstantField("updated_at", "when it was last looked at"),
             "ended_at": InstantField("ended_at", "when it was decided"),

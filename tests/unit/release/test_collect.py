@@ -250,6 +250,7 @@ def test_an_answer_that_a_person_overrode_is_a_bad_event_without_any_truth() -> 
         ([row(id=part(1)), row(id=part(2))], 1),
         ([row(request="r"), row(request="r")], 1),
         ([row(unit="u", request="r"), row(unit="u", request="s")], 1),
+        ([row(request="r"), row(request="s")], None),
         ([row(id=part(0)), row(id=Id("019b76da-a800-7000-8000-0000000b0000"))], None),
     ],
 )
