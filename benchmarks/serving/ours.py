@@ -13,11 +13,13 @@ from pathlib import Path
 import model
 import msgspec
 import numpy as np
+import pyarrow as pa
 from subjects import APPS, Subject
 
 from everloop.core.digest import content_digest
 from everloop.core.ids import Id
 from everloop.core.wire import Routes, Target, TokenHash
+from everloop.data.profile import profile_table
 from everloop.kernel.authz import hash_secret
 from everloop.kernel.signing import Ed25519Signer
 from everloop.serve.bundle import Bundle, GoldenAnswer, write_bundle
@@ -27,6 +29,7 @@ from everloop.serve.protocol import InputField
 TOKEN = "evl_" + "5e" * 32
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 DEPLOYMENT = "bench"
+PROFILE = "profile.json"
 LATER = datetime(2100, 1, 1, tzinfo=UTC)
 DOES = "token, row checked, prediction with inputs in the log (survives the process), drift sketch"
 
@@ -54,6 +57,8 @@ class Folder:
             GoldenAnswer(inputs=dict(zip(model.NAMES, row, strict=True)), expected=float(answer))
             for row, answer in zip(asked.tolist(), model.answers(text, asked), strict=True)
         )
+        table = pa.table(dict(zip(model.NAMES, model.rows(model.ROWS, seed=5).T, strict=True)))
+        profile = msgspec.json.encode(profile_table(table))
         bundle = Bundle(
             deployment=self.deployment,
             model="bench",
@@ -67,9 +72,12 @@ class Folder:
             output_name="target",
             golden=golden,
             files={"model.txt": content_digest(data)},
+            profile=PROFILE,
+            attachments={PROFILE: content_digest(profile)},
         )
         path = f"bundles/{bundle.version_id}"
-        write_bundle(self.place / path, bundle, {"model.txt": data}, self._signer)
+        files = {"model.txt": data, PROFILE: profile}
+        write_bundle(self.place / path, bundle, files, self._signer)
         return Target(version_id=bundle.version_id, bundle=path)
 
     def route(self, champion: Target, previous: Target | None = None) -> None:
