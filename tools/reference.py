@@ -26,6 +26,7 @@ from everloop.http.routes import LOCAL_ONLY, verb_path
 from everloop.kernel.authz import ACTIONS, Role
 from everloop.kernel.verbs import Payload, Verb, declared_verbs
 from tools.filter_page import filter_page
+from tools.inference_page import inference_page
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "reference"
@@ -45,6 +46,7 @@ def pages() -> dict[str, str]:
         "errors.md": errors_page(),
         "settings.md": settings_page(),
         "filter.md": filter_page(NOTE),
+        "inference.md": inference_page(NOTE),
         "everloop.schema.json": schema.decode() + "\n",
     }
 

@@ -91,6 +91,8 @@ def seldon2_files(subject: Subject, placement: Placement, *, storage_uri: str) -
         {"name": "PORT", "value": str(SELDON_PORT)},
         {"name": "EVERLOOP_GRPC_PORT", "value": str(SELDON_GRPC_PORT)},
         {"name": "EVERLOOP_MODEL", "value": AGENT_MODELS},
+        # The agent beside it loads and unloads; whoever asks from outside goes through Seldon.
+        {"name": "EVERLOOP_REPOSITORY", "value": "open"},
     ]
     manifests: tuple[Manifest, Manifest] = (
         {

@@ -27,7 +27,7 @@ import msgspec
 import uvloop
 
 from everloop.core.clock import SystemClock
-from everloop.core.errors import Conflict
+from everloop.core.errors import Conflict, MissingExtra
 from everloop.core.wire import Address
 from everloop.serve.addresses import all_routes
 from everloop.serve.dispatch import Dispatcher
@@ -357,8 +357,15 @@ def _state_folder(settings: Found) -> Iterator[Path | None]:
         (settings.home / WORKERS).mkdir(exist_ok=True)
         yield settings.home / WORKERS
     elif (settings.workers or 1) > 1 or settings.takes_models:
-        with tempfile.TemporaryDirectory(prefix="everloop-serve-") as made:
-            yield Path(made)
+        try:
+            made = tempfile.TemporaryDirectory(prefix="everloop-serve-")
+        except OSError:
+            if (settings.workers or 1) > 1:
+                raise
+            yield None  # where nothing can be written, one that is alone does without
+            return
+        with made as folder:
+            yield Path(folder)
     else:
         yield None
 
@@ -407,7 +414,14 @@ def _reserve(settings: Found) -> socket.socket | None:
     """
     if settings.grpc_port is None:
         return None
-    grpc.require_grpc()
+    try:
+        grpc.require_grpc()
+    except MissingExtra as error:
+        if settings.is_grpc_asked:
+            raise
+        # A platform names the port to every image; those without gRPC are asked by HTTP.
+        say_failure("grpc", error)
+        return None
     return _bind(settings.host, settings.grpc_port, is_shared=True, listens=False)
 
 

@@ -145,3 +145,36 @@ def test_what_makes_no_sense_is_refused(
 def test_a_probe_knows_the_port_by_the_variables() -> None:
     assert 8080 == probe_port({})
     assert 7080 == probe_port({"AIP_HTTP_PORT": "7080", "PORT": "1"})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "is_taken"),
+    [
+        ([], {}, True),  # on the loopback
+        (["--host", "0.0.0.0"], {}, False),
+        (["--host", "0.0.0.0"], {"EVERLOOP_REPOSITORY": "open"}, True),
+        (["--host", "0.0.0.0"], {"EVERLOOP_REPOSITORY": "1"}, False),
+        (["--host", "0.0.0.0"], {"EVERLOOP_TOKENS_FILE": "/tokens"}, True),
+    ],
+)
+def test_bundles_are_loaded_by_request_only_where_that_is_safe_or_wanted(
+    arguments: list[str], environ: Mapping[str, str], *, is_taken: bool
+) -> None:
+    found = discover([*arguments, str(BUNDLE)], environ, only(str(BUNDLE)))
+
+    assert is_taken == found.takes_models
+
+
+def test_a_home_of_a_control_plane_never_takes_bundles_by_request() -> None:
+    found = discover(["--home", "/home/serve"], {"EVERLOOP_REPOSITORY": "open"}, only())
+
+    assert not found.takes_models
+
+
+def test_a_port_that_only_the_platform_names_does_not_demand_grpc() -> None:
+    for environ, is_asked in (
+        ({"PREDICTIVE_UNIT_GRPC_SERVICE_PORT": "9500"}, False),
+        ({"EVERLOOP_GRPC_PORT": "9500"}, True),
+    ):
+        found = discover([str(BUNDLE)], environ, only(str(BUNDLE)))
+        assert (9500, is_asked) == (found.grpc_port, found.is_grpc_asked)

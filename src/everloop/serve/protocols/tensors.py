@@ -45,7 +45,7 @@ DATATYPES: Final[dict[Dtype, str]] = {
 }
 _FLOATS: Final = frozenset({"FP64", "FP32", "FP16"})
 _SMALL: Final = frozenset({"INT8", "INT16", "INT32", "UINT8", "UINT16", "UINT32"})
-_TAKEN: Final[dict[Dtype, frozenset[str]]] = {
+TAKEN: Final[dict[Dtype, frozenset[str]]] = {
     "float64": _FLOATS | _SMALL,
     "int64": _SMALL | {"INT64", "UINT64"},
     "bool": frozenset({"BOOL"}),
@@ -150,7 +150,7 @@ class TensorReader:
     def _require_taken(self, tensor: Tensor) -> None:
         """Check the datatype of a matrix against every input."""
         for field in self._fields:
-            if tensor.datatype not in _TAKEN[field.dtype]:
+            if tensor.datatype not in TAKEN[field.dtype]:
                 _mismatch(field, tensor.datatype)
 
     def _check(self, matrix: FloatArray) -> None:
@@ -216,7 +216,7 @@ class TensorReader:
 
     def _column(self, field: InputField, tensor: Tensor) -> tuple[FloatArray, list[Scalar] | None]:
         """Return a column as numbers, and as it was sent if numbers cannot say it."""
-        taken = _TAKEN[field.dtype]
+        taken = TAKEN[field.dtype]
         if tensor.datatype not in taken and not (
             # A whole number that may be missing comes as a float out of every data frame.
             field.dtype == "int64" and field.nullable and tensor.datatype in _FLOATS
@@ -375,7 +375,7 @@ def require_shape(tensor_name: str, datatype: str, shape: Sequence[int]) -> None
 
 
 def _mismatch(field: InputField, datatype: str) -> NoReturn:
-    taken = sorted(_TAKEN[field.dtype])
+    taken = sorted(TAKEN[field.dtype])
     _wrong(f"The input {field.name[:60]!r} takes {', '.join(taken)}, not {datatype}")
 
 
