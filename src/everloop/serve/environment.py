@@ -57,7 +57,6 @@ class Found:
         predict_path: Path that the platform sends requests to, beside the usual ones.
         source: What named the model, in words for the log.
         is_repository_open: Whether whoever may ask may load and unload, too.
-        is_grpc_asked: Whether somebody named the port of gRPC, and not the platform alone.
     """
 
     models: tuple[Path, ...] = ()
@@ -74,7 +73,6 @@ class Found:
     predict_path: str | None = None
     source: str = ""
     is_repository_open: bool = False
-    is_grpc_asked: bool = False
 
     @property
     def takes_models(self) -> bool:
@@ -209,7 +207,6 @@ def _settled(
         log=Path(log) if log else None,
         health_path=_path(environ, "AIP_HEALTH_ROUTE"),
         predict_path=_path(environ, "AIP_PREDICT_ROUTE"),
-        is_grpc_asked=asked.grpc_port is not None or bool(environ.get(GRPC_VARIABLES[0])),
         is_repository_open=environ.get("EVERLOOP_REPOSITORY", "").strip() == "open",
     )
 

@@ -27,7 +27,7 @@ import msgspec
 import uvloop
 
 from everloop.core.clock import SystemClock
-from everloop.core.errors import Conflict, MissingExtra
+from everloop.core.errors import Conflict
 from everloop.core.wire import Address
 from everloop.serve.addresses import all_routes
 from everloop.serve.dispatch import Dispatcher
@@ -414,14 +414,7 @@ def _reserve(settings: Found) -> socket.socket | None:
     """
     if settings.grpc_port is None:
         return None
-    try:
-        grpc.require_grpc()
-    except MissingExtra as error:
-        if settings.is_grpc_asked:
-            raise
-        # A platform names the port to every image; those without gRPC are asked by HTTP.
-        say_failure("grpc", error)
-        return None
+    grpc.require_grpc()
     return _bind(settings.host, settings.grpc_port, is_shared=True, listens=False)
 
 

@@ -169,12 +169,3 @@ def test_a_home_of_a_control_plane_never_takes_bundles_by_request() -> None:
     found = discover(["--home", "/home/serve"], {"EVERLOOP_REPOSITORY": "open"}, only())
 
     assert not found.takes_models
-
-
-def test_a_port_that_only_the_platform_names_does_not_demand_grpc() -> None:
-    for environ, is_asked in (
-        ({"PREDICTIVE_UNIT_GRPC_SERVICE_PORT": "9500"}, False),
-        ({"EVERLOOP_GRPC_PORT": "9500"}, True),
-    ):
-        found = discover([str(BUNDLE)], environ, only(str(BUNDLE)))
-        assert (9500, is_asked) == (found.grpc_port, found.is_grpc_asked)
