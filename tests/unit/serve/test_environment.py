@@ -166,6 +166,6 @@ def test_bundles_are_loaded_by_request_only_where_that_is_safe_or_wanted(
 
 
 def test_a_home_of_a_control_plane_never_takes_bundles_by_request() -> None:
-    found = discover(["--home", "/home/serve"], {"EVERLOOP_REPOSITORY": "open"}, only())
+    found = discover(["--home", "/srv/serve"], {"EVERLOOP_REPOSITORY": "open"}, only())
 
     assert not found.takes_models
