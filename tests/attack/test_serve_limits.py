@@ -12,7 +12,8 @@ import pytest
 import uvloop
 
 from everloop.serve.exchange import Answer, Reply, Request
-from everloop.serve.http import Limits, Listener
+from everloop.serve.http import Listener
+from everloop.serve.limits import Limits
 from tests.parts.raw_http import RawLink, chunked, request
 
 LARGE = b"x" * 1_000_000

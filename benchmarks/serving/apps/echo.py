@@ -7,7 +7,8 @@ import sys
 import uvloop
 
 from everloop.serve.exchange import Answer, Reply, Request
-from everloop.serve.http import Limits, Listener
+from everloop.serve.http import Listener
+from everloop.serve.limits import Limits
 
 ANSWER = Reply(
     200,

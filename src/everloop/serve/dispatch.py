@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 from everloop.core.errors import EverloopError, InvalidInput, NotFound
 from everloop.serve.exchange import Answer, Handler, Reply, Request, refuse
-from everloop.serve.http import failed
+from everloop.serve.limits import failed
 from everloop.serve.observe.jsonlog import say_failure
 
 MOST_REMEMBERED: Final = 4_096

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from everloop.core.errors import InvalidInput, LimitExceeded
 from everloop.registry.adapters.contributions import Explains
-from everloop.serve.answer import Ask, Result
+from everloop.serve.ask import Ask, Result
 from everloop.serve.bundle import LoadedBundle
 from everloop.serve.decode import FloatArray
 from everloop.serve.exchange import Reply

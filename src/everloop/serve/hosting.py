@@ -14,11 +14,12 @@ from urllib.parse import quote
 
 from everloop.core.clock import Clock
 from everloop.core.errors import InvalidInput, NotFound
-from everloop.serve.answer import Answerer, Log
+from everloop.serve.answer import Answerer
 from everloop.serve.bundle import DESCRIPTION
 from everloop.serve.identity import IdBlocks
 from everloop.serve.log import Block, Flusher, LogWriter
 from everloop.serve.observe.jsonlog import say_failure
+from everloop.serve.recording import Log
 from everloop.serve.service import Endpoint, Service
 from everloop.serve.switchboard import ROUTES_FILE, Still, Switchboard
 

@@ -8,7 +8,6 @@ a connection by being slow. A refusal is answered and the connection closed afte
 from __future__ import annotations
 
 import asyncio
-import zlib
 from collections import deque
 from collections.abc import Callable
 from email.utils import formatdate
@@ -17,15 +16,23 @@ from time import monotonic, perf_counter_ns
 from typing import Final, NamedTuple, Protocol, cast
 
 import httptools
-import msgspec
 
-from everloop.core.errors import EverloopError, InvalidInput, LimitExceeded, Unavailable
+from everloop.core.errors import EverloopError, InvalidInput, LimitExceeded
 from everloop.serve.exchange import Answer, Reply, Request, refuse
+from everloop.serve.limits import (
+    MOST_HEADERS,
+    Limits,
+    busy,
+    failed,
+    head_too_large,
+    malformed,
+    too_large,
+    unpack,
+)
 from everloop.serve.observe.jsonlog import say_failure
 from everloop.serve.observe.tally import Tally
 
 SWEEP_S: Final = 0.25
-MOST_HEADERS: Final = 100
 LINGER_S: Final = 2.0
 VERSIONS: Final = frozenset({"1.0", "1.1"})
 # What two readers of one head must not read differently (RFC 9112, sections 3.2 and 6.3).
@@ -41,34 +48,6 @@ _STATUS_LINES: Final = {
 _METHODS: Final = {
     name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")
 }
-
-
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a client may take.
-
-    Attributes:
-        body_bytes: The longest body, also after it was unpacked.
-        buffered_bytes: All bodies together that came in pieces and wait to be whole or answered.
-        head_bytes: The longest head of a request.
-        target_bytes: The longest path with its query.
-        request_s: How long a request may take to arrive, from its first byte to its last.
-        idle_s: How long a connection may wait for its next request.
-        write_s: How long a client may take no byte of its replies.
-        in_flight: Requests that wait for an answer at one time; more are told to come again.
-        pipelined: Requests of one connection that may wait for the one before.
-        connections: Open connections.
-    """
-
-    body_bytes: int = 32 * 1024 * 1024
-    buffered_bytes: int = 512 * 1024 * 1024
-    head_bytes: int = 32 * 1024
-    target_bytes: int = 8 * 1024
-    request_s: float = 10.0
-    idle_s: float = 75.0
-    write_s: float = 30.0
-    in_flight: int = 512
-    pipelined: int = 16
-    connections: int = 8_192
 
 
 class Application(Protocol):
@@ -169,7 +148,7 @@ class Connection(asyncio.Protocol):
         listener.connections.add(self)
         self._deadline = monotonic() + listener.limits.idle_s
         if len(listener.connections) > listener.limits.connections:
-            self._last_words(_busy("Too many connections."))
+            self._last_words(busy("Too many connections."))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection; replies that still come are dropped."""
@@ -234,11 +213,11 @@ class Connection(asyncio.Protocol):
         headers = self._headers
         key = name.lower()
         if key in ONCE and key in headers:
-            self._stop(_malformed(f"there are two headers {key.decode()}"))
+            self._stop(malformed(f"there are two headers {key.decode()}"))
         headers[key] = value
         self._head_bytes += len(name) + len(value)
         if len(headers) > MOST_HEADERS or self._head_bytes > self._listener.limits.head_bytes:
-            self._stop(_head_too_large(self._listener.limits))
+            self._stop(head_too_large(self._listener.limits))
 
     def on_headers_complete(self) -> None:
         """Look at what the head says of the body."""
@@ -248,7 +227,7 @@ class Connection(asyncio.Protocol):
         self._require_framing(headers)
         length = headers.get(b"content-length")
         if length is not None and int(length) > self._listener.limits.body_bytes:
-            self._stop(_too_large(self._listener.limits))
+            self._stop(too_large(self._listener.limits))
         if b"content-encoding" in headers:
             self._encoding = headers[b"content-encoding"].strip().lower()
             if self._encoding not in {b"gzip", b"deflate", b"identity"}:
@@ -266,7 +245,7 @@ class Connection(asyncio.Protocol):
         """Take a part of the body."""
         self._body_bytes += len(body)
         if self._body_bytes > self._listener.limits.body_bytes:
-            self._stop(_too_large(self._listener.limits))
+            self._stop(too_large(self._listener.limits))
         elif not self._body:
             self._body = body
         elif isinstance(self._body, bytearray):
@@ -356,10 +335,10 @@ class Connection(asyncio.Protocol):
                 )
             )
         if b"host" not in headers and self._version == "1.1":
-            self._stop(_malformed("there is no header host"))
+            self._stop(malformed("there is no header host"))
         coding = headers.get(b"transfer-encoding")
         if coding is not None and coding.strip().lower() != b"chunked":
-            self._stop(_malformed("the transfer encoding is not chunked"))
+            self._stop(malformed("the transfer encoding is not chunked"))
 
     def _begin(self) -> None:
         """Make ready for the next request."""
@@ -391,19 +370,19 @@ class Connection(asyncio.Protocol):
             # A header without an end never reaches `on_header`.
             self._head_bytes += read
             if self._head_bytes > 2 * listener.limits.head_bytes:
-                self._refuse_rest(_head_too_large(listener.limits))
+                self._refuse_rest(head_too_large(listener.limits))
         elif grown <= 0:
             # Neither does the end of a trailer, or of what may stand beside a chunk's length.
             self._quiet_bytes += read
             if self._quiet_bytes > listener.limits.head_bytes:
-                self._refuse_rest(_head_too_large(listener.limits))
+                self._refuse_rest(head_too_large(listener.limits))
         else:
             self._quiet_bytes = 0
             self._held += grown
             listener.buffered_bytes += grown
             if listener.buffered_bytes > listener.limits.buffered_bytes:
                 listener.refused_busy += 1
-                self._refuse_rest(_busy("Too much is being sent at once."))
+                self._refuse_rest(busy("Too much is being sent at once."))
 
     def _release(self, held: int) -> None:
         self._listener.buffered_bytes -= held
@@ -417,7 +396,7 @@ class Connection(asyncio.Protocol):
     def _misread(self, problem: str) -> None:
         """Refuse what the parser cannot read, unless it follows a last request."""
         if not self._discarding:
-            self._refuse_rest(self._refusal or _malformed(problem or "it cannot be read"))
+            self._refuse_rest(self._refusal or malformed(problem or "it cannot be read"))
 
     def _stop(self, problem: EverloopError) -> None:
         """Stop parsing, out of a callback of the parser."""
@@ -451,7 +430,7 @@ class Connection(asyncio.Protocol):
             listener.in_flight += 1
             if listener.in_flight > listener.limits.in_flight:
                 listener.refused_busy += 1
-                answer: Answer = refuse(_busy("Too many requests at once."))
+                answer: Answer = refuse(busy("Too many requests at once."))
             else:
                 answer = listener.application.handle(whole.request)
             if not isinstance(answer, Reply):
@@ -532,70 +511,3 @@ class Connection(asyncio.Protocol):
             self._transport.write(b"%s\r\n%s" % (head, body))
         else:
             self._transport.writelines((head, b"\r\n", body))
-
-
-def unpack(encoding: bytes, body: bytes, limits: Limits) -> bytes:
-    """Return a body unpacked, as far as it is allowed to grow.
-
-    Raises:
-        InvalidInput: ``request.malformed``.
-        LimitExceeded: ``request.too_large``.
-    """
-    try:
-        unpacker = zlib.decompressobj(31 if encoding == b"gzip" else 15)
-        found = unpacker.decompress(body, limits.body_bytes + 1)
-    except zlib.error as error:
-        raise _not_packed(encoding, str(error)) from error
-    if len(found) > limits.body_bytes:
-        raise _too_large(limits)
-    if not unpacker.eof or unpacker.unused_data:
-        raise _not_packed(encoding, "it ends too early, or too late")
-    return found
-
-
-def _not_packed(encoding: bytes, problem: str) -> InvalidInput:
-    return InvalidInput(
-        "request.malformed",
-        f"The body is not {encoding.decode()}: {problem}.",
-        hint="Send the body plain, or packed as its content-encoding says.",
-    )
-
-
-def failed() -> EverloopError:
-    """Return the error that says that the fault is ours."""
-    return EverloopError(
-        "server.failed", "The server failed.", hint="Its log on standard error says why."
-    )
-
-
-def _malformed(problem: str) -> InvalidInput:
-    return InvalidInput(
-        "request.malformed",
-        f"This is not HTTP/1.1: {problem[:120]}.",
-        hint="Check the client, or what stands between it and this server.",
-    )
-
-
-def _busy(message: str) -> EverloopError:
-    return LimitExceeded("server.busy", message, hint="Try again in a second.")
-
-
-def draining() -> EverloopError:
-    """Return the error for what comes while the process ends."""
-    return Unavailable("server.ending", "This process is ending.", hint="Ask again.")
-
-
-def _head_too_large(limits: Limits) -> EverloopError:
-    return LimitExceeded(
-        "request.head_too_large",
-        "The head of the request is too large.",
-        hint=f"Send at most {limits.head_bytes:,} bytes and {MOST_HEADERS} headers.",
-    )
-
-
-def _too_large(limits: Limits) -> EverloopError:
-    return LimitExceeded(
-        "request.too_large",
-        "The body is too large.",
-        hint=f"Send at most {limits.body_bytes:,} bytes a request, in several if need be.",
-    )

@@ -34,7 +34,8 @@ from everloop.serve.dispatch import Dispatcher
 from everloop.serve.environment import Found
 from everloop.serve.files import write_atomically
 from everloop.serve.hosting import SCAN_POLLS, Host
-from everloop.serve.http import Limits, Listener
+from everloop.serve.http import Listener
+from everloop.serve.limits import Limits
 from everloop.serve.notify import Notifier
 from everloop.serve.observe.jsonlog import say, say_failure
 from everloop.serve.observe.tally import take_up

@@ -10,11 +10,13 @@ from typing import Final, NamedTuple, Protocol
 
 from everloop.core.clock import Clock, Instant
 from everloop.core.errors import EverloopError, NotAuthenticated, NotFound
-from everloop.serve.answer import Answerer, Ask, Log, Result
+from everloop.serve.answer import Answerer
+from everloop.serve.ask import Ask, Result
 from everloop.serve.exchange import Answer, Reply, Request
 from everloop.serve.log import Flusher
 from everloop.serve.observe.jsonlog import say_failure
 from everloop.serve.observe.tally import Tally
+from everloop.serve.recording import Log
 from everloop.serve.switchboard import Lineup, Still, Switchboard
 from everloop.serve.tokens import TokensFile
 

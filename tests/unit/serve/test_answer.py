@@ -14,7 +14,8 @@ import pytest
 
 from everloop.core.errors import EverloopError, Unavailable
 from everloop.core.wire import Arm, LogRules, PredictionRow, Scalar, Status
-from everloop.serve.answer import Answerer, Ask, Result
+from everloop.serve.answer import Answerer
+from everloop.serve.ask import Ask, Result
 from everloop.serve.bundle import LoadedBundle
 from everloop.serve.decode import FloatArray
 from everloop.serve.exchange import Reply

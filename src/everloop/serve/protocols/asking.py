@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from everloop.core.errors import InvalidInput
-from everloop.serve.answer import Ask, Result, no_model
+from everloop.serve.ask import Ask, Result, no_model
 from everloop.serve.decode import MAX_UNIT_CHARS, Values, event_time
 from everloop.serve.exchange import JSON, Reply, Request
 from everloop.serve.identity import to_id

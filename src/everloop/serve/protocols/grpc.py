@@ -14,10 +14,10 @@ from typing import Any, Final, NoReturn
 import numpy as np
 
 from everloop.core.errors import EverloopError, InvalidInput
-from everloop.serve.answer import Result
+from everloop.serve.ask import Result
 from everloop.serve.decode import FloatArray
 from everloop.serve.exchange import Reply, Request, status_of
-from everloop.serve.http import Limits, failed
+from everloop.serve.limits import Limits, failed
 from everloop.serve.observe.jsonlog import say_failure
 from everloop.serve.proto import load_messages, missing
 from everloop.serve.protocols import binary, oip

@@ -21,7 +21,7 @@ from everloop.core.errors import (
     Unavailable,
 )
 from everloop.core.wire import Scalar
-from everloop.serve.answer import Result
+from everloop.serve.ask import Result
 from everloop.serve.decode import Values
 from everloop.serve.dispatch import Route
 from everloop.serve.exchange import JSON, TEXT, Answer, Reply, Request, extra_headers, status_of

@@ -21,7 +21,7 @@ import numpy as np
 
 from everloop.core.errors import EverloopError, InvalidInput
 from everloop.core.wire import Scalar
-from everloop.serve.answer import Ask, Result, no_model
+from everloop.serve.ask import Ask, Result, no_model
 from everloop.serve.bundle import LoadedBundle
 from everloop.serve.decode import MAX_UNIT_CHARS, event_time, malformed
 from everloop.serve.dispatch import Route

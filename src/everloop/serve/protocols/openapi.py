@@ -13,7 +13,7 @@ from urllib.parse import quote
 import msgspec
 
 from everloop.core.errors import NotAuthenticated
-from everloop.serve.answer import no_model
+from everloop.serve.ask import no_model
 from everloop.serve.bundle import Bundle
 from everloop.serve.decode import MAX_UNIT_CHARS
 from everloop.serve.dispatch import Route

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from everloop.core.errors import EverloopError, InvalidInput
-from everloop.serve.answer import Ask, Result
+from everloop.serve.ask import Ask, Result
 from everloop.serve.decode import Values
 from everloop.serve.dispatch import Route
 from everloop.serve.environment import Found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from everloop.serve.answer import Ask, Result, no_model
+from everloop.serve.ask import Ask, Result, no_model
 from everloop.serve.decode import event_time
 from everloop.serve.dispatch import Route
 from everloop.serve.exchange import Answer, Reply, Request, to_json

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from everloop.core.errors import EverloopError, InvalidInput
-from everloop.serve.answer import no_model
+from everloop.serve.ask import no_model
 from everloop.serve.bundle import LoadedBundle
 from everloop.serve.decode import FloatArray
 from everloop.serve.dispatch import Route
