@@ -71,14 +71,8 @@ def news_of_rows(release: Release, rows: Sequence[PredictionRow]) -> News:
     for row in rows:
         if row.epoch < release.epoch:
             continue
-        has_failed = (
-            row.shadow_output is None
-            and row.shadow_outputs is None
-            and row.shadow_status is not None
-        )
-        if has_failed and _is_paired(release, row.version, row.shadow_version):
-            # No label is needed to know that no answer is the worst answer.
-            pairs.append(Pair(champion=0.0, candidate=1.0))
+        if row.shadow_status and _is_paired(release, row.version, row.shadow_version):
+            pairs.extend(_pair_of_failures(row))
         if _is_split(release, row.version, row.arm, row.share):
             unit = voices.mark(row.id, row.unit, row.request)
             assigned[row.arm, row.share, unit] += 1
@@ -306,6 +300,15 @@ def _is_paired(release: Release, version: Id, shadow_version: Id | None) -> bool
     # one label may speak twice is no harm: a mean of e-processes may depend on each other.
     is_shadowed = release.standing.paired is not None and shadow_version == release.candidate
     return is_shadowed and version == release.champion
+
+
+def _pair_of_failures(row: PredictionRow) -> list[Pair]:
+    """Return what is known without a label: no answer is the worst answer, whoever gave none."""
+    has_answer = row.output is not None or row.outputs is not None
+    has_shadow = row.shadow_output is not None or row.shadow_outputs is not None
+    if has_answer == has_shadow:
+        return []  # Both answered, and the label will tell; or both failed alike.
+    return [Pair(champion=float(not has_answer), candidate=float(not has_shadow))]
 
 
 def _is_split(release: Release, version: Id, arm: Arm, share: float) -> bool:

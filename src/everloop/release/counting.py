@@ -46,8 +46,10 @@ def advance(standing: Standing, news: News, *, seed: str) -> Standing:
     """
     census = Census(standing.units)
     guardrails = dict(standing.guardrails)
+    # A unit speaks once, whichever arm answers it: when the share grows, those that fail whoever
+    # answers them move to the canary, and would be new there while the champion's were known.
     for event in news.events:
-        if census.admits(event.guardrail.value, _mark(event)):
+        if census.admits(event.guardrail.value, event.unit):
             guardrails[event.guardrail] = eprocess.update(
                 guardrails[event.guardrail], by_canary=event.arm is Arm.CANARY, share=event.share
             )
@@ -92,11 +94,6 @@ class Census:
     def marks(self) -> dict[str, tuple[str, ...]]:
         """Return what to keep."""
         return {name: tuple(marks) for name, marks in self._known.items()}
-
-
-def _mark(event: BadEvent) -> str | None:
-    # A unit may move to the canary when the share grows, and then speaks once for each arm.
-    return event.unit and f"{event.arm.value}:{event.unit}"
 
 
 def _watch_of(found: watching.Judgement) -> str:

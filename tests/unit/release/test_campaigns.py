@@ -150,3 +150,36 @@ def _error(arm: Arm, share: float) -> News:
         assigned=(Assigned(arm=arm, share=share),),
         events=(BadEvent(guardrail=Guardrail.ERROR, arm=arm, share=share),),
     )
+
+
+def _fail_always(seed: int) -> State:
+    """A ramp of equal versions, in which some units fail at each look whoever answers them."""
+    units = [f"u{place}" for place in range(300)]
+    config = settings(alpha=0.05, min_stage_requests=90, beta=1e-12)
+    state = release("canary", config=config)
+    state = structs.replace(state, share=config.shares[0], standing=begin(config, "canary"))
+    for _ in range(2 * len(config.shares)):
+        arms = {unit: assign_arm(f"campaign-{seed}", unit, state.share) for unit in units}
+        news = News(
+            assigned=tuple(
+                Assigned(arm=arm, share=state.share, unit=unit) for unit, arm in arms.items()
+            ),
+            events=tuple(
+                BadEvent(guardrail=Guardrail.ERROR, arm=arm, share=state.share, unit=unit)
+                for unit, arm in arms.items()
+                if int(unit[1:]) % 5 == 0
+            ),
+        )
+        told = decide(state, news, START)
+        state = structs.replace(
+            state, state=told.state, stage=told.stage, share=told.share, standing=told.standing
+        )
+        if state.state is not State.CANARY:
+            break
+    return state.state
+
+
+def test_units_that_fail_whoever_answers_them_speak_against_nobody_as_the_share_grows() -> None:
+    ends = [_fail_always(seed) for seed in range(100)]
+
+    assert ends.count(State.ROLLED_BACK) / 100 <= most(0.05, 100)

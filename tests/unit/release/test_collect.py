@@ -118,6 +118,25 @@ def test_a_shadow_without_an_answer_loses_most(
     assert News(pairs=expected) == news_of_rows(SHADOW, [found])
 
 
+@pytest.mark.parametrize(
+    ("shadow_output", "status", "expected"),
+    [(None, Status.INVALID, ()), (9.0, Status.OK, (Pair(champion=1.0, candidate=0.0),))],
+)
+def test_a_shadow_is_not_blamed_for_what_the_champion_could_not_answer_either(
+    shadow_output: float | None, status: Status, expected: tuple[Pair, ...]
+) -> None:
+    found = row(
+        share=0.0,
+        status=Status.INVALID,
+        output=None,
+        shadow_version=Id("new"),
+        shadow_output=shadow_output,
+        shadow_status=status,
+    )
+
+    assert expected == news_of_rows(SHADOW, [found]).pairs
+
+
 def test_great_losses_are_bad_events_of_their_arm() -> None:
     news = news_of_labels(
         CANARY,
