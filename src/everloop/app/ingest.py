@@ -94,15 +94,21 @@ class LogSource:
         return sealed
 
     def _take_feedback(self, task: _Task, folder: Path) -> None:
-        """Hand on what the servers took, in the order in which it came."""
+        """Hand on what the servers took, in the order in which it came.
+
+        Raises:
+            IntegrityError: a file is damaged; what the others hold was handed on all the same.
+        """
         if not folder.is_dir():
             return
         chunks = []
+        damage: IntegrityError | None = None
         for file in list_files(folder):
-            chunk = read_feedback(
-                folder / file.name, self._offsets.get((task.deployment, file.name), 0)
-            )
-            chunks.append((file.name, chunk))
+            offset = self._offsets.get((task.deployment, file.name), 0)
+            try:
+                chunks.append((file.name, read_feedback(folder / file.name, offset)))
+            except IntegrityError as error:
+                damage = damage or error
         came = sorted(
             (item for _, chunk in chunks for item in chunk.items), key=lambda item: item.received_us
         )
@@ -126,6 +132,8 @@ class LogSource:
             if chunk.is_finished:
                 (folder / name).unlink(missing_ok=True)
                 del self._offsets[task.deployment, name]
+        if damage is not None:
+            raise damage
 
     def _retry(self) -> None:
         """Join the labels that came before their predictions were sealed."""

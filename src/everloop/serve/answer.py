@@ -122,17 +122,23 @@ class Answerer:
         """Finish the shadow's work that is left."""
         while self.shadows:
             job = self.shadows[0]  # it stays there until it is done: this may be cancelled
-            rows = job.ask.rows
             try:
-                scored = await job.scorer.later(_rows_for(job.scorer, job.lineup, job.ask))
+                matrix = _rows_for(job.scorer, job.lineup, job.ask)
+                scored = await self._in_time(job.scorer.later(matrix))
             except EverloopError:
                 scored = UNFIT
-            self.shadows.popleft()
-            self.awaited_shadows -= rows
-            answered = numbers_of(scored, rows)
-            statuses = statuses_of(job.scorer.loaded, scored, rows)
-            if not self._log.append_shadow(job.first, answered, statuses):
-                self.counters.unlogged += rows
+            self._keep_shadow(self.shadows.popleft(), scored)
+            if self._is_late(scored):
+                # What waits behind it for the same model would wait as long; and the log for it.
+                while self.shadows and self.shadows[0].scorer is job.scorer:
+                    self._keep_shadow(self.shadows.popleft(), UNFIT)
+
+    def _keep_shadow(self, job: ShadowJob, scored: Scored) -> None:
+        rows = job.ask.rows
+        self.awaited_shadows -= rows
+        statuses = statuses_of(job.scorer.loaded, scored, rows)
+        if not self._log.append_shadow(job.first, numbers_of(scored, rows), statuses):
+            self.counters.unlogged += rows
 
     def _plan(self, lineup: Lineup, ask: Ask) -> Plan:
         champion = lineup.champion
@@ -171,6 +177,9 @@ class Answerer:
         except TimeoutError:
             return Scored(Status.ERROR, None, int(self._answer_s * 1e6))
 
+    def _is_late(self, scored: Scored) -> bool:
+        return scored.outputs is None and scored.latency_us >= int(self._answer_s * 1e6)
+
     def _settle(self, plan: Plan, scored: Scored, spare: Scored | None) -> Result:
         """Log what was answered, ask the shadow, and return what the caller gets."""
         final = scored if spare is None else spare
@@ -200,8 +209,8 @@ class Answerer:
             self.has_shadows.set()
         loaded = plan.scorer.loaded if spare is None else champion.loaded
         if final.outputs is None:
-            is_late = final.latency_us >= self._answer_s * 1e6
-            raise (_too_slow if is_late else _model_failed)(loaded, to_id(plan.first))
+            told = _too_slow if self._is_late(final) else _model_failed
+            raise told(loaded, to_id(plan.first))
         is_fallback = spare is not None
         return Result(plan.first, final.outputs, loaded, plan.arm, is_fallback, is_logged)
 

@@ -99,6 +99,12 @@ class RowDecoder:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise malformed(body, error) from error
         require_rows(len(request.inputs), "$.inputs")
+        if request.keys and len(request.keys) != len(request.inputs):
+            raise InvalidInput(
+                "request.invalid",
+                f"There are {len(request.keys)} keys for {len(request.inputs)} rows - at `$.keys`.",
+                hint="Send one key for each row, or none at all.",
+            )
         return request
 
     def from_values(self, values: Mapping[str, Scalar]) -> msgspec.Struct:

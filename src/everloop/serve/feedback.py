@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic, time_ns
 from typing import Final
@@ -36,6 +37,9 @@ HINT: Final = 'Send {"prediction": "<id>", "value": 1} or {"key": "<your key>", 
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
 _ONE_OR_MANY: Final = msgspec.json.Decoder(Label | list[Label])
 _LINE: Final = msgspec.json.Decoder(Label)
+# In another zone a time further out would be none of ours.
+_EARLIEST: Final = datetime(2, 1, 1, tzinfo=UTC)
+_LATEST: Final = datetime(9999, 1, 1, tzinfo=UTC)
 _JSON: Final = frozenset([b"", b"application/json"])
 _LINES: Final = frozenset([b"application/x-ndjson", b"application/jsonl", b"application/jsonlines"])
 
@@ -104,6 +108,7 @@ class FeedbackLog:
         self._max_bytes = max_bytes
         self._file: FrameFile | None = None
         self._flight: asyncio.Future[int] | None = None
+        self._turn = asyncio.Lock()
 
     async def keep(self, labels: Sequence[Label]) -> None:
         """Return when the labels are on the disk.
@@ -113,10 +118,8 @@ class FeedbackLog:
         """
         payload = _ENCODE(WrittenFeedback(time_ns() // 1_000, tuple(labels)))
         file = self._file
-        if file is None or not file.append(FEEDBACK, payload):
-            file = await self._begin(len(payload))
-            if not file.append(FEEDBACK, payload):
-                raise _no_space()
+        while file is None or not file.append(FEEDBACK, payload):
+            file = await self._begin(file, len(payload))
         await self._settle(file, file.end)
 
     def close(self) -> None:
@@ -139,12 +142,19 @@ class FeedbackLog:
                 hint="Send them again later; what comes twice counts once.",
             ) from error
 
-    async def _begin(self, size: int) -> FrameFile:
-        """Begin the next file; the one before is complete when its last labels are on the disk."""
-        before, self._file = self._file, None
-        if before is not None:
-            await self._settle(before, before.end)
-            await asyncio.to_thread(before.close)
+    async def _begin(self, full: FrameFile | None, size: int) -> FrameFile:
+        """Return the file behind a full one, which is complete when its labels are on the disk."""
+        async with self._turn:
+            if self._file is not full and self._file is not None:
+                return self._file  # who waited for the same turn finds it begun
+            before, self._file = self._file, None
+            if before is not None:
+                await self._settle(before, before.end)
+                await asyncio.to_thread(before.close)
+            self._file = self._make(size)
+            return self._file
+
+    def _make(self, size: int) -> FrameFile:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -152,7 +162,6 @@ class FeedbackLog:
         made = new_file(self._folder, self._worker, max(FILE_BYTES, size + 64), self._max_bytes)
         if made is None:
             raise _no_space()
-        self._file = made
         return made
 
 
@@ -240,6 +249,8 @@ def _require_meaning(place: int, label: Label) -> None:
         raise _invalid(f"Label {place}: {label.prediction[:40]!r} is no id of a prediction")
     if label.value is None and not label.overridden:
         raise _invalid(f"Label {place} has no value")
+    if label.at is not None and not _EARLIEST < label.at < _LATEST:
+        raise _invalid(f"Label {place}: its time cannot be")
 
 
 def _invalid(problem: str) -> InvalidInput:

@@ -267,6 +267,24 @@ def test_the_files_of_servers_that_have_gone_are_deleted_when_their_labels_are_t
     assert [] == list_files(log_of(home) / FOLDER)
 
 
+def test_a_damaged_file_of_labels_does_not_keep_back_the_others(
+    here: World, home: Home, writer: LogWriter
+) -> None:
+    write(writer, range(3))
+    take(home, Label(prediction=id_of(0), value=5.0))
+    damaged = log_of(home) / FOLDER / list_files(log_of(home) / FOLDER)[0].name
+    with damaged.open("r+b") as file:
+        file.seek(HEADER_BYTES + 20)
+        file.write(b"\xff")
+    take(home, Label(prediction=id_of(1), value=7.0))
+
+    with pytest.raises(IntegrityError):
+        source(here, home).seal(DEPLOYMENT, "demand", None)
+
+    assert [None, 7.0] == [label_of(here, number) for number in range(2)]
+    assert damaged.exists()
+
+
 def test_the_log_of_another_deployment_of_that_name_is_not_touched(home: Home) -> None:
     other = Id("01a1fdf4-0000-7000-8000-00000000000f")
 

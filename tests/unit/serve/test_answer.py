@@ -378,6 +378,32 @@ def test_a_canary_that_is_too_slow_costs_nobody_an_answer(desk: Desk) -> None:
     assert (EXPECTED, True) == (found.outputs.item(), found.is_fallback)
 
 
+def test_a_shadow_that_never_answers_holds_up_neither_the_log_nor_what_comes_later(
+    desk: Desk,
+) -> None:
+    ended = threading.Event()
+
+    def stuck(matrix: FloatArray) -> FloatArray:
+        ended.wait(20)
+        return np.asarray(matrix[:, 0])
+
+    desk.answerer = Answerer(desk.log, IdBlocks(), answer_s=0.05)
+    desk.lineup = replace(desk.lineup, shadow=version(2, stuck))
+    asked = [desk.ask() for _ in range(100)]
+
+    async def drain() -> None:
+        async with asyncio.timeout(2.0):
+            await desk.answerer.drain()
+
+    asyncio.run(drain())
+    ended.set()
+
+    assert 0 == desk.answerer.awaited_shadows
+    assert [(one.ids()[0], Status.ERROR) for one in asked] == [
+        (row.id, row.shadow_status) for row in desk.rows()
+    ]
+
+
 def test_a_constant_answers_instead_of_a_version_that_is_not_asked(desk: Desk) -> None:
     desk.lineup = replace(desk.lineup, constant=12.5, champion=version(1, broken))
 

@@ -140,3 +140,9 @@ def test_an_unreadable_or_far_time_is_refused(text: str) -> None:
 
     assert "request.time" == refused.value.code
     assert "`$.at`" in refused.value.message
+
+
+@pytest.mark.parametrize("keys", [["a"], ["a", "b", "c"]])
+def test_keys_that_are_not_one_for_each_row_are_refused(keys: list[str]) -> None:
+    with pytest.raises(InvalidInput, match="keys for 2 rows"):
+        DECODER.decode(ask(ROW, ROW, keys=keys))

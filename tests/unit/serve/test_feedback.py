@@ -107,6 +107,8 @@ def test_nobody_without_a_token_leaves_a_label(tmp_path: Path) -> None:
         b'{"key": "a", "value": [1]}',
         b'{"key": "a", "value": 1, "admin": true}',
         b'{"key": "a", "value": 1, "at": "2026-01-01T00:00:00"}',
+        b'{"key": "a", "value": 1, "at": "0001-01-01T00:00:00+14:00"}',
+        b'{"key": "a", "value": 1, "at": "9999-12-31T23:59:59-14:00"}',
         b'{"prediction": "../../etc/passwd", "value": 1}',
         b'{"key": "\xff", "value": 1}',
         b'{"key": "' + b"k" * 201 + b'", "value": 1}',
@@ -174,3 +176,18 @@ def test_a_full_file_is_completed_and_the_next_one_begun(tmp_path: Path) -> None
     found = [read_feedback(tmp_path / file.name) for file in list_files(tmp_path)]
     assert 3 == sum(len(chunk.items) for chunk in found)
     assert [True, True, False] == [chunk.is_finished for chunk in found]
+
+
+def test_requests_that_fill_a_file_together_begin_one_next_file(tmp_path: Path) -> None:
+    log = FeedbackLog(tmp_path)
+    labels = [Label(key=f"k{number:0190}", value=1.0) for number in range(13_000)]
+
+    async def together() -> None:
+        await log.keep(labels)
+        await asyncio.gather(*(log.keep(labels[:5_000]) for _ in range(3)))
+
+    asyncio.run(together())
+
+    found = [read_feedback(tmp_path / file.name) for file in list_files(tmp_path)]
+    assert 4 == sum(len(chunk.items) for chunk in found)
+    assert [True, False] == [chunk.is_finished for chunk in found]

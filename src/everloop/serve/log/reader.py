@@ -168,7 +168,7 @@ def rows_of_block(item: ReadBlock) -> Iterator[PredictionRow]:
             outputs=answers.many(place),
             epoch=source.epoch,
             unit=block.unit,
-            key=block.keys[place] if block.keys else None,
+            key=block.keys[place] if place < len(block.keys) else None,
             request=block.request,
             shadow_version=source.shadow_version if block.has_shadow else None,
         )
