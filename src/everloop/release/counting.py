@@ -10,7 +10,7 @@ from msgspec import structs
 from everloop.core.wire import Arm
 from everloop.release import eprocess, watching
 from everloop.release.config import ReleaseConfig, Strategy
-from everloop.release.model import BadEvent, Guardrail, News, Standing
+from everloop.release.model import Guardrail, News, Standing
 
 STRICT = frozenset({Guardrail.ERROR, Guardrail.INVALID})
 SPLIT: Final = "split"

@@ -7,7 +7,8 @@ chance that it ever reaches ``1 / alpha`` is at most ``alpha``, over all looks (
 Vovk and Shafer 2023). Means of e-processes are e-processes, so all guardrails share one guarantee.
 
 The caller sees to it that no event is counted twice, and counts at most one event per unit of
-assignment (user, session), whichever arm answered. States are plain values: store them, take them up again.
+assignment (user, session), whichever arm answered. States are plain values: store them, take them
+up again.
 """
 
 from __future__ import annotations
