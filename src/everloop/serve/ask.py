@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from everloop.core.errors import EverloopError, Unavailable
 from everloop.core.ids import Id
@@ -90,7 +91,7 @@ class Ask:
         return self.values[0]  # type: ignore[return-value]
 
 
-class Result(NamedTuple):
+class Result(msgspec.Struct, gc=False):
     """The answer to a request.
 
     Attributes:

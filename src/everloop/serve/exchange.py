@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
@@ -66,7 +66,7 @@ class Request(msgspec.Struct):
     params: Mapping[str, str] = {}
 
 
-class Reply(NamedTuple):
+class Reply(msgspec.Struct, frozen=True):
     """One answer."""
 
     status: int = 200

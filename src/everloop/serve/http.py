@@ -13,9 +13,10 @@ from collections.abc import Callable
 from email.utils import formatdate
 from http import HTTPStatus
 from time import monotonic, perf_counter_ns
-from typing import Final, NamedTuple, Protocol, cast
+from typing import Final, Protocol, cast
 
 import httptools
+import msgspec
 
 from everloop.core.errors import EverloopError, InvalidInput, LimitExceeded
 from everloop.serve.exchange import Answer, Reply, Request, refuse
@@ -103,7 +104,7 @@ class Listener:
         self.date = b"date: " + formatdate(usegmt=True).encode() + b"\r\n"
 
 
-class _Whole(NamedTuple):
+class _Whole(msgspec.Struct, gc=False):
     """A request that has come to its end; ``held`` is its part of the bytes that are counted."""
 
     request: Request
@@ -497,11 +498,11 @@ class Connection(asyncio.Protocol):
     def _write(self, reply: Reply, *, is_last: bool, with_body: bool) -> None:
         if self._transport is None:
             return
-        status, body, content_type, extra = reply
+        status, body = reply.status, reply.body
         head = b"%scontent-type: %s\r\ncontent-length: %d\r\n%s" % (
-            _STATUS_LINES[status], content_type, len(body), self._listener.date,
+            _STATUS_LINES[status], reply.content_type, len(body), self._listener.date,
         )  # fmt: skip
-        for name, value in extra:
+        for name, value in reply.headers:
             head += b"%s: %s\r\n" % (name, value)
         if is_last:
             head += b"connection: close\r\n"

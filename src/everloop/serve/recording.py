@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
+import msgspec
 import numpy as np
 
 from everloop.core.wire import Arm, Status
@@ -34,7 +35,7 @@ class Log(Protocol):
         ...
 
 
-class Plan(NamedTuple):
+class Plan(msgspec.Struct, gc=False):
     """What was decided about a request before it was scored."""
 
     lineup: Lineup

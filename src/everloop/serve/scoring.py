@@ -16,6 +16,7 @@ from contextlib import suppress
 from time import perf_counter_ns
 from typing import Final, NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -32,7 +33,7 @@ _DRIFT: Final = 1.01
 _NOTHING: Final = np.empty(0)
 
 
-class Scored(NamedTuple):
+class Scored(msgspec.Struct, gc=False):
     """What a version made of the rows of one request.
 
     Attributes:

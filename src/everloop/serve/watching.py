@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from time import perf_counter_ns
 
+import msgspec
+
 from everloop.serve.exchange import Answer, Reply, Request
 from everloop.serve.http import Application
 from everloop.serve.observe.jsonlog import say
@@ -58,7 +60,8 @@ class Watched:
             )
         if HEADER not in request.headers:
             return reply
-        return reply._replace(headers=(*reply.headers, (b"server-timing", marks.header())))
+        headers = (*reply.headers, (b"server-timing", marks.header()))
+        return msgspec.structs.replace(reply, headers=headers)
 
 
 def _trace_of(request: Request) -> str | None:

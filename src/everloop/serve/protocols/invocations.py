@@ -177,7 +177,7 @@ def _encode(result: Result, request: Request) -> Reply:
         # The one header of a container's that SageMaker hands on to the caller.
         attributes = f"prediction={to_id(result.first)}".encode()
         headers = (*reply.headers, (_SAGEMAKER + b"custom-attributes", attributes))
-        reply = reply._replace(headers=headers)
+        reply = msgspec.structs.replace(reply, headers=headers)
     return reply
 
 
