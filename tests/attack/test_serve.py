@@ -210,3 +210,12 @@ def test_nothing_was_written_outside_the_folder_and_all_lines_are_whole(
     assert {"log", "bundles", "workers"} | told == {
         path.name for path in Path(served.folder).iterdir()
     }
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/x-python-pickle", "text/html", "multipart/form-data"]
+)
+def test_a_body_that_says_it_is_no_json_is_refused(caller: Caller, kind: str) -> None:
+    headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": kind}
+
+    assert (415, "request.unsupported_type") == caller.ask(body(), headers=headers)

@@ -45,6 +45,7 @@ from everloop.release.routes import routes_of
 
 _LOG = logging.getLogger("everloop.serving")
 PREDICT = "prediction:predict"
+FEEDBACK = "feedback:write"
 OWNER_FILE = "deployment.json"
 ROUTES_FILE = "routes.json"
 KEPT_BUNDLES = 8
@@ -132,6 +133,9 @@ class Supervisor:
         routes = routes_of(
             view, deployment, public_key=key, tokens=predict_tokens(view, deployment, now)
         )
+        routes = msgspec.structs.replace(
+            routes, feedback_tokens=tokens_for(view, deployment, now, FEEDBACK)
+        )
         rules = _log_rules(view, deployment)
         routes = msgspec.structs.replace(routes, log=rules)
         targets = [routes.champion, routes.canary, routes.shadow, routes.previous]
@@ -178,11 +182,19 @@ def serving_folder(home: Home, deployment: Deployment, project: str) -> Path:
 
 def predict_tokens(view: View, deployment: Deployment, now: Instant) -> tuple[TokenHash, ...]:
     """Return the hashes of all tokens that may ask this deployment for predictions now."""
+    return tokens_for(view, deployment, now, PREDICT)
+
+
+def tokens_for(
+    view: View, deployment: Deployment, now: Instant, permission: str
+) -> tuple[TokenHash, ...]:
+    """Return the hashes of all tokens with a permission on this deployment's project now."""
+    action = permission.partition(":")[2]
     places = {EVERYWHERE, deployment.project}
     holders = {
         grant.actor
         for grant in view.tx.select(RoleGrant)
-        if grant.project in places and "predict" in ACTIONS[grant.role]
+        if grant.project in places and action in ACTIONS[grant.role]
     }
     disabled = {ActorId(row.id) for row in view.tx.select(Actor, *where(disabled=True))}
     return tuple(
@@ -193,7 +205,7 @@ def predict_tokens(view: View, deployment: Deployment, now: Instant) -> tuple[To
         and token.project in places
         and token.revoked_at is None
         and token.expires_at > now
-        and any(fnmatchcase(PREDICT, pattern) for pattern in token.scope)
+        and any(fnmatchcase(permission, pattern) for pattern in token.scope)
     )
 
 

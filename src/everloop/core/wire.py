@@ -87,6 +87,7 @@ class Routes(msgspec.Struct, frozen=True, kw_only=True):
     deployment: str
     public_key: str
     tokens: tuple[TokenHash, ...] = ()
+    feedback_tokens: tuple[TokenHash, ...] = ()
     champion: Target | None = None
     canary: CanaryTarget | None = None
     shadow: Target | None = None

@@ -201,8 +201,9 @@ class Answerer:
         if champion.sketch is not None and plan.ask.version is None:
             champion.sketch.add(plan.ask.values, plan.ask.given_matrix)
         if not is_logged:
-            counters.unlogged += rows
-            answers.unlogged += rows
+            if self._log.is_kept:
+                counters.unlogged += rows
+                answers.unlogged += rows
         elif shadow is not None:
             self.awaited_shadows += rows
             self.shadows.append(ShadowJob(shadow, plan.lineup, plan.ask, plan.first))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -21,6 +21,8 @@ from everloop.core.errors import (
 JSON = b"application/json"
 TEXT = b"text/plain; charset=utf-8"
 HTML = b"text/html; charset=utf-8"
+# What curl calls the data of `-d` counts as JSON, and so does what is not called anything.
+JSON_TYPES: Final = frozenset({b"", JSON, b"application/x-www-form-urlencoded"})
 Headers: TypeAlias = Mapping[bytes, bytes]
 
 _STATUSES: tuple[tuple[type[EverloopError], int], ...] = (
@@ -92,6 +94,23 @@ class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
     """The body of an error in our own protocol."""
 
     error: Told
+
+
+def require_json(request: Request) -> None:
+    """Let pass a request that does not say that its body is something else than JSON.
+
+    Raises:
+        InvalidInput: ``request.unsupported_type``.
+    """
+    told = request.headers.get(b"content-type")
+    if told is None or told == JSON:
+        return
+    if told.partition(b";")[0].strip().lower() not in JSON_TYPES:
+        raise InvalidInput(
+            "request.unsupported_type",
+            f"The content type {told[:60].decode('latin-1')!r} is not read here.",
+            hint="Send JSON, as application/json.",
+        )
 
 
 def status_of(error: EverloopError) -> int:

@@ -20,12 +20,13 @@ import msgspec
 from everloop.core.errors import InvalidInput, LimitExceeded, Unavailable
 from everloop.core.ids import is_id
 from everloop.core.wire import Label
+from everloop.serve.decode import MAX_FUTURE
 from everloop.serve.dispatch import Route
-from everloop.serve.exchange import Reply, Request
+from everloop.serve.exchange import JSON_TYPES, Reply, Request
 from everloop.serve.log.file import FrameFile
 from everloop.serve.log.frames import FEEDBACK, WrittenFeedback
 from everloop.serve.log.writer import new_file
-from everloop.serve.service import Service
+from everloop.serve.service import Endpoint, Service
 
 FOLDER: Final = "feedback"
 MAX_LABELS: Final = 20_000
@@ -40,7 +41,6 @@ _LINE: Final = msgspec.json.Decoder(Label)
 # In another zone a time further out would be none of ours.
 _EARLIEST: Final = datetime(2, 1, 1, tzinfo=UTC)
 _LATEST: Final = datetime(9999, 1, 1, tzinfo=UTC)
-_JSON: Final = frozenset([b"", b"application/json"])
 _LINES: Final = frozenset([b"application/x-ndjson", b"application/jsonl", b"application/jsonlines"])
 
 
@@ -81,8 +81,11 @@ class FeedbackDesk:
         service = self._service
         name = request.params.get("model")
         endpoint = service.only() if name is None else service.find(name)
-        mark = service.authorise(request, endpoint)
+        mark = service.authorise_feedback(request, endpoint)
         labels = read_labels(request.headers.get(b"content-type", b""), request.body)
+        latest = service.clock.now() + MAX_FUTURE
+        for place, label in enumerate(labels):
+            require_fit(place, label, endpoint, latest)
         self._bucket.take(mark, len(labels))
         log = self._logs.get(endpoint.name)
         if log is None:
@@ -204,7 +207,7 @@ def read_labels(content_type: bytes, body: bytes) -> list[Label]:
     kind = content_type.partition(b";")[0].strip().lower()
     if kind in _LINES:
         labels = _read_lines(body)
-    elif kind in _JSON:
+    elif kind in JSON_TYPES:
         try:
             found = _ONE_OR_MANY.decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -251,6 +254,17 @@ def _require_meaning(place: int, label: Label) -> None:
         raise _invalid(f"Label {place} has no value")
     if label.at is not None and not _EARLIEST < label.at < _LATEST:
         raise _invalid(f"Label {place}: its time cannot be")
+
+
+def require_fit(place: int, label: Label, endpoint: Endpoint, latest: datetime) -> None:
+    """Let pass a label that can be the truth of this deployment's predictions."""
+    if label.at is not None and label.at > latest:
+        raise _invalid(f"Label {place}: its time is more than a day in the future")
+    champion = endpoint.lineup.champion
+    if champion is None or not isinstance(label.value, str):
+        return
+    if champion.loaded.bundle.task == "regression":
+        raise _invalid(f"Label {place}: {label.value[:40]!r} is no number")
 
 
 def _invalid(problem: str) -> InvalidInput:

@@ -18,7 +18,13 @@ from everloop.serve.switchboard import Lineup
 
 
 class Log(Protocol):
-    """Where answers are kept; ``everloop.serve.log.LogWriter``, or nothing."""
+    """Where answers are kept; ``everloop.serve.log.LogWriter``, or nothing.
+
+    Attributes:
+        is_kept: Whether there is a place at all; where there is none, nothing can be missing.
+    """
+
+    is_kept: bool
 
     def append(self, block: Block) -> bool:
         """Keep a block; False when it was dropped."""

@@ -149,6 +149,19 @@ class Service:
             request, endpoint.lineup.tokens if self.tokens is None else self.tokens.known
         )
 
+    def authorise_feedback(self, request: Request, endpoint: Endpoint) -> str:
+        """Let pass whoever may tell a deployment the truth; return the mark of their token.
+
+        Raises:
+            NotAuthenticated: ``token.invalid``.
+        """
+        if self.is_open or self.tokens is not None:
+            return self.authorise(request, endpoint)
+        try:
+            return self._require_token(request, endpoint.lineup.feedback_tokens)
+        except NotAuthenticated:
+            return self.authorise(request, endpoint)
+
     def authorise_any(self, request: Request) -> None:
         """Let pass whoever may ask everything here.
 

@@ -59,6 +59,7 @@ class Lineup:
     resident: tuple[Scorer, ...] = ()
     constant: float | None = None
     tokens: dict[str, Instant] = field(default_factory=dict)
+    feedback_tokens: dict[str, Instant] = field(default_factory=dict)
     log: LogRules = field(default_factory=LogRules)
     common: dict[tuple[Scorer, Arm, bool], tuple[Source, Answers]] = field(default_factory=dict)
 
@@ -150,9 +151,10 @@ class Switchboard:
     def _switch(self, routes: Routes) -> None:
         refused: list[RefusedBundle] = []
         tokens = {token.hash: token.expires_at for token in routes.tokens}
+        tellers = {token.hash: token.expires_at for token in routes.feedback_tokens}
         champion = self._load(routes, "champion", routes.champion, refused)
         if routes.champion is not None and champion is None and self.lineup.champion is not None:
-            self.lineup = replace(self.lineup, tokens=tokens)
+            self.lineup = replace(self.lineup, tokens=tokens, feedback_tokens=tellers)
             self.refused = tuple(refused)
             return
         canary = self._load(routes, "canary", routes.canary, refused)
@@ -167,6 +169,7 @@ class Switchboard:
             resident=_distinct(champion, canary, shadow, previous),
             constant=routes.constant,
             tokens=tokens,
+            feedback_tokens=tellers,
             log=routes.log,
         )
         replaced = self.lineup.champion

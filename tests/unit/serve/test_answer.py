@@ -4,6 +4,7 @@ import asyncio
 import math
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -300,13 +301,21 @@ def test_of_requests_that_are_not_sampled_all_is_logged_but_the_inputs(desk: Des
     assert ({}, EXPECTED, answered.ids()[0]) == (row.inputs, row.output, row.id)
 
 
-def test_an_answer_goes_out_although_nothing_can_be_logged(desk: Desk) -> None:
-    desk.answerer = Answerer(NoLog(), IdBlocks())
+def test_an_answer_goes_out_although_nothing_can_be_logged(desk: Desk, tmp_path: Path) -> None:
+    with closing(LogWriter(tmp_path / "full", max_bytes=1)) as full:
+        desk.answerer = Answerer(full, IdBlocks())
 
-    found = desk.ask()
+        found = desk.ask()
 
     assert (EXPECTED, False) == (found.outputs.item(), found.is_logged)
     assert 1 == desk.answerer.counters.unlogged
+
+
+def test_a_server_without_a_log_misses_no_line_of_it(desk: Desk) -> None:
+    desk.answerer = Answerer(NoLog(), IdBlocks())
+
+    assert not desk.ask().is_logged
+    assert 0 == desk.answerer.counters.unlogged
 
 
 def test_what_came_while_a_dear_model_scored_is_scored_together_and_told_apart() -> None:

@@ -20,6 +20,7 @@ from everloop.serve.feedback import (
     FeedbackLog,
     TokenBuckets,
     read_labels,
+    require_fit,
 )
 from everloop.serve.hosting import NoLog
 from everloop.serve.identity import IdBlocks
@@ -27,6 +28,7 @@ from everloop.serve.log import list_files
 from everloop.serve.log.reader import read_feedback
 from everloop.serve.service import Endpoint, Service
 from everloop.serve.switchboard import Lineup, Switchboard
+from tests.unit.serve.served import make_folder
 
 ONE = Id("01a1fdf4-0000-7000-8000-000000000001")
 SECRET = b"evl_secret"
@@ -191,3 +193,37 @@ def test_requests_that_fill_a_file_together_begin_one_next_file(tmp_path: Path) 
     found = [read_feedback(tmp_path / file.name) for file in list_files(tmp_path)]
     assert 4 == sum(len(chunk.items) for chunk in found)
     assert [True, False] == [chunk.is_finished for chunk in found]
+
+
+def test_what_cannot_be_the_truth_is_refused_at_once(tmp_path: Path) -> None:
+    served = make_folder(tmp_path / "bikes")
+    served.route(served.seal(1))
+    board = Switchboard(served.folder, SystemClock())
+    board.reload()
+    endpoint = Endpoint("bikes", board, Answerer(NoLog(), IdBlocks()), NoLog())
+    latest = datetime(2026, 1, 2, tzinfo=UTC)
+
+    for label in (
+        Label(key="a", value="many"),
+        Label(key="a", value=1.0, at=datetime(2026, 1, 3, tzinfo=UTC)),
+    ):
+        with pytest.raises(InvalidInput):
+            require_fit(0, label, endpoint, latest)
+    require_fit(0, Label(key="a", value=1.0, at=latest), endpoint, latest)
+
+
+def test_a_token_that_may_tell_the_truth_need_not_be_one_that_may_ask(tmp_path: Path) -> None:
+    made = desk(tmp_path)
+    endpoint = made._service.endpoints["demand"]
+    expires = datetime(2100, 1, 1, tzinfo=UTC)
+    marks = {hashlib.sha256(b"evl_teller").hexdigest(): expires}
+    endpoint.switchboard.lineup = Lineup(feedback_tokens=marks)
+    headers = {b"authorization": b"Bearer evl_teller"}
+    body = b'{"key": "order-7", "value": 42}'
+    asked = Request("POST", "/feedback", "", headers, body)
+
+    reply = asyncio.run(made.take(asked))
+
+    assert 202 == reply.status
+    with pytest.raises(NotAuthenticated):
+        made._service.authorise(asked, endpoint)

@@ -137,6 +137,7 @@ class LogWriter:
         Raises:
             OSError: the folder cannot be made.
         """
+        self.is_kept = True
         self.written = 0
         self.dropped = 0
         self._folder = folder

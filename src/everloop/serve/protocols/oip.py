@@ -27,6 +27,7 @@ from everloop.serve.decode import MAX_UNIT_CHARS, event_time, malformed
 from everloop.serve.dispatch import Route
 from everloop.serve.exchange import (
     JSON,
+    JSON_TYPES,
     Answer,
     Reply,
     Request,
@@ -61,7 +62,7 @@ EXTENSIONS: Final = ("binary_tensor_data", "model_repository")
 PREDICTION_HEADER: Final = b"x-everloop-prediction-id"
 MOST_ID_CHARS: Final = 1_000
 PACKED_FROM: Final = 8_192
-_TYPES: Final = (b"application/json", b"application/octet-stream", b"")
+_TYPES: Final = JSON_TYPES | {b"application/octet-stream"}
 _NESTED = re.compile(rb"\s*\[\s*\[")
 _NULLABLE: Final[dict[str, Scalar]] = {"nullable": True}
 _ENCODER: Final = msgspec.json.Encoder()

@@ -20,6 +20,7 @@ from everloop.serve.exchange import (
     Reply,
     Request,
     extra_headers,
+    require_json,
     status_of,
     to_json,
 )
@@ -124,6 +125,7 @@ def read_object(request: Request) -> dict[str, object]:
     Raises:
         InvalidInput: ``request.malformed`` or ``request.invalid``.
     """
+    require_json(request)
     body = read_json(request.body)
     if isinstance(body, dict):
         return body

@@ -7,7 +7,7 @@ import msgspec
 from everloop.serve.ask import Ask, Result, no_model
 from everloop.serve.decode import event_time
 from everloop.serve.dispatch import Route
-from everloop.serve.exchange import Answer, Reply, Request, to_json
+from everloop.serve.exchange import Answer, Reply, Request, require_json, to_json
 from everloop.serve.explain import Explainer
 from everloop.serve.protocol import Explanation, Health, ModelCard, PredictAnswer, Prediction
 from everloop.serve.service import Endpoint, Service
@@ -41,6 +41,7 @@ class Records:
     def predict(self, request: Request) -> Answer:
         """Answer rows."""
         endpoint = self._service.chosen(request)
+        require_json(request)
         lineup = endpoint.lineup
         champion = lineup.champion
         if champion is None:
