@@ -26,7 +26,7 @@ from everloop.fleet.devices import (
 )
 from everloop.fleet.model import Device
 from everloop.fleet.queries import FleetDrift, ShowDrift
-from everloop.fleet.reporting import Batch, ReportDevice, Reported
+from everloop.fleet.reporting import Batch, ReportDevice, Reported, Row
 from everloop.kernel.authz import Caller, TokenKind, authenticate
 from everloop.kernel.performer import LocalPerformer
 from everloop.registry.queries import ListModels, ModelList
@@ -299,6 +299,36 @@ def test_counts_that_do_not_add_up_are_refused_as_a_whole(
     assert "telemetry.invalid" == turned.value.code
     assert () == yard.show(name).versions
     assert [None] == [seen.device.seen_at for seen in yard.show(name).devices]
+
+
+def test_a_device_that_tells_of_huge_numbers_does_not_silence_the_fleet(yard: Yard) -> None:
+    mad = Thief(yard, "huge")
+    version = yard.bundles[0].bundle.version
+    for number, huge in enumerate((1e308, -1e308, 1e308), 1):
+        moments = {
+            "n": 2, "mean": huge, "m2": 1e308, "total": huge, "minimum": huge, "maximum": huge,
+        }  # fmt: skip
+        mad.report(batch(number, version=version, output=moments))
+
+    assert mad.report(batch(4, version=version)).is_new
+
+    assert [8] == [told.answers for told in yard.show("huge").versions]
+
+
+def test_inputs_that_the_version_does_not_have_are_refused(yard: Yard) -> None:
+    thief = Thief(yard, "names")
+    columns = {"name-of-somebody": {"rows": 2, "nulls": 2}}
+
+    with pytest.raises(InvalidInput, match="no input of the version"):
+        thief.report(batch(version=yard.bundles[0].bundle.version, columns=columns))
+
+    assert () == yard.show("names").versions
+
+
+def test_an_answer_with_a_number_that_is_none_is_taken_in() -> None:
+    text = b'["id", 1, "v", "invalid", [null, 0.5], 7, [1]]'
+
+    assert (None, 0.5) == msgspec.json.decode(text, type=Row)[4]
 
 
 def test_a_version_of_nowhere_is_refused(yard: Yard) -> None:

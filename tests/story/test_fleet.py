@@ -111,6 +111,20 @@ def test_a_revoked_device_gets_nothing_and_goes_on_answering(yard: Yard) -> None
     assert 1 == len(machine.predict(dict(sealed.ROW)))
 
 
+def test_a_disk_that_takes_no_new_bundle_stops_no_answer(yard: Yard) -> None:
+    yard.create("full")
+    machine = yard.device("full", "full-1", "canary")
+    machine.sync()
+    new = yard.bundles[1].bundle.digest.partition(":")[2]
+    (machine.state / "bundles" / f"{new}.part").mkdir()
+    with machine.running():
+        until(lambda: machine.health()["status"] == "ok", "it serves")
+        yard.release("full", yard.bundles[1])
+        until(lambda: (machine.state / "said").read_text().count("not updated") > 1, "it says so")
+
+        assert 1 == machine.health()["status"].count("ok")
+
+
 def test_a_running_device_follows_confirms_and_serves_the_new_version(yard: Yard) -> None:
     yard.create("gates")
     machine = yard.device("gates", "gate-1", "canary")

@@ -31,21 +31,21 @@ from everloop.fleet.model import (
     Refusal,
 )
 from everloop.fleet.moving import decide
-from everloop.fleet.telemetry import Count, ToldSketch, to_moments, to_profile
+from everloop.fleet.telemetry import Count, Micros, ToldSketch, is_finite, to_moments, to_profile
 from everloop.kernel.unit_of_work import Desk, View, Work
 from everloop.kernel.verbs import Payload, verb
 from everloop.registry.model import ModelVersion
 
 Series = Annotated[str, Meta(min_length=1, max_length=40)]
-Micros = Annotated[int, Meta(ge=0, le=1 << 53)]
 MOST_ROWS = 10_000
+MOST_LATENCY_US = 1 << 62
 Value = bool | int | float | Annotated[str, Meta(max_length=1_000)] | None
 Row = tuple[
     Annotated[str, Meta(max_length=40)],
     Micros,
     Annotated[str, Meta(max_length=40)],
     Literal["ok", "invalid", "error"],
-    float | tuple[float, ...] | None,
+    float | tuple[float | None, ...] | None,
     Count,
     Annotated[tuple[Value, ...], Meta(max_length=10_000)],
 ]
@@ -254,15 +254,18 @@ def _merge(
             )
         )
         return
+    merged, outputs = merge(known.profile, profile), merge_moments(known.output, output)
+    if not is_finite(merged, outputs):  # one mad device must not stop the others from telling
+        merged, outputs = known.profile, known.output
     work.replace(
         structs.replace(
             known,
             answers=known.answers + told.answers,
             errors=known.errors + told.errors,
             invalid=known.invalid + told.invalid,
-            latency_us=known.latency_us + told.latency_us,
-            profile=merge(known.profile, profile),
-            output=merge_moments(known.output, output),
+            latency_us=min(known.latency_us + told.latency_us, MOST_LATENCY_US),
+            profile=merged,
+            output=outputs,
             updated_at=work.now,
         )
     )

@@ -23,7 +23,8 @@ from everloop.data.profile import (
 )
 from everloop.data.sketch import BIN_COUNT, Bins, Moments
 
-Count = Annotated[int, Meta(ge=0, le=1 << 53)]
+Count = Annotated[int, Meta(ge=0, le=1 << 40)]
+Micros = Annotated[int, Meta(ge=0, le=1 << 53)]
 Word = Annotated[str, Meta(max_length=100)]
 
 
@@ -59,7 +60,7 @@ class ToldSketch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     answers: Count
     errors: Count
     invalid: Count
-    latency_us: Count
+    latency_us: Micros
     output: ToldMoments
     columns: Annotated[dict[str, ToldColumn], Meta(max_length=10_000)]
 
@@ -89,6 +90,17 @@ def to_moments(told: ToldMoments | None) -> Moments | None:
     )
 
 
+def is_finite(profile: Profile, output: Moments | None) -> bool:
+    """Tell whether merged moments are still numbers: each device's may be, and their sum not."""
+    moments = [output, *(column.moments for column in profile.columns.values())]
+    return all(
+        math.isfinite(number)
+        for one in moments
+        if one is not None
+        for number in (one.mean, one.m2, one.total)
+    )
+
+
 def to_profile(told: ToldSketch, reference: Reference | None) -> Profile:
     """Return the profile that the counts of a device make.
 
@@ -96,6 +108,9 @@ def to_profile(told: ToldSketch, reference: Reference | None) -> Profile:
         InvalidInput: ``telemetry.invalid`` when they do not fit the reference or do not add up.
     """
     fixed = reference.columns if reference else {}
+    odd = next((name for name in told.columns if reference and name not in fixed), None)
+    if odd is not None:
+        raise _invalid(f"counts of {odd[:60]!r}, which is no input of the version")
     return Profile(
         rows=told.answers,
         columns={

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Callable, Dict, Optional
 from urllib.parse import urlsplit
 
 from everloop.edge.device.bundle import own_archive
@@ -62,14 +62,8 @@ class Agent:
 
     def turn(self) -> None:
         """Ask what to run, follow it, and tell what happened; being offline changes nothing."""
-        try:
-            self.ask()
-        except EdgeError as error:
-            _say({"event": "not updated", "code": error.code, "message": error.args[0]})
-        try:
-            self.tell()
-        except EdgeError as error:
-            _say({"event": "not told", "code": error.code, "message": error.args[0]})
+        _quietly("not updated", self.ask)
+        _quietly("not told", self.tell)
 
     def ask(self) -> bool:
         """Ask what to run and follow it; return whether another bundle is in force now.
@@ -99,20 +93,27 @@ class Agent:
                 batch = journal.seal()
                 if batch is None and sent:
                     return sent
-                self.control.report(
-                    {
-                        "running": self.updates.current,
-                        "epoch": self.updates.told["epoch"],
-                        "refused": self.updates.refusals(),
-                        "batch": batch,
-                    }
-                )
+                self._report(batch)
                 if batch is None:
                     return sent
                 journal.sent(batch)
                 sent += 1
         finally:
             journal.close()
+
+    def _report(self, batch: Optional[Dict[str, Any]]) -> None:
+        """Tell what runs here, also where the batch is turned away."""
+        told = {
+            "running": self.updates.current,
+            "epoch": self.updates.told["epoch"],
+            "refused": self.updates.refusals(),
+        }
+        try:
+            self.control.report({**told, "batch": batch})
+        except EdgeError as error:
+            if batch is not None and error.code == "edge.turned_away":
+                self.control.report({**told, "batch": None})
+            raise
 
     def _keep_serving(self, host: str, port: int) -> None:
         """Start the child where there is none, and judge a bundle that is on trial."""
@@ -126,11 +127,11 @@ class Agent:
                 _say({"event": "went back", "left": self.updates.current})
                 self._end_child()
                 self.updates.go_back("edge.unhealthy")
-                self._tell_quietly()
+                _quietly("not told", self.tell)
             elif health is not None and self._age() > self._trial_s:
                 self.updates.confirm()
                 _say({"event": "confirmed", "version": health["version"]})
-                self._tell_quietly()
+                _quietly("not told", self.tell)
         elif is_dead:
             self._child = None
             time.sleep(min(1.0, max(0.0, 1.0 - self._age())))  # never spin on one that dies
@@ -167,12 +168,6 @@ class Agent:
             return None
         return told
 
-    def _tell_quietly(self) -> None:
-        try:
-            self.tell()
-        except EdgeError as error:
-            _say({"event": "not told", "code": error.code, "message": error.args[0]})
-
     def _end_child(self) -> None:
         child, self._child = self._child, None
         if child is None:
@@ -183,6 +178,16 @@ class Agent:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
+
+
+def _quietly(what: str, step: Callable[[], object]) -> None:
+    """Do a step; whatever hinders it, a full disk or a strange answer, the device goes on."""
+    try:
+        step()
+    except EdgeError as error:
+        _say({"event": what, "code": error.code, "message": error.args[0]})
+    except Exception as error:  # noqa: BLE001 -- the agent's edge: the child must go on answering
+        _say({"event": what, "code": "edge.system", "message": f"{type(error).__name__}: {error}"})
 
 
 class _Stopped(BaseException):

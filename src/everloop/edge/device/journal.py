@@ -25,6 +25,7 @@ from everloop.edge.device.sketch import Sketch
 LOG_BYTES = 16 * 1024 * 1024
 SEGMENTS = 4
 BATCH_ROWS = 2_000
+BATCH_BYTES = 4_000_000  # of rows; the control plane takes bodies of 8 MiB
 FSYNC_PAUSE_S = 1.0
 
 
@@ -183,6 +184,7 @@ class Journal:
         """Count the rows of segments in the sketches; return the first of them with bodies."""
         sketches: Dict[str, Sketch] = {}
         kept: List[List[Any]] = []
+        room = BATCH_BYTES
         for _, path in segments:
             rows, torn = _read_rows(path)
             folded["torn"] += torn
@@ -193,6 +195,8 @@ class Journal:
                     sketches[version] = Sketch(columns, folded["sketches"].get(version))
                 sketches[version].add(row[6], row[4], row[3], row[5])
                 if len(kept) < keep:
+                    room -= len(json.dumps(row, separators=(",", ":")))
+                if len(kept) < keep and room >= 0:
                     kept.append(row)
                 else:
                     folded["dropped"] += 1

@@ -51,7 +51,7 @@ class Rows:
                 raise _invalid("A value is missing", name)
             return math.nan
         if kind == "string":
-            if not isinstance(value, str) or len(value) > LONGEST_TEXT:
+            if not isinstance(value, str) or len(value) > LONGEST_TEXT or not _is_text(value):
                 raise _invalid("A short text is needed", name)
             return self._codes[place].get(value, math.nan)
         if kind == "bool":
@@ -63,6 +63,15 @@ class Rows:
         if kind == "int64" and not (-EXACT <= value <= EXACT and value == int(value)):
             raise _invalid("A whole number up to 2^53 is needed", name)
         return _finite(value, name)
+
+
+def _is_text(value: str) -> bool:
+    """Tell whether the control plane can be told a text: JSON allows halves of characters."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _finite(value: float, name: str) -> float:

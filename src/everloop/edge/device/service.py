@@ -79,7 +79,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.path != "/predict":
             self._refuse(404, "edge.not_found", "Post rows to /predict.")
             return
-        if not length.isdigit() or "transfer-encoding" in self.headers:
+        if not (length.isdecimal() and len(length) < 20) or "transfer-encoding" in self.headers:
             self._refuse(411, "edge.length_missing", "Send the body's content-length.")
             return
         if int(length) > MOST_BYTES:

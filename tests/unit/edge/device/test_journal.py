@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from everloop.edge.device.journal import BATCH_ROWS, Journal
+from everloop.http.guard import MAX_BODY_BYTES
 
 COLUMNS: list[dict[str, Any]] = [{"name": "a", "kind": "numeric", "edges": [0.0, 10.0, 20.0]}]
 
@@ -136,6 +138,19 @@ def test_a_long_time_offline_makes_a_batch_of_bounded_size(journal: Journal) -> 
 
     assert batch is not None
     assert (BATCH_ROWS, 100) == (len(batch["rows"]), batch["dropped"])
+
+
+def test_a_batch_of_wide_rows_is_no_larger_than_the_control_plane_takes(journal: Journal) -> None:
+    wide = [f"{number:01000}" for number in range(100)]
+    for number in range(60):
+        assert journal.append([*row(number)[:6], wide])
+
+    batch = journal.seal()
+
+    assert batch is not None
+    assert 60 == batch["sketches"]["v1"]["answers"] == batch["dropped"] + len(batch["rows"])
+    assert len(batch["rows"]) > 30
+    assert len(json.dumps(batch)) < MAX_BODY_BYTES * 0.6
 
 
 def test_a_disk_that_takes_nothing_is_counted_and_stops_no_answer(
