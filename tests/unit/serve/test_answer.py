@@ -302,7 +302,8 @@ def test_of_requests_that_are_not_sampled_all_is_logged_but_the_inputs(desk: Des
 
 
 def test_an_answer_goes_out_although_nothing_can_be_logged(desk: Desk, tmp_path: Path) -> None:
-    with closing(LogWriter(tmp_path / "full", max_bytes=1)) as full:
+    desk.lineup = replace(desk.lineup, log=LogRules(max_bytes=1))
+    with closing(LogWriter(tmp_path / "full")) as full:
         desk.answerer = Answerer(full, IdBlocks())
 
         found = desk.ask()
