@@ -15,7 +15,15 @@ import msgspec
 
 from everloop.core.digest import sha256_digest
 from everloop.export.lock import SYSTEM_PACKAGES, Locked, known_pythons, locked, requirements
-from everloop.export.model import BUNDLE_PLACE, GRPC_PORT, LOG_PLACE, PORT, USER, Subject
+from everloop.export.model import (
+    BUNDLE_PLACE,
+    GRPC_PORT,
+    LOG_PLACE,
+    PORT,
+    USER,
+    Subject,
+    check_image,
+)
 from everloop.export.readme import image_readme
 from everloop.export.sbom import sbom
 from everloop.export.wheel import installed_version, serving_wheel
@@ -53,7 +61,7 @@ class Recipe:
     @property
     def base_image(self) -> str:
         """The image that it is built upon when the build names no other."""
-        return self.base or BASE.format(python=self.python)
+        return check_image(self.base or BASE.format(python=self.python))
 
     @property
     def distributions(self) -> tuple[Locked, ...]:

@@ -92,6 +92,21 @@ def dns_label(name: str) -> str:
     return label if label and label[0].isalpha() else f"model-{label}".strip("-")
 
 
+def check_image(name: str) -> str:
+    """Return the name of an image unchanged if it is one; a line of a Dockerfile has only one.
+
+    Raises:
+        InvalidInput: ``export.setting_invalid``.
+    """
+    if _IMAGE.fullmatch(name) is None or len(name) > 500:
+        raise InvalidInput(
+            "export.setting_invalid",
+            f"{name[:60]!r} is no name of an image.",
+            hint="Write it as registry.example.com/team/python:3.11-slim, or with @sha256:...",
+        )
+    return name
+
+
 def check_placement(placement: Placement) -> Placement:
     """Return the placement unchanged if every platform can take it.
 

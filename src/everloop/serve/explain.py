@@ -82,6 +82,12 @@ class Explainer:
             told.append(result)
             return Reply()
 
+        if endpoint.lineup.constant is not None and ask.version is None:
+            raise InvalidInput(
+                "explain.constant",
+                "A constant answers here now, and no model: there is nothing to explain.",
+                hint="Ask without explain, or ask a version by its address.",
+            )
         champion = endpoint.lineup.champion
         given = endpoint.answer(ask, keep)
         if not isinstance(given, Reply):

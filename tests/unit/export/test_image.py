@@ -258,3 +258,11 @@ def test_what_a_server_does_only_when_asked_is_installed_only_when_asked(sealed:
     assert "opentelemetry-sdk" in added
     with pytest.raises(InvalidInput):
         locked("3.11", (), ("teleport",))
+
+
+@pytest.mark.parametrize("base", ["evil\nRUN x", "python 3", "", "a" * 501, "$(x)", "UPPER/x"])
+def test_a_base_that_is_no_name_of_an_image_gets_into_no_dockerfile(
+    sealed: Subject, base: str
+) -> None:
+    with pytest.raises(InvalidInput):
+        image_files(recipe(sealed, base=base or " "))
