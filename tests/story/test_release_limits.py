@@ -176,6 +176,21 @@ def test_an_equal_version_stays_until_its_watch_ends(demo: Released) -> None:
     assert watch.answers > 1_000
 
 
+def test_a_program_leaves_no_stage_out_by_promoting_ahead_of_the_evidence(demo: Released) -> None:
+    demo.champion(demo.version(1))
+    second = demo.version(2)
+    ask = StartRelease(deployment="bikes", version=second.id, strategy="canary")
+    begun = demo.world.loop.perform("release.start", ask, ReleaseView)
+    hurry = PromoteRelease(release=begun.release.id)
+
+    with pytest.raises(Denied) as refused:
+        demo.world.loop.perform("release.promote", hurry, ReleaseView)
+
+    assert "release.outside_envelope" == code_of(refused)
+    after = demo.owner.perform("release.promote", hurry, ReleaseView)
+    assert State.PROMOTED == after.release.state
+
+
 def test_late_labels_of_the_canary_still_count_after_its_promotion(demo: Released) -> None:
     first, second = demo.version(1), demo.version(2)
     demo.champion(first)

@@ -202,15 +202,22 @@ def _refuse_pace(view: View, envelope: Envelope, deployment: Deployment) -> str:
 
 
 def require_forward(view: View, release: Release) -> None:
-    """Refuse a promotion by a person that no automation could make either.
+    """Refuse a promotion ahead of the evidence by a program, or one that nobody may make now.
 
     Raises:
         Conflict: ``release.ended``, or ``release.frozen``.
         ApprovalRequired: ``release.approvals_missing``.
+        Denied: ``release.outside_envelope`` for a program, which could leave every stage out by it.
     """
     require_live(release)
     require_not_frozen(view, release.config)
     require_approvals(view, view.get(ModelVersion, release.candidate), release.config)
+    if is_program(view):
+        raise Denied(
+            "release.outside_envelope",
+            "Only a person may promote ahead of the evidence.",
+            hint="Let the release go on, or ask a releaser to run `everloop release promote`.",
+        )
 
 
 def require_live(release: Release) -> None:

@@ -342,6 +342,7 @@ def promote_release(ask: PromoteRelease, work: Work) -> ReleaseView:
         NotFound: ``release.not_found``.
         Conflict: ``release.ended`` or ``release.frozen``.
         ApprovalRequired: ``release.approvals_missing``.
+        Denied: ``release.outside_envelope`` for a program.
         GateFailed: its evidence no longer admits it.
     """
     release = get_release(work, ask.release)
