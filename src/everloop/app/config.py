@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from difflib import get_close_matches
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -166,9 +165,6 @@ def _contradictions(config: Config) -> Iterator[tuple[KeyPath, str]]:
                 yield (*at, "pipeline"), "a loop that is enabled needs one, as module:function"
             if not model.loop.dataset:
                 yield (*at, "dataset"), "a loop that is enabled needs one"
-        shares = model.release.shares
-        if any(later <= earlier for earlier, later in pairwise(shares)):
-            yield ("models", key, "release", "shares"), "each must be greater than the one before"
     for key, dataset in config.datasets.items():
         if dataset.contract is not None:
             yield from _impossible(dataset.contract, ("datasets", key, "contract"))

@@ -37,7 +37,7 @@ def test_what_is_left_out_has_its_default() -> None:
         ("- 1\n", 1, ""),
         ("project: demo\nmodels:\n  m:\n    loop:\n      enabled: true\n", 4, "module:function"),
         ("project: d\nmodels:\n  m:\n    loop: {enabled: true, pipeline: 'a:b'}\n", 4, "dataset"),
-        ("project: demo\nmodels:\n  m:\n    release:\n      shares: [0.5, 0.1]\n", 5, "greater"),
+        ("project: demo\nmodels:\n  m:\n    release:\n      shares: [0.5, 0.1]\n", 4, "grow"),
         ("project: d\ndatasets:\n  d:\n    contract:\n      rows: {min: 2, max: 1}\n", 5, "min"),
         ("project: d\ndatasets:\n  d: {contract: {columns: {a: {min: 2, max: 1}}}}\n", 3, "a: min"),
         ("project: d\nregistry:\n  protected_aliases: [champion, '1.2']\n", 3, "a version"),

@@ -38,7 +38,13 @@ class Maker:
 
     def record(self, kind: type[Any]) -> Any:
         hints = get_type_hints(kind, include_extras=True)
-        return kind(**{name: self.value(hints[name]) for name in kind.__struct_fields__})
+        made = {name: self.value(hints[name]) for name in kind.__struct_fields__}
+        try:
+            return kind(**made)
+        except ValueError:
+            # One whose fields must mean something together: as it is where nothing is said.
+            needed = kind.__struct_fields__[: -len(kind.__struct_defaults__) or None]
+            return kind(**{name: made[name] for name in needed})
 
     def value(self, hint: Any) -> Any:
         if hint is Digest:
