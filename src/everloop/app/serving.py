@@ -23,7 +23,7 @@ from everloop.core.clock import Instant
 from everloop.core.errors import EverloopError
 from everloop.core.ids import ActorId, Id, ProjectId
 from everloop.core.ports import Compare, Condition, where
-from everloop.core.wire import LogRules, Routes, TokenHash
+from everloop.core.wire import LogRules, Routes, Target, TokenHash
 from everloop.kernel.authz import (
     ACTIONS,
     EVERYWHERE,
@@ -141,11 +141,19 @@ class Supervisor:
         targets = [routes.champion, routes.canary, routes.shadow, routes.previous]
         for target in targets:
             if target is not None:
-                seal_bundle(view, deployment, target.version_id, folder / target.bundle)
+                self._seal(view, deployment, target, folder)
+        # In any case: the server refuses what it has no bundle of, and heeds all the rest, such as
+        # a revoked token, a halt or a rollback to a version that it has.
         write_routes(folder, routes)
         _prune(folder / "bundles", {target.version_id for target in targets if target})
         if routes.champion is not None and self._process is None:
             self._process = self._take()
+
+    def _seal(self, view: View, deployment: Deployment, target: Target, folder: Path) -> None:
+        try:
+            seal_bundle(view, deployment, target.version_id, folder / target.bundle)
+        except (EverloopError, OSError) as error:
+            self._say_once(f"deployment {deployment.name}, version {target.version_id}: {error}")
 
     def _say_once(self, text: str) -> None:
         if text not in self._told:

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from everloop.core.errors import EverloopError, InvalidInput, Unavailable
+from everloop.core.errors import EverloopError, InvalidInput, LimitExceeded, Unavailable
 from everloop.core.ids import Id
 from everloop.core.wire import Arm, Status
 from everloop.serve.ask import Ask, Result, no_model
@@ -159,10 +159,15 @@ class Answerer:
     ) -> Reply:
         try:
             matrix = _rows_for(plan.scorer, plan.lineup, plan.ask)
+            answer = plan.scorer.later(matrix)
         except InvalidInput:
             scored = UNFIT
+        except LimitExceeded:
+            if plan.arm is not Arm.CANARY:
+                raise
+            scored = UNFIT  # a canary too slow for its share has failed, and costs no answer
         else:
-            scored = await self._in_time(plan.scorer.later(matrix))
+            scored = await self._in_time(answer)
         spare = None
         if plan.arm is Arm.CANARY and scored.status is not Status.OK:
             assert plan.lineup.champion is not None

@@ -81,6 +81,7 @@ class Host:
         for place in self._places:
             self._look(place)
         for board in self.boards.values():
+            board.forget_reports()
             board.reload()
 
     def open(self, service: Service, worker: str) -> None:

@@ -107,6 +107,11 @@ class Switchboard:
         """Where this deployment's predictions are logged."""
         return self.folder / LOG
 
+    def forget_reports(self) -> None:
+        """Forget what workers of an earlier group said: it had more of them, perhaps."""
+        for told in (self.folder / WORKERS).glob("*.json"):
+            told.unlink(missing_ok=True)
+
     def take_over(self, worker: str) -> None:
         """Report as this worker from now on."""
         self._worker = worker
@@ -265,6 +270,9 @@ class Still:
     def is_stale(self) -> bool:
         """Nothing changes by itself."""
         return False
+
+    def forget_reports(self) -> None:
+        """There are none."""
 
     def take_over(self, worker: str) -> None:
         """There is nobody to report to."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from everloop.app.config import Config
 from everloop.app.home import Home
-from everloop.app.serving import predict_tokens, serving_folder, write_routes
+from everloop.app.serving import Supervisor, predict_tokens, serving_folder, write_routes
 from everloop.core.ids import ActorId, Id, ProjectId
 from everloop.core.ports import where
 from everloop.core.wire import Routes
@@ -18,6 +21,7 @@ from everloop.kernel.tokens import CreateToken, NewToken, RevokeToken
 from everloop.kernel.unit_of_work import View
 from everloop.release.model import Deployment
 from tests.kit import PROJECT, World, world
+from tests.unit.release.released import Released
 
 
 @pytest.fixture
@@ -126,3 +130,24 @@ def test_routes_are_written_only_when_they_change(tmp_path: Path) -> None:
 
     assert [True, False] == written
     assert ["routes.json"] == [path.name for path in tmp_path.iterdir()]
+
+
+def test_routes_are_in_force_although_a_bundle_cannot_be_written(tmp_path: Path) -> None:
+    released = Released()
+    version = released.version(1.0)
+    released.start(version)
+    home = Home(tmp_path / ".everloop").create()
+    bundles = home.serve("bikes") / "bundles"
+    bundles.mkdir(parents=True)
+    (bundles / f".{version.id}.{os.getpid()}").write_bytes(b"in the way")
+    kernel = released.world.kernel
+    supervisor = Supervisor(home, kernel, local_caller(kernel, SERVER), Config(project=PROJECT))
+
+    try:
+        supervisor.step()
+    finally:
+        supervisor.stop()
+
+    assert not (bundles / version.id).exists()
+    routes = msgspec.json.decode((bundles.parent / "routes.json").read_bytes(), type=Routes)
+    assert version.id == (routes.champion and routes.champion.version_id)

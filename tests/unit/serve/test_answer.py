@@ -26,7 +26,7 @@ from everloop.serve.log import LogWriter, list_files, read_rows
 from everloop.serve.protocol import InputField
 from everloop.serve.router import assign_arm
 from everloop.serve.runtime import Model, open_model
-from everloop.serve.scoring import Scorer
+from everloop.serve.scoring import WAITING_ROWS, Scorer
 from everloop.serve.switchboard import Canary, Lineup
 from tests.unit.serve.served import INPUTS, MODEL, ROW, make_bundle, version_id
 
@@ -386,6 +386,17 @@ def test_a_canary_that_is_too_slow_costs_nobody_an_answer(desk: Desk) -> None:
     ended.set()
 
     assert (EXPECTED, True) == (found.outputs.item(), found.is_fallback)
+
+
+def test_a_canary_whose_queue_is_full_has_failed_and_costs_nobody_an_answer(desk: Desk) -> None:
+    desk.canary(plus(1.0))
+    assert desk.lineup.canary is not None
+    desk.lineup.canary.scorer.waiting_rows = WAITING_ROWS
+
+    found = desk.ask()
+
+    assert (EXPECTED, True) == (found.outputs.item(), found.is_fallback)
+    assert [(Arm.CANARY, Status.ERROR)] == [(row.arm, row.status) for row in desk.rows()]
 
 
 def test_a_shadow_that_never_answers_holds_up_neither_the_log_nor_what_comes_later(

@@ -6,6 +6,7 @@ import pytest
 
 from everloop.core.clock import SystemClock
 from everloop.core.wire import Target, TokenHash
+from everloop.serve.hosting import Host
 from everloop.serve.switchboard import Lineup, Switchboard
 from tests.unit.serve.served import LATER, Served, make_folder, shifted_model, version_id
 
@@ -178,3 +179,19 @@ def test_what_no_route_names_is_let_go(served: Served, board: Switchboard) -> No
     kept = {key[0] for key in board._resident}
 
     assert {version_id(3), version_id(4)} == kept
+
+
+def test_workers_of_an_earlier_and_larger_group_hold_back_no_report(served: Served) -> None:
+    served.route(served.seal(1))
+    for worker in ("w0", "w1"):
+        earlier = Switchboard(served.folder, SystemClock())
+        earlier.reload()
+        earlier.take_over(worker)
+    served.route(served.seal(2))
+
+    host = Host([served.folder], SystemClock(), key=None, log=None)
+    host.load()
+    for board in host.boards.values():
+        board.take_over("w0")
+
+    assert 2 == served.applied().epoch
