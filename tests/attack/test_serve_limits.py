@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import socket
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from everloop.serve.exchange import Answer, Reply, Request
 from everloop.serve.http import Listener
 from everloop.serve.limits import Limits
 from tests.parts.raw_http import RawLink, chunked, request
+from tests.unit.serve.served import wait_until
 
 LARGE = b"x" * 1_000_000
 LIMITS = Limits(request_s=0.5, idle_s=0.5, write_s=0.5)
@@ -231,6 +233,20 @@ def test_bodies_that_wait_to_be_whole_do_not_fill_the_memory_together() -> None:
 
     assert {429} == set(statuses)
     assert len(statuses) >= 12 - 4
+
+
+def test_packed_bodies_that_wait_to_be_answered_do_not_fill_the_memory_together() -> None:
+    limits = Limits(body_bytes=1_000_000, buffered_bytes=4_000_000)
+    bomb = request("POST", "/", gzip.compress(bytes(1_000_000)), {"Content-Encoding": "gzip"})
+    with listening(limits) as running:
+        with running.link() as link:
+            link.send(request("GET", "/later") + 6 * bomb)
+            wait_until(lambda: running.listener.refused_busy == 1)
+            running.open_gate()
+            statuses = [answer.status for answer in link.read_all()]
+        assert 0 == running.listener.buffered_bytes
+
+    assert [200] * 5 + [429] == statuses
 
 
 def test_old_connections_are_closed_after_one_answer_whatever_follows() -> None:

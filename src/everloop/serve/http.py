@@ -35,6 +35,7 @@ from everloop.serve.observe.tally import Tally
 
 SWEEP_S: Final = 0.25
 LINGER_S: Final = 2.0
+_TOO_MUCH: Final = "Too much is being sent at once."
 VERSIONS: Final = frozenset({"1.0", "1.1"})
 # What two readers of one head must not read differently (RFC 9112, sections 3.2 and 6.3).
 ONCE: Final = frozenset(
@@ -276,6 +277,9 @@ class Connection(asyncio.Protocol):
                 request.body = unpack(self._encoding, request.body, self._listener.limits)
             except EverloopError as error:
                 self._stop(error)
+            # What little was sent may be much now, and wait for the answers before it.
+            if not self._has_room(len(request.body)):
+                self._stop(busy(_TOO_MUCH))
         whole = _Whole(request, keep, self._held)
         self._held = 0
         self._begin()
@@ -379,11 +383,18 @@ class Connection(asyncio.Protocol):
                 self._refuse_rest(head_too_large(listener.limits))
         else:
             self._quiet_bytes = 0
-            self._held += grown
-            listener.buffered_bytes += grown
-            if listener.buffered_bytes > listener.limits.buffered_bytes:
-                listener.refused_busy += 1
-                self._refuse_rest(busy("Too much is being sent at once."))
+            if not self._has_room(grown):
+                self._refuse_rest(busy(_TOO_MUCH))
+
+    def _has_room(self, grown: int) -> bool:
+        """Count bytes that are kept, and tell whether they may be."""
+        listener = self._listener
+        self._held += grown
+        listener.buffered_bytes += grown
+        if listener.buffered_bytes <= listener.limits.buffered_bytes:
+            return True
+        listener.refused_busy += 1
+        return False
 
     def _release(self, held: int) -> None:
         self._listener.buffered_bytes -= held
