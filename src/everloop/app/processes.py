@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ LONGEST_PAUSE_S = 30.0
 HEALTHY_S = 10.0
 MOST_FAILED_STARTS = 2
 STOP_S = 8.0
+_PROGRAM = re.compile(rb"(^|/)everloop[.-]serve(\.main)?$")
 
 
 class ServingProcess:
@@ -148,8 +150,10 @@ def is_serving(pid: int, folder: Path) -> bool:
         return _is_alive_without_proc(pid)
     except OSError:
         return False
-    # A deployment's folder lies in that of the process which serves it.
-    return any(str(place).encode() in command for place in (folder, folder.parent))
+    # The folder alone would do for other programs too, such as the control plane of this home; a
+    # deployment's folder lies in that of the process which serves it.
+    is_ours = any(_PROGRAM.search(part) for part in command)
+    return is_ours and any(str(place).encode() in command for place in (folder, folder.parent))
 
 
 def _is_alive_without_proc(pid: int) -> bool:

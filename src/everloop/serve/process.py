@@ -18,7 +18,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -38,7 +38,7 @@ from everloop.serve.http import Listener
 from everloop.serve.limits import Limits
 from everloop.serve.notify import Notifier
 from everloop.serve.observe.jsonlog import say, say_failure
-from everloop.serve.observe.tally import take_up
+from everloop.serve.observe.tally import lay_down, take_up
 from everloop.serve.observe.tracing import open_tracer
 from everloop.serve.protocols import grpc
 from everloop.serve.reporting import Reporter
@@ -327,13 +327,22 @@ class _Background:
     def __init__(self) -> None:
         self._tasks: list[asyncio.Task[None]] = []
 
-    def add(self, work: object) -> None:
-        self._tasks.append(asyncio.ensure_future(work))  # type: ignore[call-overload]
+    def add(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.ensure_future(work)
+        task.add_done_callback(_tell_end)
+        self._tasks.append(task)
 
     async def cancel(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _tell_end(task: asyncio.Task[None]) -> None:
+    """Say why what should run for ever does not; else nobody would know."""
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        say_failure("background", error)
 
 
 def _announce(settings: Found, host: Host, told: _Told) -> None:
@@ -356,6 +365,7 @@ def _state_folder(settings: Found) -> Iterator[Path | None]:
     """Give the workers a place to tell each other things; None for one that is alone."""
     if settings.home is not None:
         (settings.home / WORKERS).mkdir(exist_ok=True)
+        lay_down(settings.home / WORKERS)
         yield settings.home / WORKERS
     elif (settings.workers or 1) > 1 or settings.takes_models:
         try:

@@ -54,7 +54,7 @@ class Reporter:
         }
 
     def _sketches(self) -> Iterator[tuple[tuple[str, str], Sketch]]:
-        for endpoint in self._service.endpoints.values():
+        for endpoint in tuple(self._service.endpoints.values()):  # a thread adds new ones
             champion = endpoint.lineup.champion
             if champion is not None and champion.sketch is not None:
                 where = (endpoint.lineup.deployment, champion.loaded.bundle.semver)

@@ -196,12 +196,17 @@ class Service:
         return (
             not self.is_draining
             and bool(endpoints)
-            and all(each.lineup.champion is not None for each in endpoints)
+            # At one blow: a thread hosts new ones meanwhile.
+            and all(each.lineup.champion is not None for each in tuple(endpoints))
         )
 
     async def keep_routes(self) -> None:
-        """Watch the routes files and switch; runs until cancelled."""
+        """Watch the routes files and switch; runs until cancelled.
+
+        Each deployment for itself: a rollback does not wait for a large model of another one.
+        """
         polls = 0
+        switching: dict[str, asyncio.Task[None]] = {}
         while True:
             await asyncio.sleep(RELOAD_PAUSE_S)
             polls += 1
@@ -210,13 +215,18 @@ class Service:
             for endpoint in tuple(self.endpoints.values()):
                 board = endpoint.switchboard
                 retry = board.refused and polls % RETRY_POLLS == 0
-                if not retry and not board.is_stale():
-                    continue
-                try:
-                    # In a thread: verifying and loading must not hold up answers.
-                    await asyncio.to_thread(board.reload)
-                except Exception as error:  # noqa: BLE001 -- the watch outlives what it finds
-                    say_failure("reload", error)
+                if (retry or board.is_stale()) and endpoint.name not in switching:
+                    switching[endpoint.name] = asyncio.create_task(_switch(board))
+            for name in [name for name, task in switching.items() if task.done()]:
+                del switching[name]
+
+
+async def _switch(board: Switchboard | Still) -> None:
+    try:
+        # In a thread: verifying and loading must not hold up answers.
+        await asyncio.to_thread(board.reload)
+    except Exception as error:  # noqa: BLE001 -- the watch outlives what it finds
+        say_failure("reload", error)
 
 
 def told(error: EverloopError) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,3 +68,12 @@ def test_another_process_with_a_serving_processes_id_is_not_taken_for_it(tmp_pat
 
     assert not is_serving(os.getpid(), tmp_path)
     assert find_running(tmp_path) is None
+
+
+def test_another_program_that_names_the_folder_is_no_serving_process(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "input()", "--home", str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as other:
+        found = is_serving(other.pid, tmp_path)
+        other.communicate(b"\n")
+
+    assert not found

@@ -125,6 +125,15 @@ def save_tally(folder: Path, worker: str, tally: Tally) -> None:
     write_atomically(folder / f"{worker}{SUFFIX}", msgspec.msgpack.encode(tally))
 
 
+def lay_down(folder: Path) -> None:
+    """Keep the counts of an earlier group of workers, and none of what was so at its end."""
+    for path in folder.glob(f"*{SUFFIX}"):
+        found = _read(path)
+        if found is not None:
+            found.gauges, found.inputs = {}, {}
+            save_tally(folder, path.name.removesuffix(SUFFIX), found)
+
+
 def take_up(folder: Path | None, worker: str) -> Tally:
     """Return the counts that the worker before left, or none."""
     found = None if folder is None else _read(folder / f"{worker}{SUFFIX}")

@@ -13,6 +13,7 @@ from everloop.serve.observe.tally import (
     OTHER,
     Tally,
     add_up,
+    lay_down,
     save_tally,
     take_up,
 )
@@ -47,6 +48,16 @@ def test_a_worker_in_a_dead_ones_place_goes_on_from_its_counts(tmp_path: Path) -
     again.of("bikes", "1.0.0", "champion").rows["ok"] += 1
     assert 6 == again.of("bikes", "1.0.0", "champion").rows["ok"]
     assert {} == again.gauges
+
+
+def test_workers_that_are_no_more_leave_their_counts_and_nothing_else(tmp_path: Path) -> None:
+    gone = counted(5)
+    save_tally(tmp_path, "w7", gone)
+
+    lay_down(tmp_path)
+
+    whole = add_up(Tally(gauges={"workers": 1.0}), tmp_path, "w0")
+    assert (gone.replies, {"workers": 1.0}) == (whole.replies, whole.gauges)
 
 
 def test_a_torn_file_of_another_worker_counts_for_nothing(tmp_path: Path) -> None:
