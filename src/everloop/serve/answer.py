@@ -92,6 +92,8 @@ class Answerer:
         scored = _ask_now(plan)
         if plan.arm is Arm.CANARY and scored.status is not Status.OK:
             assert lineup.champion is not None
+            if not lineup.champion.is_quick(ask.rows):
+                return self._spared(plan, scored, encode, marks)
             spare = lineup.champion.now(ask.matrix)
             return self._told(plan, scored, spare, encode, marks)
         return self._told(plan, scored, None, encode, marks)
@@ -168,6 +170,12 @@ class Answerer:
             scored = UNFIT  # a canary too slow for its share has failed, and costs no answer
         else:
             scored = await self._in_time(answer)
+        return await self._spared(plan, scored, encode, marks)
+
+    async def _spared(
+        self, plan: Plan, scored: Scored, encode: Callable[[Result], Reply], marks: Marks | None
+    ) -> Reply:
+        """Tell what was scored, or what the champion says where a canary could not."""
         spare = None
         if plan.arm is Arm.CANARY and scored.status is not Status.OK:
             assert plan.lineup.champion is not None

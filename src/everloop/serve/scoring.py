@@ -60,6 +60,7 @@ class Scorer:
         self._predict_one = getattr(loaded.predictor, "predict_one", None)
         self.sketch = None if loaded.profile is None else Sketch(loaded.profile, loaded.rows)
         self.has_quick_way = self._predict_one is not None
+        self._may_hang = getattr(loaded.predictor, "may_hang", False)
         self.row_us = math.inf
         self.call_us = math.inf
         self.batches = 0
@@ -84,6 +85,8 @@ class Scorer:
 
     def is_quick(self, rows: int) -> bool:
         """Tell whether so many rows may be scored between two requests."""
+        if self._may_hang:
+            return False  # nobody else would be answered meanwhile
         row_us = min(self.row_us, self.call_us)
         return self.call_us + (rows - 1) * row_us <= INLINE_US
 

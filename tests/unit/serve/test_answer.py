@@ -15,6 +15,7 @@ import pytest
 
 from everloop.core.errors import EverloopError, Unavailable
 from everloop.core.wire import Arm, LogRules, PredictionRow, Scalar, Status
+from everloop.registry.adapters.pyfunc import FunctionPredictor
 from everloop.serve.answer import Answerer
 from everloop.serve.ask import Ask, Result
 from everloop.serve.bundle import LoadedBundle
@@ -386,6 +387,34 @@ def test_a_canary_that_is_too_slow_costs_nobody_an_answer(desk: Desk) -> None:
     ended.set()
 
     assert (EXPECTED, True) == (found.outputs.item(), found.is_fallback)
+
+
+def test_a_dear_champion_in_a_canarys_place_holds_nobody_up(desk: Desk) -> None:
+    asked: list[str] = []
+
+    def dear(matrix: FloatArray) -> FloatArray:
+        asked.append(threading.current_thread().name)
+        return REAL(matrix)
+
+    desk.lineup = replace(desk.lineup, champion=version(1, dear))
+    desk.canary(broken)
+    assert desk.lineup.canary is not None
+    desk.lineup.canary.scorer.call_us = 1.0
+
+    found = desk.ask()
+
+    assert (EXPECTED, True, ["scorer"]) == (found.outputs.item(), found.is_fallback, asked)
+
+
+def test_a_function_is_never_asked_where_all_requests_are_read() -> None:
+    plan = b'{"entry": "f", "inputs": 4}'
+    function = FunctionPredictor(plan, b"def f(rows): return rows[:, 0]", must_hold=False)
+    with closing(function):
+        scorer = Scorer(LoadedBundle(make_bundle(1), function.predict, function))
+        scorer.warm()
+
+        assert scorer.call_us < math.inf
+        assert not scorer.is_quick(1)
 
 
 def test_a_canary_whose_queue_is_full_has_failed_and_costs_nobody_an_answer(desk: Desk) -> None:

@@ -82,7 +82,10 @@ class FunctionPredictor:
         outputs: Names of the columns of an answer; empty where it is one number a row.
         is_classifier: Always False.
         barriers: Which barriers hold: ``network``, ``files`` and ``processes``.
+        may_hang: Always True: one row may take it as long as it likes, whatever others took.
     """
+
+    may_hang: Final = True
 
     def __init__(self, plan: bytes, source: bytes, *, must_hold: bool = True) -> None:
         """Start the process and let it read the function.
