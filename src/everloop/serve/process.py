@@ -151,6 +151,7 @@ class _Master:
 
     def _start(self, place: int) -> None:
         started = time.monotonic()
+        master = os.getpid()
         pid = os.fork()
         if pid:
             self._workers[pid] = (place, started)
@@ -158,6 +159,8 @@ class _Master:
         code = 1
         try:
             _die_with_parent()
+            if os.getppid() != master:
+                os._exit(code)  # killed before we asked to be told of it
             for number in _ENDINGS:
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {*_ENDINGS, signal.SIGCHLD})

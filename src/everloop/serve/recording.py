@@ -64,7 +64,7 @@ def to_block(
         source=source,
         first=plan.first,
         rows=rows,
-        at_us=ask.at_us or plan.now_us,
+        at_us=plan.now_us if ask.at_us is None else ask.at_us,
         logged_us=plan.now_us,
         latency_us=scored.latency_us,
         values=ask.matrix if ask.values is None else ask.values,

@@ -115,6 +115,15 @@ def test_the_answer_and_the_log_agree(desk: Desk) -> None:
     assert (datetime(2011, 6, 1, tzinfo=UTC), 0.0) == (row.at, row.share)
 
 
+def test_what_happened_when_time_began_is_not_logged_as_now(desk: Desk) -> None:
+    asked = desk.asked()
+    asked.at_us = 0
+
+    desk.tell(asked)
+
+    assert [datetime(1970, 1, 1, tzinfo=UTC)] == [row.at for row in desk.rows()]
+
+
 def test_each_row_of_a_request_has_its_own_answer_and_id(desk: Desk) -> None:
     found = desk.ask(*({**ROW, "hour": hour} for hour in range(24)))
 
