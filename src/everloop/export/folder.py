@@ -15,8 +15,15 @@ def write_folder(folder: Path, files: Mapping[str, bytes], *, force: bool = Fals
 
     Raises:
         Conflict: ``folder.exists``.
-        InvalidInput: ``file.unwritable``.
+        InvalidInput: ``file.unwritable``, also for the folder that this process is in, or one
+            around it: it would be replaced with all that is there.
     """
+    if Path.cwd().is_relative_to(folder.resolve()):
+        raise InvalidInput(
+            "file.unwritable",
+            f"{str(folder)[:200]!r} is the folder that you are in, or one around it.",
+            hint="Name a folder of its own.",
+        )
     if _is_taken(folder) and not force:
         raise Conflict(
             "folder.exists",

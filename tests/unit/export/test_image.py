@@ -266,3 +266,16 @@ def test_a_base_that_is_no_name_of_an_image_gets_into_no_dockerfile(
 ) -> None:
     with pytest.raises(InvalidInput):
         image_files(recipe(sealed, base=base or " "))
+
+
+@pytest.mark.parametrize("place", [".", "..", "/"])
+def test_no_export_replaces_the_folder_that_one_is_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    (tmp_path / "within").mkdir()
+    monkeypatch.chdir(tmp_path / "within")
+
+    with pytest.raises(InvalidInput, match="folder that you are in"):
+        write_folder(Path(place), {"a": b"x"}, force=True)
+
+    assert [tmp_path / "within"] == list(tmp_path.iterdir())
