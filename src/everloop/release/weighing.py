@@ -105,17 +105,22 @@ def prove(standing: Standing, config: ReleaseConfig) -> str | None:
 
 def _proof_of(guardrail: Guardrail, standing: Standing, config: ReleaseConfig) -> str | None:
     level = -math.log(config.beta)
-    process = standing.guardrails[guardrail]
-    if process.log_evidence_good >= level:
-        words = _WORDS[guardrail]
-        return f"Proven by {process.events} {words}: not {config.proof_margin:.0%} more of them"
-    paired = standing.paired
-    if guardrail is Guardrail.LABEL_LOSS and paired and paired.log_evidence_good >= level:
+    process, paired = standing.guardrails[guardrail], standing.paired
+    proof = process.log_evidence_good
+    by_pairs = -math.inf
+    if guardrail is Guardrail.LABEL_LOSS and paired is not None:
+        # Two ways to be proven share one chance of error: the mean of both is an e-process, too.
+        by_pairs = paired.log_evidence_good
+        proof = eprocess.log_mean_exp((proof, by_pairs))
+    if proof < level:
+        return None
+    if paired is not None and by_pairs > process.log_evidence_good:
         return (
             f"Proven by {paired.pairs} paired answers: loss not worse by "
             f"{config.paired_margin:.0%} of the bound"
         )
-    return None
+    words = _WORDS[guardrail]
+    return f"Proven by {process.events} {words}: not {config.proof_margin:.0%} more of them"
 
 
 def explain_alarm(standing: Standing, evidence_bad: float, config: ReleaseConfig) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -8,6 +9,7 @@ import pytest
 
 from everloop.core.ids import ActorId, Id, ProjectId
 from everloop.core.wire import Arm
+from everloop.release import weighing
 from everloop.release.config import ReleaseConfig, Strategy
 from everloop.release.decision import MOST_UNITS, Decision, begin, deadline_of, decide
 from everloop.release.model import (
@@ -312,3 +314,29 @@ def test_one_busy_unit_is_no_broken_split() -> None:
 
     assert decision.state is State.CANARY
     assert (1, 20_000) == (decision.standing.split.requests, decision.standing.traffic.canary)
+
+
+def test_two_ways_to_prove_the_loss_share_one_chance_of_error() -> None:
+    made = release()
+    loss, paired = made.standing.guardrails[Guardrail.LABEL_LOSS], made.standing.paired
+    assert paired is not None
+    level = -math.log(CONFIG.beta)
+
+    def proven(by_events: float, by_pairs: float) -> str | None:
+        standing = msgspec.structs.replace(
+            made.standing,
+            guardrails=made.standing.guardrails
+            | {
+                Guardrail.LABEL_LOSS: msgspec.structs.replace(
+                    loss, log_good=(by_events,) * len(loss.log_good)
+                )
+            },
+            paired=msgspec.structs.replace(paired, log_good=(by_pairs,) * len(paired.log_good)),
+        )
+        return weighing.prove(standing, CONFIG)
+
+    assert proven(level + 0.01, -50.0) is None
+    assert proven(-50.0, level + 0.01) is None
+    assert "great losses" in (proven(level + 0.7, -50.0) or "")
+    assert "paired answers" in (proven(-50.0, level + 0.7) or "")
+    assert proven(level + 0.01, level + 0.02)
