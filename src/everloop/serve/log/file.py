@@ -27,8 +27,10 @@ from everloop.core.errors import IntegrityError
 HEADER_BYTES: Final = 4_096
 MAGIC: Final = b"everloop-log-1\n\0"
 _COMMITTED_AT: Final = 16
-_SYNCED_AT: Final = 24
 _CLOSED_AT: Final = 32
+_COMMITTED_WORD: Final = 2
+_SYNCED_WORD: Final = 3
+_CLOSED_WORD: Final = 4
 _WORD: Final = struct.Struct("<Q")
 _WORDS: Final = struct.Struct("<QQQ")
 _HEAD: Final = struct.Struct("<IIB")
@@ -62,6 +64,10 @@ class FrameFile:
             os.posix_fallocate(self._descriptor, 0, HEADER_BYTES + size_bytes)
             self._map = mmap.mmap(self._descriptor, HEADER_BYTES + size_bytes)
             self._map[: len(MAGIC)] = MAGIC
+            # Words of eight bytes that are stored at once: byte by byte, as `struct` stores what is
+            # not native, a reader would now and then see half of a count, and so would all readers
+            # for ever if the process were killed just then.
+            self._words = memoryview(self._map)[:HEADER_BYTES].cast("Q")
             os.link(draft, path)
         except OSError:
             os.close(self._descriptor)
@@ -80,7 +86,7 @@ class FrameFile:
         _HEAD.pack_into(area, start, size, crc32(payload, size << 8 | kind), kind)
         start += HEAD_BYTES
         area[start : start + size] = payload
-        _WORD.pack_into(area, _COMMITTED_AT, behind)
+        self._words[_COMMITTED_WORD] = behind
         self.end = behind
         return True
 
@@ -96,7 +102,7 @@ class FrameFile:
         """
         end = self.end
         os.fdatasync(self._descriptor)
-        _WORD.pack_into(self._map, _SYNCED_AT, end)
+        self._words[_SYNCED_WORD] = end
         self.synced = end
         return end
 
@@ -108,7 +114,8 @@ class FrameFile:
         """
         try:
             self.sync()
-            _WORD.pack_into(self._map, _CLOSED_AT, 1)
+            self._words[_CLOSED_WORD] = 1
+            self._words.release()
             self._map.close()
             os.ftruncate(self._descriptor, HEADER_BYTES + self.end)
             os.fsync(self._descriptor)

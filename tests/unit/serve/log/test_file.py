@@ -168,7 +168,7 @@ def test_nothing_that_was_written_is_lost_when_the_process_is_killed(tmp_path: P
     code = """
         import sys
         from pathlib import Path
-        from everloop.serve.log.file import FrameFile
+        from everloop.serve.log.file import FrameFile, HEAD_BYTES, counted_bytes
 
         file = FrameFile(Path(sys.argv[1]), 50_000_000)
         for number in range(1_000_000):
@@ -201,3 +201,28 @@ def test_a_draft_is_never_taken_for_a_file(tmp_path: Path) -> None:
         with pytest.raises(BlockingIOError):
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         os.close(descriptor)
+
+
+WRITE = """
+import sys
+from pathlib import Path
+from everloop.serve.log.file import FrameFile
+file = FrameFile(Path(sys.argv[1]), 16 * 1024 * 1024)
+while file.append(1, b"x" * 24):
+    pass
+file.close()
+"""
+
+
+def test_no_reader_ever_sees_half_of_a_count(tmp_path: Path) -> None:
+    path = tmp_path / "w0-00000000000001.log"
+    writer = subprocess.Popen([sys.executable, "-c", WRITE, str(path)])
+    while not path.exists() and writer.poll() is None:
+        pass
+    seen = [0]
+    while writer.poll() is None:
+        seen.append(counted_bytes(path))
+
+    assert 0 == writer.returncode
+    assert seen == sorted(seen)
+    assert {0} == {count % (HEAD_BYTES + 24) for count in seen}
