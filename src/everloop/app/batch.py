@@ -69,6 +69,7 @@ class Batch:
         restart: bool = False,
     ) -> None:
         files = _find_files(sources)
+        _require_free(target, files, restart=restart)
         self.target = target
         self.is_file = target.suffix == ".parquet"
         self.folder = target.with_name(f".{target.name}.parts") if self.is_file else target
@@ -159,6 +160,22 @@ class Batch:
         draft = self.folder / f".{PLAN}.{os.getpid()}"
         draft.write_bytes(msgspec.json.encode(self.plan))
         draft.replace(place)
+
+
+def _require_free(target: Path, files: Sequence[Path], *, restart: bool) -> None:
+    """Let pass a place whose answers, or rows, are nobody's."""
+    if target.absolute() in files or any(target.exists() and target.samefile(f) for f in files):
+        raise InvalidInput(
+            "batch.target",
+            f"{target} holds the rows themselves.",
+            hint="Choose another place for the answers.",
+        )
+    if target.is_file() and not restart:
+        raise Conflict(
+            "batch.other",
+            f"{target} is there already.",
+            hint="Choose another place, or replace it with --restart.",
+        )
 
 
 def _find_files(sources: Sequence[Path]) -> list[Path]:

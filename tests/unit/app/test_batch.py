@@ -175,3 +175,31 @@ def test_a_ray_cluster_answers_as_one_process_does(
     batch.finish()
 
     assert served(rows(1_000)) == outputs(tmp_path / "out.parquet")
+
+
+def test_answers_never_take_the_place_of_the_rows(subject: Subject, source: Path) -> None:
+    before = source.read_bytes()
+
+    for restart in (False, True):
+        with pytest.raises(InvalidInput):
+            Batch(subject, [source], source, restart=restart)
+
+    assert before == source.read_bytes()
+
+
+def test_answers_that_are_finished_are_replaced_only_when_asked(
+    tmp_path: Path, subject: Subject, source: Path
+) -> None:
+    place = tmp_path / "out.parquet"
+    first = Batch(subject, [source], place)
+    list(first.run(workers=1))
+    first.finish()
+    ids = parquet.read_table(place)["prediction_id"].to_pylist()
+
+    with pytest.raises(Conflict):
+        Batch(subject_of(tmp_path / "other", 4), [source], place)
+
+    assert ids == parquet.read_table(place)["prediction_id"].to_pylist()
+    again = Batch(subject, [source], place, restart=True)
+    list(again.run(workers=1))
+    assert 1_000 == again.finish()
