@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -34,7 +35,11 @@ class TokensFile:
         self.known: Mapping[str, Instant] = read_tokens(path)
 
     def refresh(self) -> None:
-        """Read the file again if it changed; one that can't be read leaves things as they are."""
+        """Read the file again if it changed.
+
+        A line that is none lets nobody in, and the others count: a revocation must not wait for
+        the mending of a typing error. Without the file nobody may ask.
+        """
         stamp = self._read_stamp()
         if stamp == self._stamp:
             return
@@ -43,6 +48,7 @@ class TokensFile:
             self.known = read_tokens(self._path)
         except EverloopError as error:
             say_failure("tokens", error)
+            self.known = _read_sound_lines(self._path)
 
     def _read_stamp(self) -> tuple[int, int, int] | None:
         try:
@@ -73,6 +79,20 @@ def read_tokens(path: Path) -> dict[str, Instant]:
         if len(words) > 2 or _HASH.fullmatch(words[0]) is None:
             raise _unreadable(path, f"line {number} is not a SHA-256 and, at most, a time")
         found[words[0]] = _end(words[1], path, number) if len(words) == 2 else NEVER
+    return found
+
+
+def _read_sound_lines(path: Path) -> dict[str, Instant]:
+    try:
+        lines = path.read_bytes()[:LARGEST_BYTES].decode("utf-8", "replace").splitlines()
+    except OSError:
+        return {}
+    found = {}
+    for number, line in enumerate(lines, 1):
+        words = line.partition("#")[0].split()
+        if len(words) in {1, 2} and _HASH.fullmatch(words[0]) is not None:
+            with suppress(InvalidInput):
+                found[words[0]] = _end(words[1], path, number) if len(words) == 2 else NEVER
     return found
 
 

@@ -38,7 +38,7 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
         TokensFile(tmp_path / "none")
 
 
-def test_a_changed_file_is_read_again_and_a_broken_one_changes_nothing(
+def test_a_revocation_takes_effect_beside_a_line_that_is_none(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "tokens"
@@ -48,8 +48,19 @@ def test_a_changed_file_is_read_again_and_a_broken_one_changes_nothing(
     file.write_text(f"{ONE}\n{OTHER}\n")
     tokens.refresh()
     both = set(tokens.known)
-    file.write_text("broken")
+    file.write_text(f"broken\n{OTHER}\n{ONE} yesterday\n")
     tokens.refresh()
 
-    assert {ONE, OTHER} == both == set(tokens.known)
+    assert ({ONE, OTHER}, {OTHER}) == (both, set(tokens.known))
     assert "line 1" in capsys.readouterr().err
+
+
+def test_without_its_file_nobody_may_ask(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text(ONE)
+    tokens = TokensFile(file)
+
+    file.unlink()
+    tokens.refresh()
+
+    assert {} == tokens.known
