@@ -17,6 +17,7 @@ from everloop.release.config import USUAL_WEIGHTS, Strategy
 from everloop.release.model import Guardrail, State
 from tests.parts.campaigns import Campaign, Mutant, rolled_back, settings
 
+pytestmark = pytest.mark.campaign
 RUNS = 2_000
 
 
