@@ -18,7 +18,7 @@ from everloop.serve.answer import Answerer
 from everloop.serve.bundle import DESCRIPTION
 from everloop.serve.identity import IdBlocks
 from everloop.serve.log import Block, Flusher, LogWriter
-from everloop.serve.observe.jsonlog import say, say_failure
+from everloop.serve.observe.jsonlog import say_failure
 from everloop.serve.recording import Log
 from everloop.serve.service import Endpoint, Service
 from everloop.serve.switchboard import ROUTES_FILE, Still, Switchboard
@@ -96,11 +96,6 @@ class Host:
     @staticmethod
     def _open_log(service: Service, folder: Path | None, worker: str) -> Log:
         if folder is None:
-            say(
-                "warn",
-                "no-log",
-                "Predictions are not logged: no folder was given. Set EVERLOOP_LOG to one.",
-            )
             return NoLog()
         if service.flusher is None:
             service.flusher = Flusher()

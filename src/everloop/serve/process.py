@@ -352,6 +352,8 @@ def _announce(settings: Found, host: Host, told: _Told) -> None:
     if settings.home is None:
         also = "" if told.rpc is None else f" and grpc://{told.rpc}"
         sys.stderr.write(f"everloop-serve: {told.url}{also}\n")
+        if settings.log is None:
+            say("warn", "no-log", "Nothing is logged: no folder was named by EVERLOOP_LOG.")
         return
     for folder, place in host.addresses(settings.home):
         address = Address(url=told.url + place, pid=told.pid, grpc=told.rpc)
