@@ -71,29 +71,37 @@ def read_tokens(path: Path) -> dict[str, Instant]:
         raise _unreadable(path, str(error)) from error
     if len(text) > LARGEST_BYTES:
         raise _unreadable(path, f"it is larger than {LARGEST_BYTES:,} bytes")
-    found = {}
+    found: dict[str, Instant] = {}
     for number, line in enumerate(text.splitlines(), 1):
-        words = line.partition("#")[0].split()
-        if not words:
-            continue
-        if len(words) > 2 or _HASH.fullmatch(words[0]) is None:
-            raise _unreadable(path, f"line {number} is not a SHA-256 and, at most, a time")
-        found[words[0]] = _end(words[1], path, number) if len(words) == 2 else NEVER
+        found |= _read_line(path, number, line)
     return found
 
 
 def _read_sound_lines(path: Path) -> dict[str, Instant]:
     try:
-        lines = path.read_bytes()[:LARGEST_BYTES].decode("utf-8", "replace").splitlines()
+        with path.open("rb") as file:
+            text = file.read(LARGEST_BYTES).decode("utf-8", "replace")
     except OSError:
         return {}
-    found = {}
-    for number, line in enumerate(lines, 1):
-        words = line.partition("#")[0].split()
-        if len(words) in {1, 2} and _HASH.fullmatch(words[0]) is not None:
-            with suppress(InvalidInput):
-                found[words[0]] = _end(words[1], path, number) if len(words) == 2 else NEVER
+    found: dict[str, Instant] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        with suppress(InvalidInput):
+            found |= _read_line(path, number, line)
     return found
+
+
+def _read_line(path: Path, number: int, line: str) -> dict[str, Instant]:
+    """Return the token of a line, or none of an empty one.
+
+    Raises:
+        InvalidInput: ``serving.tokens_unreadable``.
+    """
+    words = line.partition("#")[0].split()
+    if not words:
+        return {}
+    if len(words) > 2 or _HASH.fullmatch(words[0]) is None:
+        raise _unreadable(path, f"line {number} is not a SHA-256 and, at most, a time")
+    return {words[0]: _end(words[1], path, number) if len(words) == 2 else NEVER}
 
 
 def _end(text: str, path: Path, number: int) -> Instant:
