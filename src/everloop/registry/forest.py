@@ -150,15 +150,20 @@ def _of_xgboost(model: bytes) -> Forest:
     return Forest(tuple(tree for tree in found if tree is not None))
 
 
-def _sklearn_tree(told: Any) -> Tree | None:
-    left, right = np.asarray(told.children_left), np.asarray(told.children_right)
-    inner = np.flatnonzero(left != -1)
-    if not inner.size:
-        return None
-    leaves = np.flatnonzero(left == -1)
+def _renumber(left: Ints) -> tuple[Ints, Ints]:
+    """Return which nodes are inner ones, and each node's number: a leaf's is its complement."""
+    inner, leaves = np.flatnonzero(left != -1), np.flatnonzero(left == -1)
     number = np.empty(len(left), dtype=np.int64)
     number[inner] = np.arange(inner.size)
     number[leaves] = ~np.arange(leaves.size)
+    return inner, number
+
+
+def _sklearn_tree(told: Any) -> Tree | None:
+    left, right = np.asarray(told.children_left), np.asarray(told.children_right)
+    inner, number = _renumber(left)
+    if not inner.size:
+        return None
     return Tree(
         np.asarray(told.feature, dtype=np.int64)[inner],
         np.asarray(told.threshold, dtype=np.float64)[inner],
@@ -170,13 +175,9 @@ def _sklearn_tree(told: Any) -> Tree | None:
 
 def _xgboost_tree(told: dict[str, Any]) -> Tree | None:
     left, right = np.array(told["left_children"]), np.array(told["right_children"])
-    inner = np.flatnonzero(left != -1)
+    inner, number = _renumber(left)
     if not inner.size:
         return None
-    leaves = np.flatnonzero(left == -1)
-    number = np.empty(len(left), dtype=np.int64)
-    number[inner] = np.arange(inner.size)
-    number[leaves] = ~np.arange(leaves.size)
     condition = np.array(told["split_conditions"], dtype=np.float32)[inner]
     # It goes left below the condition, in float32: at most the number before it.
     below = np.nextafter(condition, np.float32(-np.inf)).astype(np.float64)
