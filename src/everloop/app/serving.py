@@ -134,10 +134,10 @@ class Supervisor:
             view, deployment, public_key=key, tokens=predict_tokens(view, deployment, now)
         )
         routes = msgspec.structs.replace(
-            routes, feedback_tokens=tokens_for(view, deployment, now, FEEDBACK)
+            routes,
+            feedback_tokens=tokens_for(view, deployment, now, FEEDBACK),
+            log=_log_rules(view, deployment),
         )
-        rules = _log_rules(view, deployment)
-        routes = msgspec.structs.replace(routes, log=rules)
         targets = [routes.champion, routes.canary, routes.shadow, routes.previous]
         for target in targets:
             if target is not None:

@@ -42,10 +42,10 @@ UNASKED: Final = Scored(Status.OK, None, 0)
 class Counters:
     """What an answerer did since its start."""
 
-    __slots__ = ("answered", "fallbacks", "predictions", "unlogged")
+    __slots__ = ("fallbacks", "predictions", "unlogged")
 
     def __init__(self) -> None:
-        self.predictions = self.fallbacks = self.unlogged = self.answered = 0
+        self.predictions = self.fallbacks = self.unlogged = 0
 
 
 class ShadowJob(NamedTuple):
@@ -204,7 +204,6 @@ class Answerer:
         answers.rows[scored.status] = answers.rows.get(scored.status, 0) + rows
         answers.scoring.add(scored.latency_us)
         counters = self.counters
-        counters.answered += 1
         counters.predictions += rows
         if spare is not None:
             counters.fallbacks += rows

@@ -189,7 +189,7 @@ class Host:
                 self._look(folder)
 
     def _still(self, folder: Path) -> Still:
-        still = Still(folder, self._clock, self._key)
+        still = Still(folder, self._key)
         still.log = None if self._log is None else self._log / still.name
         return still
 

@@ -126,7 +126,7 @@ class Connection(asyncio.Protocol):
     _started_ns: int
     __slots__ = (
         "_body", "_body_bytes", "_deadline", "_discarding", "_encoding", "_head_bytes", "_headers",
-        "_held", "_is_busy", "_is_eof", "_is_stuck", "_keep", "_listener", "_method", "_parser",
+        "_held", "_is_busy", "_is_eof", "_is_stuck", "_listener", "_parser",
         "_quiet_bytes", "_refusal", "_started_ns", "_target", "_transport", "_version", "_waiting",
     )  # fmt: skip
 

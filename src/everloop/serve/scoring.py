@@ -63,8 +63,6 @@ class Scorer:
         self._may_hang = getattr(loaded.predictor, "may_hang", False)
         self.row_us = math.inf
         self.call_us = math.inf
-        self.batches = 0
-        self.batched_rows = 0
         self._jobs: deque[_Job] = deque()
         self.waiting_rows = 0
         self._wake = threading.Condition()
@@ -177,8 +175,6 @@ class Scorer:
             jobs.append(self._jobs.popleft())
             rows += len(jobs[-1].matrix)
         self.waiting_rows -= rows
-        self.batches += 1
-        self.batched_rows += rows
         return jobs
 
     def _score(self, jobs: Sequence[_Job]) -> list[Scored]:

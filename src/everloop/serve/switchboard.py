@@ -259,13 +259,12 @@ class Still:
 
     refused: tuple[RefusedBundle, ...] = ()
 
-    def __init__(self, folder: Path, clock: Clock, key: str | None) -> None:
+    def __init__(self, folder: Path, key: str | None) -> None:
         self.folder = folder
         self.log: Path | None = None
         self.lineup = Lineup()
         self._key = key
         self.name = read_name(folder)
-        del clock
 
     def is_stale(self) -> bool:
         """Nothing changes by itself."""
