@@ -317,6 +317,26 @@ def test_a_version_has_two_attempts_and_both_chances_are_told(demo: Released) ->
     assert "release.attempts_spent" == code_of(refused)
 
 
+def test_a_look_by_the_watch_alone_is_an_attempt_too(demo: Released) -> None:
+    demo.champion(demo.version(1))
+    second = demo.version(2)
+
+    def attempt() -> ReleaseView:
+        seen = demo.start(second, strategy="all_at_once")
+        seen = tell(demo, seen, watched(Guardrail.ERROR, 200, 2), record=RECORD)
+        demo.rollback()
+        return seen
+
+    first, again = attempt(), attempt()
+    with pytest.raises(Conflict) as refused:
+        attempt()
+
+    assert [(1, 0.01), (2, 0.02)] == [
+        (seen.release.attempt, seen.release.alpha_spent) for seen in (first, again)
+    ]
+    assert "release.attempts_spent" == code_of(refused)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -447,10 +467,26 @@ def test_a_drill_that_the_server_does_not_follow_fails_and_lets_go(
     assert second.id == arms(demo)[0]
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_a_drill_that_would_switch_nothing_is_refused(demo: Released, named: bool) -> None:
+    only = demo.version(1)
+    demo.champion(only)
+    ask = DrillDeployment(deployment="bikes", version=only.id if named else None)
+
+    with pytest.raises(Conflict) as refused:
+        demo.owner.perform("deployment.drill", ask, DrillView)
+
+    assert "drill.nothing_to_switch" == code_of(refused)
+    demo.world.clock.push(days=400)
+    status = demo.owner.perform("release.status", ShowStatus(deployment="bikes"), ReleaseStatus)
+    assert (None, None) == (status.last_drill, status.drill_due_at)
+
+
 def test_a_drill_waits_for_no_release_and_is_overdue_after_its_time(demo: Released) -> None:
     configure(demo, drill_days=30)
     demo.champion(demo.version(1))
-    demo.start(demo.version(2), strategy="canary")
+    demo.champion(demo.version(2))
+    demo.start(demo.version(3), strategy="canary")
 
     with pytest.raises(Conflict) as refused:
         drill(demo)
@@ -465,6 +501,7 @@ def test_a_drill_waits_for_no_release_and_is_overdue_after_its_time(demo: Releas
 
 
 def test_every_step_has_its_entry_in_the_ledger(demo: Released) -> None:
+    demo.champion(demo.version(0.5))
     demo.champion(demo.version(1))
     seen = demo.start(demo.version(2), strategy="canary")
     demo.observe(seen, traffic(40, 10))

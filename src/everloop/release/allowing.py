@@ -16,7 +16,7 @@ from everloop.kernel.unit_of_work import View
 from everloop.registry.evidence import approvals_of, newest_report
 from everloop.registry.model import ModelVersion
 from everloop.release.config import BUMPS, Envelope, ReleaseConfig, Strategy
-from everloop.release.model import Deployment, Release
+from everloop.release.model import Deployment, Release, Standing
 
 SWITCHING = frozenset({"blue_green", "all_at_once"})
 
@@ -102,12 +102,16 @@ def require_approvals(view: View, version: ModelVersion, config: ReleaseConfig) 
 def attempts_of(view: View, deployment: Deployment, version: ModelVersion) -> list[Release]:
     """Return the earlier releases of a version to a deployment that gathered evidence."""
     found = view.select(Release, *where(deployment=deployment.id, candidate=version.id))
-    return [
-        release
-        for release in found
-        if release.standing.traffic.total
-        or (release.standing.paired is not None and release.standing.paired.pairs)
-    ]
+    return [release for release in found if _has_evidence(release.standing)]
+
+
+def _has_evidence(standing: Standing) -> bool:
+    paired, watch = standing.paired, standing.watch
+    return bool(
+        standing.traffic.total
+        or (paired is not None and paired.pairs)
+        or (watch is not None and watch.answers)
+    )
 
 
 def is_program(view: View) -> bool:

@@ -62,7 +62,7 @@ class DrillDeployment(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """The deployment to exercise the way back on.
 
     Attributes:
-        version: Ref or id of the version to pin; the champion before, or else the champion.
+        version: Ref or id of the version to pin; the champion before when None.
     """
 
     deployment: Name
@@ -175,7 +175,8 @@ def drill_deployment(ask: DrillDeployment, work: Work) -> DrillView:
 
     Raises:
         NotFound: ``deployment.not_found``.
-        Conflict: ``deployment.halted``, ``release.live``, or ``deployment.no_champion``.
+        Conflict: ``deployment.halted``, ``release.live``, ``deployment.no_champion``, or
+            ``drill.nothing_to_switch`` without another version to pin.
     """
     deployment = get_deployment(work, ask.deployment)
     require_not_halted(deployment)
@@ -192,7 +193,17 @@ def drill_deployment(ask: DrillDeployment, work: Work) -> DrillView:
             hint="Release a version first.",
         )
     named = None if ask.version is None else _admitted(work, deployment, ask.version).id
-    version = named or deployment.previous or deployment.champion
+    version = named or deployment.previous
+    if version is None or version == deployment.champion:
+        # To pin the champion switches nothing, and would be kept as evidence of a way back.
+        raise Conflict(
+            "drill.nothing_to_switch",
+            f"The deployment {deployment.name!r} has no champion before to practise with."
+            if version is None
+            else f"The version answers for {deployment.name!r} already: nothing would be switched.",
+            hint=f"Name another version of it: `everloop release drill {deployment.name} "
+            "--version NAME@VERSION`.",
+        )
     drill = Drill(
         id=work.new_id(),
         project=work.project,

@@ -37,7 +37,8 @@ class ReleaseStatus(Struct, frozen=True, kw_only=True):
         release: Its live release, or else its newest one.
         frozen: Why nothing moves forward now; empty when it may.
         last_drill: The newest drill.
-        drill_due_at: When the next one is due; None before the first champion.
+        drill_due_at: When the next one is due; None while there is no champion before to go back
+            to.
         is_drill_overdue: Whether that is past.
     """
 
@@ -76,7 +77,7 @@ def show_status(ask: ShowStatus, view: View) -> ReleaseStatus:
 
 def drill_due_at(view: View, deployment: Deployment, config: ReleaseConfig) -> Instant | None:
     """Return when the next drill is due: so long after the last one that passed."""
-    if deployment.champion is None:
+    if deployment.previous is None:
         return None
     passed = view.select(
         Drill,
