@@ -22,6 +22,7 @@ from everloop.registry.evidence import (
     verify_report,
 )
 from everloop.registry.formats import native_files, require_served
+from everloop.registry.masking import require_known_masks
 from everloop.registry.model import ModelVersion
 from everloop.release.model import Deployment
 from everloop.serve.bundle import Bundle, GoldenAnswer, Verdict, write_bundle
@@ -58,11 +59,12 @@ def write_sealed(view: View, version: ModelVersion, folder: Path, deployment: st
     Raises:
         NotFound: the version's bytes are gone.
         IntegrityError: its bytes or its gate report do not verify.
-        InvalidInput: ``signature.unknown``, or the data's contract is none.
+        InvalidInput: ``signature.unknown``, ``log.mask_unknown``, or the data's contract is none.
         UnsafeArtifact: ``model.not_servable`` or ``artifact.not_served``; or
             ``artifact.format_refused`` by the policy.
     """
     require_served(version)
+    require_known_masks(view, version.name)
     told = _report(view, version)
     proof = told.serving if told else None
     format_name, digests = _files(version, proof)
@@ -91,7 +93,7 @@ def write_sealed(view: View, version: ModelVersion, folder: Path, deployment: st
         runtime=proof.runtime if proof else "",
         verdict=_verdict(proof) if proof else None,
         outputs=tuple(field.name for field in signature.outputs),
-        masked=_masked(view, version),
+        masked=personal_inputs(view, version),
         weak_isolation=view.services.policy.weak_isolation,
         boundary=BOUNDARY if BOUNDARY in attached else "",
         background=BACKGROUND if BACKGROUND in attached else "",
@@ -133,7 +135,7 @@ def _attachments(view: View, version: ModelVersion, proof: ServingProof | None) 
     return {**found, CONTRACT: canonical_json(contract)} if contract is not None else found
 
 
-def _masked(view: View, version: ModelVersion) -> tuple[str, ...]:
+def personal_inputs(view: View, version: ModelVersion) -> tuple[str, ...]:
     """Return the inputs of a version that its data's contract calls personal."""
     told = _contract(view, version)
     columns = read_contract(told).columns if told is not None else {}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from everloop.app.bundles import seal_bundle
+from everloop.app.bundles import personal_inputs, seal_bundle
 from everloop.app.config import Config
 from everloop.app.home import PRIVATE_FOLDER, Home
 from everloop.app.processes import ServingProcess, find_running
@@ -39,7 +39,7 @@ from everloop.kernel.perform import Kernel
 from everloop.kernel.unit_of_work import View
 from everloop.monitor.model import LogConfig
 from everloop.registry.evidence import EVALUATOR
-from everloop.registry.model import Model
+from everloop.registry.model import Model, ModelVersion
 from everloop.release.model import Deployment
 from everloop.release.routes import routes_of
 
@@ -51,7 +51,7 @@ ROUTES_FILE = "routes.json"
 KEPT_BUNDLES = 8
 REFRESH_S = 10.0
 # Changes by these verbs can change what is served or who may ask.
-_ROUTED = ("deployment.", "release.", "token.", "role.", "actor.", "gate.")
+_ROUTED = ("deployment.", "release.", "token.", "role.", "actor.", "gate.", "project.")
 
 
 class _Owner(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,7 +78,7 @@ class Supervisor:
         """Do what there is to do; return whether the routes were derived anew."""
         is_due = self._is_due()
         if is_due:
-            self._refresh()
+            self.refresh()
         if self._process is not None:
             self._process.keep()
         return is_due
@@ -115,7 +115,8 @@ class Supervisor:
         is_old = time.monotonic() - self._refreshed > REFRESH_S
         return is_old or any(entry.action.startswith(_ROUTED) for entry in newer)
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
+        """Write the routes and bundles that the records ask for now."""
         self._refreshed = time.monotonic()
         with self._kernel.store.read() as tx:
             projects = {ProjectId(row.id): row.name for row in tx.select(Project)}
@@ -136,16 +137,15 @@ class Supervisor:
         routes = msgspec.structs.replace(
             routes,
             feedback_tokens=tokens_for(view, deployment, now, FEEDBACK),
-            log=_log_rules(view, deployment),
+            log=self._log_rules(view, deployment, routes),
         )
-        targets = [routes.champion, routes.canary, routes.shadow, routes.previous]
+        targets = targets_of(routes)
         for target in targets:
-            if target is not None:
-                self._seal(view, deployment, target, folder)
+            self._seal(view, deployment, target, folder)
         # In any case: the server refuses what it has no bundle of, and heeds all the rest, such as
         # a revoked token, a halt or a rollback to a version that it has.
         write_routes(folder, routes)
-        _prune(folder / "bundles", {target.version_id for target in targets if target})
+        _prune(folder / "bundles", {target.version_id for target in targets})
         if routes.champion is not None and self._process is None:
             self._process = self._take()
 
@@ -155,17 +155,31 @@ class Supervisor:
         except (EverloopError, OSError) as error:
             self._say_once(f"deployment {deployment.name}, version {target.version_id}: {error}")
 
+    def _log_rules(self, view: View, deployment: Deployment, routes: Routes) -> LogRules:
+        """Return what is logged; what is called personal now counts for bundles sealed before."""
+        config = view.model_settings(view.get(Model, deployment.model).name, "log", LogConfig)
+        masked = set(config.masked)
+        try:
+            for target in targets_of(routes):
+                masked.update(personal_inputs(view, view.get(ModelVersion, target.version_id)))
+        except EverloopError as error:  # what the bundles themselves mask is masked all the same
+            self._say_once(f"deployment {deployment.name}, masked columns: {error}")
+        return LogRules(
+            sample=config.sample,
+            masked=tuple(sorted(masked)),
+            max_bytes=config.max_mb * 1024 * 1024,
+        )
+
     def _say_once(self, text: str) -> None:
         if text not in self._told:
             self._told.add(text)
             _LOG.error("%s", text)
 
 
-def _log_rules(view: View, deployment: Deployment) -> LogRules:
-    config = view.model_settings(view.get(Model, deployment.model).name, "log", LogConfig)
-    return LogRules(
-        sample=config.sample, masked=config.masked, max_bytes=config.max_mb * 1024 * 1024
-    )
+def targets_of(routes: Routes) -> list[Target]:
+    """Return the versions that routes name."""
+    named = (routes.champion, routes.canary, routes.shadow, routes.previous)
+    return [target for target in named if target is not None]
 
 
 def serving_folder(home: Home, deployment: Deployment, project: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -11,11 +12,15 @@ import msgspec
 from everloop.app.client import Client, connect_home
 from everloop.app.config import load_config
 from everloop.app.home import CONFIG_NAME, FOLDER_NAME, Home
-from everloop.core.errors import Conflict, InvalidInput
+from everloop.core.errors import Conflict, InvalidInput, NotFound
 from everloop.core.ids import check_name
 from everloop.kernel.admin import ConfigurationView, Configure, CreateProject, ProjectView
+from everloop.registry.masking import find_unknown_mask
+from everloop.registry.model import ModelVersion
+from everloop.registry.queries import ListModelVersions, ModelVersionList
 from everloop.storage.files import create_durably
 
+_LOG = logging.getLogger("everloop.configuration")
 _TEMPLATE = """\
 # Everloop's settings of this project. Every key is described in docs/reference/settings.md;
 # `everloop configure` checks this file and puts it in force, `everloop up` does so at its start.
@@ -99,16 +104,44 @@ def put_in_force(client: Client, home: Home, *, reason: str | None = None) -> Co
     """Check everloop.yaml and perform `project.configure`; makes the project if it is not there.
 
     Raises:
-        InvalidInput: the file is wrong; the message names the line.
+        InvalidInput: the file is wrong, and the message names the line; or ``log.mask_unknown``.
     """
     config = load_config(home.project_folder / CONFIG_NAME)
     if client.url is None:
         with suppress(Conflict):
             client.perform("project.create", CreateProject(name=config.project), ProjectView)
+    for model, section in config.models.items():
+        if section.log.masked:
+            _require_known_masks(client, model, section.log.masked)
     document = msgspec.json.decode(msgspec.json.encode(config), type=dict[str, object])
     return client.perform(
         "project.configure", Configure(document=document), ConfigurationView, reason=reason
     )
+
+
+def _require_known_masks(client: Client, model: str, masked: tuple[str, ...]) -> None:
+    """Refuse to mask what no version takes; of a model without versions nobody can tell yet."""
+    versions: list[ModelVersion] = []
+    after = None
+    with suppress(NotFound):
+        while True:
+            ask = ListModelVersions(name=model, after=after, limit=1000, deleted="all")
+            page = client.perform("model.versions", ask, ModelVersionList)
+            versions += page.items
+            after = page.next
+            if after is None:
+                break
+    if not versions:
+        _LOG.warning(
+            "models.%s.log.masked is not checked yet: there is no version of %s. "
+            "A release refuses names that are no inputs.",
+            model,
+            model,
+        )
+        return
+    problem = find_unknown_mask(model, masked, versions)
+    if problem is not None:
+        raise problem
 
 
 def _name_from(folder: Path) -> str:

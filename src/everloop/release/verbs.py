@@ -20,6 +20,7 @@ from everloop.kernel.verbs import Payload, verb
 from everloop.registry.evidence import require_pass, yardstick
 from everloop.registry.formats import require_judgeable, require_served
 from everloop.registry.lookup import get_model, resolve_model
+from everloop.registry.masking import require_known_masks
 from everloop.registry.model import ModelVersion
 from everloop.registry.proof import require_proven
 from everloop.release import history, moving, watching
@@ -185,8 +186,8 @@ def start_release(ask: StartRelease, work: Work) -> ReleaseView:
 
     Raises:
         NotFound: no such deployment or version.
-        InvalidInput: ``release.other_model``, or ``model.outputs_unsupported`` for several numbers
-            that are no classes.
+        InvalidInput: ``release.other_model``; ``log.mask_unknown``; or
+            ``model.outputs_unsupported`` for several numbers that are no classes.
         UnsafeArtifact: ``artifact.not_served`` for a format that never answers in production.
         Conflict: ``release.live`` while another release is undecided, ``release.champion_already``,
             ``deployment.halted``, ``release.frozen`` or ``release.attempts_spent``.
@@ -200,6 +201,7 @@ def start_release(ask: StartRelease, work: Work) -> ReleaseView:
     require_judgeable(version)
     require_served(version)
     _require_startable(work, deployment, version)
+    require_known_masks(work, version.name)
     evidence = require_pass(work, version)
     evidence_ref = f"{kind_of(evidence).name}:{evidence.id}"
     config = work.model_settings(version.name, "release", ReleaseConfig)

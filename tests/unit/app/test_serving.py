@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import msgspec
+import pyarrow as pa
 import pytest
 
 from everloop.app.config import Config
@@ -14,6 +15,7 @@ from everloop.app.serving import Supervisor, predict_tokens, serving_folder, wri
 from everloop.core.ids import ActorId, Id, ProjectId
 from everloop.core.ports import where
 from everloop.core.wire import Routes
+from everloop.data.snapshot import commit_table
 from everloop.kernel.admin import DisableActor, RevokeRole
 from everloop.kernel.authz import Project, Role, hash_secret
 from everloop.kernel.bootstrap import SERVER, local_caller
@@ -151,3 +153,32 @@ def test_routes_are_in_force_although_a_bundle_cannot_be_written(tmp_path: Path)
     assert not (bundles / version.id).exists()
     routes = msgspec.json.decode((bundles.parent / "routes.json").read_bytes(), type=Routes)
     assert version.id == (routes.champion and routes.champion.version_id)
+
+
+def test_an_input_called_personal_after_its_bundle_was_sealed_is_masked_too(
+    tmp_path: Path,
+) -> None:
+    released = Released()
+    rows = pa.table({"hour": [1, 2], "temperature": [0.5, 1.5], "rentals": [1.0, 2.0]})
+    trained_on = commit_table(released.owner, "rides", rows)
+    champion = released.version(1.0, dataset=trained_on.id)
+    released.champion(champion)
+    home = Home(tmp_path / ".everloop").create()
+    kernel = released.world.kernel
+    supervisor = Supervisor(home, kernel, local_caller(kernel, SERVER), Config(project=PROJECT))
+    contracts: tuple[dict[str, object], ...] = (
+        {"hour": {}},
+        {"hour": {}, "temperature": {"personal": True}},
+    )
+    masked = []
+
+    try:
+        for columns in contracts:
+            released.world.configure({"datasets": {"rides": {"contract": {"columns": columns}}}})
+            supervisor.refresh()
+            routes = (home.serve("bikes") / "routes.json").read_bytes()
+            masked.append(msgspec.json.decode(routes, type=Routes).log.masked)
+    finally:
+        supervisor.stop()
+
+    assert [(), ("temperature",)] == masked

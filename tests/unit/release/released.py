@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 import everloop.gate.verbs  # noqa: F401 -- declares gate.waive
+from everloop.core.ids import Id
 from everloop.core.wire import Arm
 from everloop.gate.verbs import WaiveGate
 from everloop.kernel.authz import Role
@@ -80,13 +81,16 @@ class Released:
     def now(self) -> datetime:
         return self.world.clock.now()
 
-    def version(self, shift: float, *, waived: bool = True) -> ModelVersion:
+    def version(
+        self, shift: float, *, waived: bool = True, dataset: Id | None = None
+    ) -> ModelVersion:
         """Register a model that answers ``shift`` more, and let it past its gate."""
         ask = RegisterModel(
             name="demand",
             files=upload_files(self.world.blobs, {"model.txt": shifted_model(shift)}),
             format="lightgbm",
             signature=SIGNATURE,
+            dataset=dataset,
         )
         made = self.owner.perform("model.register", ask, ModelVersion)
         if waived:
