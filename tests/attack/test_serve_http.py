@@ -358,6 +358,19 @@ def test_who_expects_100_is_told_to_go_on_or_to_stop(door: Door) -> None:
         assert link.is_closed()
 
 
+def test_an_answer_comes_before_the_word_to_go_on_with_the_next_request(door: Door) -> None:
+    head = headed(b"Expect: 100-continue", b"Content-Length: %d" % len(BODY))
+    with door.link() as link:
+        link.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" + head)
+        statuses = [told.status for told in (link.read(), link.read()) if told is not None]
+        link.send(BODY)
+        answer = link.read()
+
+    assert [200, 100] == statuses
+    assert answer is not None
+    assert 200 == answer.status
+
+
 def test_an_upgrade_is_not_taken(door: Door) -> None:
     upgrade = {"Connection": "Upgrade, HTTP2-Settings", "HTTP2-Settings": "AAMAAABkAAQAAP__"}
     for protocol in ("websocket", "h2c"):

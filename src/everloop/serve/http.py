@@ -35,6 +35,8 @@ from everloop.serve.observe.tally import Tally
 
 SWEEP_S: Final = 0.25
 LINGER_S: Final = 2.0
+MOST_UNSENT: Final = 32
+LONGEST_UNSENT: Final = 16_384
 _TOO_MUCH: Final = "Too much is being sent at once."
 VERSIONS: Final = frozenset({"1.0", "1.1"})
 # What two readers of one head must not read differently (RFC 9112, sections 3.2 and 6.3).
@@ -75,7 +77,28 @@ class Listener:
         self.refused_busy = 0
         self.is_draining = False
         self.date = b""
+        self._outbox: list[tuple[asyncio.Transport, bytes]] = []
         self._stamp()
+
+    def send(self, transport: asyncio.Transport, data: bytes) -> None:
+        """Write when what has arrived by now is answered.
+
+        A client that sleeps is woken by each write, which costs more than the write; written
+        together, the replies of one turn of the loop wake it once.
+        """
+        outbox = self._outbox
+        outbox.append((transport, data))
+        if len(outbox) == 1:
+            asyncio.get_running_loop().call_soon(self.flush)
+        elif len(outbox) >= MOST_UNSENT:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was kept back."""
+        outbox, self._outbox = self._outbox, []
+        for transport, data in outbox:
+            if not transport.is_closing():
+                transport.write(data)
 
     def connect(self) -> Connection:
         """Return the protocol of a new connection; asyncio's protocol factory."""
@@ -241,6 +264,7 @@ class Connection(asyncio.Protocol):
                     )
                 )
         if b"expect" in headers and self._transport is not None and not self._is_before():
+            self._listener.flush()
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
@@ -517,9 +541,11 @@ class Connection(asyncio.Protocol):
             head += b"%s: %s\r\n" % (name, value)
         if is_last:
             head += b"connection: close\r\n"
-        if not with_body:
-            self._transport.write(head + b"\r\n")
-        elif len(body) < 65_536:
-            self._transport.write(b"%s\r\n%s" % (head, body))
-        else:
+        if with_body and not is_last and len(body) < LONGEST_UNSENT:
+            self._listener.send(self._transport, b"%s\r\n%s" % (head, body))
+            return
+        self._listener.flush()  # what comes before it
+        if with_body:
             self._transport.writelines((head, b"\r\n", body))
+        else:
+            self._transport.write(head + b"\r\n")
