@@ -24,7 +24,7 @@ from everloop.fleet.devices import (
     RevokeDevice,
     SignedOffer,
 )
-from everloop.fleet.model import Device
+from everloop.fleet.model import Device, Refusal
 from everloop.fleet.queries import FleetDrift, ShowDrift
 from everloop.fleet.reporting import Batch, ReportDevice, Reported, Row
 from everloop.kernel.authz import Caller, TokenKind, authenticate
@@ -352,21 +352,28 @@ def test_a_clock_that_is_wrong_by_years_is_told_and_changes_nothing_else(yard: Y
     assert seen.device.seen_at == yard.world.clock.now()
 
 
-def test_devices_that_fail_take_the_release_back_by_themselves(yard: Yard) -> None:
-    new, old = yard.bundles[1].bundle, yard.bundles[0].bundle
-    yard.create("evidence")
-    yard.release("evidence", yard.bundles[0])
-    yard.step("evidence")
-    yard.step("evidence")
-    yard.release("evidence", yard.bundles[1])
-    groups = ["canary"] * 6 + ["rest"] * 24
+def boxes_of(yard: Yard, fleet: str, groups: list[str], running: str) -> list[Thief]:
+    """A fleet whose target is the first bundle, with the second one on its way; and its devices."""
+    yard.create(fleet)
+    yard.release(fleet, yard.bundles[0])
+    yard.step(fleet)
+    yard.step(fleet)
+    yard.release(fleet, yard.bundles[1])
     boxes = []
     for number, group in enumerate(groups):
         thief = Thief.__new__(Thief)
         thief.yard = yard
-        thief.made = yard.enrol("evidence", f"box-{number}", group)
+        thief.made = yard.enrol(fleet, f"box-{number}", group)
         boxes.append(thief)
-        thief.report(running=new.digest if group == "canary" else old.digest)
+        thief.report(running=running)
+    return boxes
+
+
+def test_devices_that_fail_take_the_release_back_by_themselves(yard: Yard) -> None:
+    new, old = yard.bundles[1].bundle, yard.bundles[0].bundle
+    boxes = boxes_of(yard, "evidence", ["canary"] * 6 + ["rest"] * 24, old.digest)
+    for thief in boxes[:6]:
+        thief.report(running=new.digest)
 
     for thief in boxes[:6]:
         if yard.show("evidence").release is not None:
@@ -375,3 +382,64 @@ def test_devices_that_fail_take_the_release_back_by_themselves(yard: Yard) -> No
     seen = yard.show("evidence")
     assert seen.release is None
     assert [yard.bundles[0].version] * 2 == [group.wanted for group in seen.groups]
+
+
+def test_devices_that_fail_whatever_they_run_do_not_take_the_release_back(yard: Yard) -> None:
+    new, old = yard.bundles[1].bundle, yard.bundles[0].bundle
+    boxes = boxes_of(yard, "flaky", ["canary"] * 14 + ["rest"] * 14, old.digest)
+    for thief in boxes[14:]:
+        thief.report(batch(version=old.version, errors=1), running=old.digest)
+    for thief in boxes[:14]:
+        thief.report(running=new.digest)
+
+    for thief in boxes[:14]:
+        thief.report(batch(version=new.version, errors=1), running=new.digest)
+
+    seen = yard.show("flaky").release
+    assert seen is not None  # all others had counted: only these could still have done it
+    assert (28, 14) == (
+        seen.guardrails["error"].events,
+        seen.guardrails["error"].challenger_events,
+    )
+    assert 1.0 == pytest.approx(seen.evidence_bad)
+
+
+def test_a_device_counts_once_and_for_what_it_was_known_to_run(yard: Yard) -> None:
+    new, old = yard.bundles[1].bundle, yard.bundles[0].bundle
+    first, _ = boxes_of(yard, "known", ["canary", "rest"], old.digest)
+
+    events = []
+    for number in range(1, 5):
+        first.report(batch(number, version=new.version, errors=1), running=new.digest)
+        seen = yard.show("known").release
+        assert seen is not None
+        events.append(seen.guardrails["error"].challenger_events)
+
+    assert [0, 1, 1, 1] == events
+
+
+def test_a_bundle_that_devices_left_is_no_evidence_and_stops_the_release(yard: Yard) -> None:
+    new, old = yard.bundles[1].bundle, yard.bundles[0].bundle
+    boxes = boxes_of(yard, "installs", ["canary"] * 6 + ["rest"] * 24, old.digest)
+
+    for thief in boxes[:6]:
+        thief.report(running=old.digest, refused=(Refusal(digest=new.digest, reason="edge.full"),))
+
+    seen = yard.show("installs").release
+    assert seen is not None
+    assert 1.0 == seen.evidence_bad
+    assert "Waiting: 6 of 6 devices tried it and left it, so a person decides." == seen.why
+
+
+def test_answers_of_a_group_that_is_not_reached_do_not_count_for_the_next_step(
+    yard: Yard,
+) -> None:
+    new, old = yard.bundles[1].bundle, yard.bundles[0].bundle
+    boxes = boxes_of(yard, "early", ["canary", "rest"], old.digest)
+
+    for thief in boxes:
+        thief.report(batch(version=new.version, answers=4), running=new.digest)
+
+    seen = yard.show("early").release
+    assert seen is not None
+    assert 4 == seen.answers

@@ -91,7 +91,8 @@ def test_a_bundle_that_a_device_cannot_run_is_left_and_told(yard: Yard) -> None:
     assert before == machine.told()["current"]
     assert ["edge.runtime_missing"] == [each.reason for each in seen.devices[0].device.refused]
     assert seen.release is not None
-    assert (seen.devices[0].device.id,) == seen.release.counted["install"]
+    assert "Waiting: 1 of 1 devices tried it and left it, so a person decides." == seen.release.why
+    assert 1.0 == seen.release.evidence_bad
 
 
 def test_a_revoked_device_gets_nothing_and_goes_on_answering(yard: Yard) -> None:

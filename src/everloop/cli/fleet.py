@@ -83,6 +83,7 @@ def _show_drift(answer: Any) -> None:
 @click.option("--by", type=click.Choice(["person", "evidence"]), help="Who takes the next step.")
 @click.option("--min-answers", type=click.IntRange(0), help="Answers before a step.")
 @click.option("--min-adopted", type=float, help="Part of a group that must run it before a step.")
+@click.option("--max-left", type=float, help="Part that may have tried it and left it.")
 @click.option("--soak-hours", type=float, help="Hours in a group before a step.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj

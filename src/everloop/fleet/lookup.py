@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from everloop.core.errors import Denied, NotFound
 from everloop.core.ids import Id, is_id
-from everloop.core.ports import where
+from everloop.core.ports import Compare, Condition, where
 from everloop.edge.model import EdgeBundle
+from everloop.fleet.deciding import Adoption
 from everloop.fleet.model import LIVE, Device, Fleet, FleetRelease
 from everloop.kernel.unit_of_work import View
 
@@ -79,6 +80,24 @@ def bundle_for(
     view: View, fleet: Fleet, group: str, release: FleetRelease | None
 ) -> EdgeBundle | None:
     """Return what the devices of a group should run now, or None before the first release."""
-    if release is not None and group in fleet.groups[: release.stage + 1]:
+    if release is not None and group in reached(fleet, release):
         return find_bundle(view, release.candidate)
     return find_bundle(view, fleet.target)
+
+
+def reached(fleet: Fleet, release: FleetRelease) -> tuple[str, ...]:
+    """Return the groups that a release has reached."""
+    return fleet.groups[: release.stage + 1]
+
+
+def adoption_of(view: View, fleet: Fleet, release: FleetRelease, candidate: EdgeBundle) -> Adoption:
+    """Count the devices that a release has reached, without loading them."""
+    theirs = (
+        *where(fleet=fleet.id, revoked_at=None),
+        Condition("group", Compare.IN, reached(fleet, release)),
+    )
+    return Adoption(
+        view.count(Device, *theirs),
+        view.count(Device, *theirs, *where(running=candidate.digest)),
+        view.count(Device, *theirs, *where(left_in=release.id)),
+    )

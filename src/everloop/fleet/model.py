@@ -27,7 +27,9 @@ class FleetConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         step: Who takes the next step: a ``person``, or the ``evidence`` below.
         alpha: Chance at most of rolling back a version that is no worse, over all looks.
         step_up_evidence: No step while the evidence against the version is this strong.
-        min_adopted: Part of the group's devices that must run the version.
+        min_adopted: Part of the reached devices that must run the version.
+        max_left: Part of them that may have tried the version and left it; with more, only a
+            person takes the next step.
         min_answers: Answers by the version before a step.
         soak_hours: Time in a stage before a step.
     """
@@ -36,16 +38,16 @@ class FleetConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     alpha: Annotated[float, Meta(gt=0, lt=0.5)] = 0.01
     step_up_evidence: Annotated[float, Meta(gt=1)] = 3.0
     min_adopted: Annotated[float, Meta(gt=0, le=1)] = 0.8
+    max_left: Annotated[float, Meta(ge=0, le=1)] = 0.05
     min_answers: Annotated[int, Meta(ge=0)] = 100
     soak_hours: Annotated[float, Meta(ge=0, le=8_760)] = 1.0
 
 
 class Guardrail(StrEnum):
-    """What counts as bad of a device, once a release: answers, or a bundle that did not start."""
+    """What counts as bad of a device's answers, once a release."""
 
     ERROR = "error"
     INVALID = "invalid"
-    INSTALL = "install"
 
 
 class State(StrEnum):
@@ -89,7 +91,7 @@ class Refusal(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 @record(
     "device",
     unique=(("fleet", "name"), ("token",)),
-    index=(("project", "fleet"),),
+    index=(("project", "fleet", "running"),),
 )
 class Device(Record, frozen=True, kw_only=True):
     """One device of a fleet, and what it said last.
@@ -106,6 +108,9 @@ class Device(Record, frozen=True, kw_only=True):
         last_batch: The highest batch of that series.
         answers: Answers that it told of, over all versions.
         problem: What is odd about it; empty when nothing is.
+        erred_in: The last release in whose evidence its errors count.
+        invalid_in: The same of its invalid answers.
+        left_in: The last release whose bundle it had tried and left.
     """
 
     project: ProjectId
@@ -126,6 +131,9 @@ class Device(Record, frozen=True, kw_only=True):
     last_batch: int = 0
     answers: int = 0
     problem: str = ""
+    erred_in: Id | None = None
+    invalid_in: Id | None = None
+    left_in: Id | None = None
 
 
 @record(
@@ -144,8 +152,7 @@ class FleetRelease(Record, frozen=True, kw_only=True):
         stage_at: Since when.
         config: The settings in force when it began.
         guardrails: The evidence about each kind of bad event.
-        counted: For each of them, the devices that have counted: each counts once.
-        answers: Answers by the candidate.
+        answers: Answers by the candidate on devices of the groups that it has reached.
         evidence_bad: Combined evidence that the candidate is worse.
         why: The reason of the last decision.
         evidence: ``kind:id`` of what admitted the candidate's version.
@@ -161,7 +168,6 @@ class FleetRelease(Record, frozen=True, kw_only=True):
     stage_at: Instant
     config: FleetConfig
     guardrails: dict[str, BadEventProcess]
-    counted: dict[str, tuple[Id, ...]]
     answers: int
     evidence_bad: float
     started_at: Instant

@@ -6,8 +6,8 @@ from msgspec.structs import replace
 
 from everloop.core.errors import Conflict
 from everloop.edge.model import EdgeBundle
-from everloop.fleet.deciding import adoption_of, is_worse, why_not_yet
-from everloop.fleet.lookup import devices_of, live_release
+from everloop.fleet.deciding import is_worse, why_not_yet
+from everloop.fleet.lookup import adoption_of, live_release
 from everloop.fleet.model import Fleet, FleetRelease, State
 from everloop.kernel.unit_of_work import Work
 
@@ -60,8 +60,7 @@ def decide(work: Work, fleet: Fleet, release: FleetRelease, candidate: EdgeBundl
         )
         go_back(work, fleet, why)
         return work.get(FleetRelease, release.id)
-    reached = fleet.groups[: release.stage + 1]
-    adoption = adoption_of(devices_of(work, fleet), reached, candidate.digest)
+    adoption = adoption_of(work, fleet, release, candidate)
     lacking = why_not_yet(release, adoption, work.now, release.config)
     if lacking is None and release.config.step == "evidence":
         why = (

@@ -19,18 +19,15 @@ from everloop.core.ids import Id
 from everloop.core.ports import where
 from everloop.data.profile import Reference, merge
 from everloop.data.sketch import merge_moments
-from everloop.edge.model import EdgeBundle
-from everloop.fleet.deciding import BadDevice, has_refused, share_of_candidate, take_in
-from everloop.fleet.lookup import calling_device, devices_of, find_bundle, live_release
+from everloop.fleet.evidence import find_bad, find_trial, marked, take_in_report
+from everloop.fleet.lookup import calling_device
 from everloop.fleet.model import (
     Device,
     DeviceBatch,
     Fleet,
     FleetSketch,
-    Guardrail,
     Refusal,
 )
-from everloop.fleet.moving import decide
 from everloop.fleet.telemetry import Count, Micros, ToldSketch, is_finite, to_moments, to_profile
 from everloop.kernel.unit_of_work import Desk, View, Work
 from everloop.kernel.verbs import Payload, verb
@@ -148,11 +145,15 @@ def report_device(ask: ReportDevice, work: Work, ready: _Ready) -> Reported:
     fleet = work.get(Fleet, device.fleet)
     work.touch(f"device:{device.id}", f"fleet:{fleet.id}")
     is_new = ask.batch is not None and _is_new(work, device, ask.batch, ready)
-    device = work.replace(_updated(device, ask, work.now, is_new=is_new))
+    sketches = ask.batch.sketches if is_new and ask.batch is not None else {}
+    trial = find_trial(work, fleet)
+    bad = find_bad(work, trial, device, sketches) if trial else []
+    device = _updated(device, ask, work.now, is_new=is_new)
+    device = work.replace(marked(device, trial, bad) if trial else device)
     if is_new and ask.batch is not None:
         _keep(work, device, ask.batch, ready)
-    sketches = ask.batch.sketches if is_new and ask.batch is not None else {}
-    _judge(work, fleet, device, sketches)
+    if trial is not None:
+        take_in_report(work, trial, device, bad, sketches)
     return Reported(is_new=is_new, last_batch=device.last_batch)
 
 
@@ -269,46 +270,6 @@ def _merge(
             updated_at=work.now,
         )
     )
-
-
-def _judge(work: Work, fleet: Fleet, device: Device, sketches: dict[str, ToldSketch]) -> None:
-    """Let a live release take in what this device told, and go on or back."""
-    release = live_release(work, fleet)
-    candidate = find_bundle(work, release.candidate) if release else None
-    if release is None or candidate is None:
-        return
-    before = find_bundle(work, release.before)
-    events = _events(device, sketches, candidate, before)
-    answers = sum(told.answers for key, told in sketches.items() if key == candidate.version)
-    if events or answers:
-        share = share_of_candidate(
-            devices_of(work, fleet), candidate.digest, before.digest if before else None
-        )
-        release = take_in(release, events, share)
-        release = work.replace(structs.replace(release, answers=release.answers + answers))
-    decide(work, fleet, release, candidate)
-
-
-def _events(
-    device: Device,
-    sketches: dict[str, ToldSketch],
-    candidate: EdgeBundle,
-    before: EdgeBundle | None,
-) -> list[BadDevice]:
-    events: list[BadDevice] = []
-    if has_refused(device, candidate.digest):
-        events.append(BadDevice(device.id, Guardrail.INSTALL, by_candidate=True))
-    for key, told in sketches.items():
-        is_candidate = key == candidate.version
-        if not is_candidate and (before is None or key != before.version):
-            continue
-        for guardrail, count in (
-            (Guardrail.ERROR, told.errors),
-            (Guardrail.INVALID, told.invalid),
-        ):
-            if count:
-                events.append(BadDevice(device.id, guardrail, by_candidate=is_candidate))
-    return events
 
 
 def _version(view: View, key: str) -> ModelVersion:

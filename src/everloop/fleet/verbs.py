@@ -151,7 +151,6 @@ def release_fleet(ask: ReleaseFleet, work: Work) -> FleetView:
             stage_at=work.now,
             config=fleet.config,
             guardrails=begin(),
-            counted={},
             answers=0,
             evidence_bad=1.0,
             started_at=work.now,

@@ -22,8 +22,10 @@ def reader(yard: Yard) -> Reader:
     return Reader(app_of(yard.world.kernel), session_of(yard.world))
 
 
-def test_a_project_without_a_fleet_says_how_to_make_one(reader: Reader, yard: Yard) -> None:
-    page = reader.get("/p/demo/fleets")
+def test_a_project_without_a_fleet_says_how_to_make_one() -> None:
+    fresh = world()
+
+    page = Reader(app_of(fresh.kernel), session_of(fresh)).get("/p/demo/fleets")
 
     assert (200, True) == (page.status_code, "everloop fleet create" in page.text)
 

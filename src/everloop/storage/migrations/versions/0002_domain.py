@@ -187,12 +187,17 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
         sa.Column("last_batch", sa.BigInteger(), nullable=False),
         sa.Column("answers", sa.BigInteger(), nullable=False),
         sa.Column("problem", TEXT, nullable=False),
+        sa.Column("erred_in", TEXT, nullable=True),
+        sa.Column("invalid_in", TEXT, nullable=True),
+        sa.Column("left_in", TEXT, nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_device"),
         sa.UniqueConstraint("fleet", "name", name="uq_device_fleet_name"),
         sa.UniqueConstraint("token", name="uq_device_token"),
     )
     with op.batch_alter_table("device", schema=None) as batch_op:
-        batch_op.create_index("ix_device_project_fleet", ["project", "fleet"], unique=False)
+        batch_op.create_index(
+            "ix_device_project_fleet_running", ["project", "fleet", "running"], unique=False
+        )
 
     op.create_table(
         "device_batch",
@@ -348,7 +353,6 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
         sa.Column("stage_at", TEXT, nullable=False),
         sa.Column("config", TEXT, nullable=False),
         sa.Column("guardrails", TEXT, nullable=False),
-        sa.Column("counted", TEXT, nullable=False),
         sa.Column("answers", sa.BigInteger(), nullable=False),
         sa.Column("evidence_bad", DOUBLE, nullable=False),
         sa.Column("started_at", TEXT, nullable=False),
