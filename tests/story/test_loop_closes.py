@@ -187,7 +187,7 @@ class Stream:
         del deployment, name
         return self.report
 
-    def seal(self, deployment: Id, name: str, champion: Id | None) -> int:
+    def seal(self, deployment: Id, name: str, champion: Id | None, *, pause_s: float = 0.0) -> int:
         del name
         if not self.waiting:
             return 0

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from time import monotonic
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -40,6 +42,8 @@ _LOG = logging.getLogger(__name__)
 SOURCE = "serve"
 WAIT_HOURS = 24.0
 PAGE = 1_000
+GATHERED_BYTES: Final = 4 * 1024 * 1024
+"""About ten thousand answers of thirty inputs: enough for a segment."""
 
 
 class LogSource:
@@ -49,10 +53,14 @@ class LogSource:
     doubles nothing: the stretch is read again. A file that is complete and sealed is deleted.
     """
 
-    def __init__(self, home: Home, performer: Performer) -> None:
+    def __init__(
+        self, home: Home, performer: Performer, clock: Callable[[], float] = monotonic
+    ) -> None:
         self._home = home
         self._performer = performer
         self._offsets: dict[tuple[Id, str], int] = {}
+        self._clock = clock
+        self._sealed_at: dict[Id, float] = {}
 
     def size_bytes(self) -> int:
         """Return how much is logged in all: a cheap sign that there is something to seal."""
@@ -63,14 +71,20 @@ class LogSource:
                     size += counted_bytes(file)
         return size
 
-    def seal(self, deployment: Id, name: str, champion: Id | None) -> int:
-        """Seal what was logged since the last time; return the number of new rows.
+    def seal(self, deployment: Id, name: str, champion: Id | None, *, pause_s: float = 0.0) -> int:
+        """Seal what was logged since the last time, and hand on labels; return the number of rows.
+
+        The first answers after a pause are sealed at once; those that follow are gathered for
+        ``pause_s`` seconds or a few megabytes, for each segment costs an entry of the ledger, rows
+        of the database and some kilobytes, however few answers it holds.
 
         Raises:
             IntegrityError: a file of the log is damaged; the others were sealed all the same.
         """
         folder = find_log(self._home, deployment, name)
         if folder is None or not folder.is_dir():
+            return 0
+        if self._is_early(deployment, folder, pause_s):
             return 0
         task = _Task(folder, deployment, champion)
         sealed = 0
@@ -88,10 +102,22 @@ class LogSource:
         except IntegrityError as error:
             damage = damage or error
         if sealed:
+            self._sealed_at[deployment] = self._clock()
             self._retry()
         if damage is not None:
             raise damage
         return sealed
+
+    def _is_early(self, deployment: Id, folder: Path, pause_s: float) -> bool:
+        """Tell whether to gather more: not for long, and not much."""
+        if self._clock() >= self._sealed_at.get(deployment, -math.inf) + pause_s:
+            return False
+        waiting = 0
+        for found in list_files(folder):
+            with suppress(OSError):
+                size = counted_bytes(folder / found.name)
+                waiting += size - self._offsets.get((deployment, found.name), 0)
+        return waiting < GATHERED_BYTES
 
     def _take_feedback(self, task: _Task, folder: Path) -> None:
         """Hand on what the servers took, in the order in which it came.
@@ -155,8 +181,11 @@ class LogSource:
         key = (task.deployment, name)
         if key not in self._offsets:
             self._offsets[key] = self._sealed_until(task.deployment, name)
+        # Not what comes meanwhile: it would be chased with a segment of a few rows each, for ever
+        # under a steady load, while other deployments and all labels waited.
+        end = counted_bytes(task.folder / name)
         chunk = None
-        while chunk is None or (chunk.rows and not chunk.is_finished):
+        while chunk is None or (chunk.rows and self._offsets[key] < end):
             chunk = read_rows(task.folder, name, self._offsets[key])
             if chunk.rows:
                 self._seal_chunk(task, name, chunk)

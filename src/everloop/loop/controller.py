@@ -100,8 +100,10 @@ class Controller:
         lease = self._claim(deployment.id)
         if lease is None:
             return False
-        sealed = self._source.seal(deployment.id, name, deployment.champion)
         settings = read_settings(self._performer, view.model)
+        sealed = self._source.seal(
+            deployment.id, name, deployment.champion, pause_s=self._pause_s(view, settings)
+        )
         if settings.log.keep_days is not None:
             self._erase_old(deployment.id, settings.log.keep_days)
         look = Observe(deployment=deployment.id, model=view.model, champion=deployment.champion)
@@ -117,6 +119,13 @@ class Controller:
             return True
         self._report(deployment.id, seen, is_idle=not acted and not turn.is_waiting)
         return bool(acted or sealed or seen.blocks or seen.closed_windows)
+
+    def _pause_s(self, view: DeploymentView, settings: ModelSettings) -> float:
+        """Return for how long answers are gathered: not while a release waits for evidence."""
+        watch = view.watched.standing.watch if view.watched is not None else None
+        is_watched = watch is not None and self._clock.now() < watch.until
+        is_waited_for = view.live is not None or is_watched or settings.loop.time == "event"
+        return 0.0 if is_waited_for else settings.log.seal_after_s
 
     def _erase_old(self, deployment: Id, keep_days: int) -> None:
         """Erase predictions whose time is over; looked at once an hour."""

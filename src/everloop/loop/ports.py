@@ -67,8 +67,11 @@ class Trainer(Protocol):
 class PredictionSource(Protocol):
     """The prediction logs and the reports of the serving processes on this machine."""
 
-    def seal(self, deployment: Id, name: str, champion: Id | None) -> int:
-        """Seal what was logged since the last time; return the number of new rows."""
+    def seal(self, deployment: Id, name: str, champion: Id | None, *, pause_s: float = 0.0) -> int:
+        """Seal what was logged since the last time; return the number of new rows.
+
+        Nothing is done within ``pause_s`` seconds of the last time, unless very much waits.
+        """
         ...
 
     def applied(self, deployment: Id, name: str) -> Applied | None:

@@ -30,9 +30,11 @@ def read_settings(performer: Performer, model: str) -> ModelSettings:
         "project.settings", ShowConfiguration(), ConfigurationView
     ).document
     models = document.get("models")
-    section = models.get(model, {}) if isinstance(models, dict) else {}
+    section = models.get(model) if isinstance(models, dict) else None
+    # What a configuration leaves open, such as the target, is stored as null.
+    told = {key: value for key, value in (section or {}).items() if value is not None}
     try:
-        return convert(section, ModelSettings)
+        return convert(told, ModelSettings)
     except ValidationError as error:
         raise InvalidInput(
             "settings.invalid",

@@ -52,6 +52,9 @@ class LogConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         masked: Inputs that are never written, beside those that the model's version masks.
         max_mb: Space that answers may take before they are sealed; what is beyond is dropped and
             counted.
+        seal_after_s: Seconds that answers are gathered for before they become one segment, which is
+            when they can be searched, proven and judged; less where very many come. A deployment
+            with a live release, or one that lives by event time, seals at once.
         keep_days: Days after which the rows of a segment, its labels and keys are erased; the
             Merkle root stays. None keeps them.
     """
@@ -59,6 +62,7 @@ class LogConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     sample: Annotated[float, Meta(ge=0, le=1)] = 1.0
     masked: tuple[str, ...] = ()
     max_mb: Annotated[int, Meta(ge=1, le=1_000_000)] = 1_024
+    seal_after_s: Annotated[float, Meta(ge=0, le=3_600)] = 10.0
     keep_days: Annotated[int, Meta(ge=1, le=36_500)] | None = None
 
 

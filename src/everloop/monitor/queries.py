@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from everloop.core.clock import Instant
 from everloop.core.errors import NotFound
-from everloop.core.ids import Id
+from everloop.core.ids import Id, is_id, made_at
 from everloop.core.ports import Compare, Condition, where
 from everloop.core.wire import PredictionRow
 from everloop.kernel.unit_of_work import View
@@ -20,6 +20,7 @@ from everloop.monitor.model import (
     AlertKind,
     AlertState,
     FeedbackBatch,
+    LogConfig,
     LossPoint,
     PredictionSegment,
     Watch,
@@ -28,6 +29,7 @@ from everloop.monitor.model import (
 from everloop.monitor.outcomes import decode_labels
 from everloop.monitor.segments import RowProof, prove_row, read_segment, rows_of
 
+SEALING_S = 2.0
 IdText = Annotated[Id, Meta(max_length=40)]
 Limit = Annotated[int, Meta(ge=1, le=1000)]
 
@@ -62,7 +64,8 @@ def show_prediction(ask: ShowPrediction, view: View) -> PredictionView:
     """Show one prediction: what was asked, answered and by which version, with its proof.
 
     Raises:
-        NotFound: ``prediction.not_found``, or ``prediction.erased`` after its time.
+        NotFound: ``prediction.not_found``; ``prediction.not_sealed`` a moment after its answer; or
+            ``prediction.erased`` after its time.
         IntegrityError: ``segment.corrupt`` or ``blob.corrupt``.
     """
     for segment in segments_around(view, ask.id):
@@ -81,11 +84,33 @@ def show_prediction(ask: ShowPrediction, view: View) -> PredictionView:
                 f"What prediction {ask.id!r} said was erased on {segment.erased_at:%Y-%m-%d}.",
                 hint=f"Its hash stays in segment {segment.id}; whoever kept the row can prove it.",
             )
-    raise NotFound(
+    raise _not_sealed(view, ask.id)
+
+
+def _not_sealed(view: View, prediction: Id) -> NotFound:
+    """Return what an id that no segment has means, by its own time."""
+    within_s = _longest_pause(view) + SEALING_S
+    if is_id(prediction):
+        age_s = (view.services.clock.now() - made_at(prediction)).total_seconds()
+        if abs(age_s) < within_s:
+            return NotFound(
+                "prediction.not_sealed",
+                f"Prediction {prediction!r} is not sealed yet, if it was answered here.",
+                hint=f"What is logged is sealed within {within_s:.0f} s; ask again then.",
+            )
+    return NotFound(
         "prediction.not_found",
-        f"There is no sealed prediction {ask.id!r}.",
-        hint="A prediction is sealed within a second of its answer; check the id.",
+        f"There is no sealed prediction {prediction!r}.",
+        hint="Check the id; `everloop predictions list` shows the latest of a deployment.",
     )
+
+
+def _longest_pause(view: View) -> float:
+    """Return for how long the answers of any model of the project are gathered, in seconds."""
+    models = view.settings().get("models")
+    names = list(models) if isinstance(models, dict) else []
+    pauses = [view.model_settings(name, "log", LogConfig).seal_after_s for name in names]
+    return max([LogConfig().seal_after_s, *pauses])
 
 
 def _label(view: View, segment: PredictionSegment, prediction: Id) -> float | None:

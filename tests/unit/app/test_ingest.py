@@ -11,9 +11,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from everloop.app import ingest
 from everloop.app.home import Home
 from everloop.app.ingest import LogSource, find_log
 from everloop.core.errors import IntegrityError
+from everloop.core.events import Event
 from everloop.core.ids import Id
 from everloop.core.wire import Arm, Label
 from everloop.monitor.feedback import CountWaiting, WaitingCount
@@ -297,3 +299,53 @@ def test_a_folder_that_does_not_say_whose_it_is_stops_the_sealing(here: World, h
 
     with pytest.raises(IntegrityError):
         source(here, home).seal(DEPLOYMENT, "demand", None)
+
+
+def test_answers_are_gathered_into_few_segments_unless_a_release_waits_for_them(
+    here: World, home: Home, writer: LogWriter
+) -> None:
+    now = [100.0]
+    log = LogSource(home, here.server, lambda: now[0])
+
+    def seal(numbers: range, pause_s: float = 10.0) -> int:
+        write(writer, numbers)
+        return log.seal(DEPLOYMENT, "demand", None, pause_s=pause_s)
+
+    first, soon = seal(range(1)), seal(range(1, 5))
+    now[0] += 9.9
+    not_yet = seal(range(5, 6))
+    now[0] += 0.1
+    gathered = seal(range(6, 7))
+    at_once = seal(range(7, 8), pause_s=0.0)
+
+    assert (1, 0, 0, 6, 1) == (first, soon, not_yet, gathered, at_once)
+    assert ids(range(8)) == sealed(here)
+
+
+def test_very_many_answers_are_not_gathered(
+    here: World, home: Home, writer: LogWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest, "GATHERED_BYTES", 1_000)
+    log = LogSource(home, here.server, lambda: 100.0)
+    counts = []
+
+    for numbers in (range(1), range(1, 3), range(3, 30)):
+        write(writer, numbers)
+        counts.append(log.seal(DEPLOYMENT, "demand", None, pause_s=10.0))
+
+    assert [1, 0, 29] == counts
+
+
+def test_what_comes_while_a_segment_is_sealed_waits_for_the_next_one(
+    here: World, home: Home, writer: LogWriter
+) -> None:
+    numbers = iter(range(1, 50))
+
+    def answer_more(event: Event) -> None:
+        if event.verb == "prediction.seal":
+            write(writer, range(next(numbers), next(numbers) + 1))
+
+    here.kernel.subscribe(answer_more)
+    write(writer, range(1))
+
+    assert 1 == source(here, home).seal(DEPLOYMENT, "demand", None)

@@ -94,6 +94,19 @@ def test_inputs_keep_their_types_for_computing() -> None:
     assert [0, 1, 2, 3] == table.column("hour").to_pylist()
 
 
+def test_an_answer_of_this_moment_is_told_from_one_that_never_was(made: World) -> None:
+    now, old = made.kernel.services.ids.new(), Id("01820000-0000-7000-8000-000000000000")
+
+    codes = []
+    for key in (now, old, "no id"):
+        with pytest.raises(NotFound) as refusal:
+            show(made.owner, key)
+        codes.append((refusal.value.code, refusal.value.hint.partition(";")[0]))
+
+    assert ("prediction.not_sealed", "What is logged is sealed within 12 s") == codes[0]
+    assert ["prediction.not_found"] * 2 == [code for code, _ in codes[1:]]
+
+
 def test_a_prediction_is_shown_with_a_proof_that_verifies(made: World) -> None:
     rows = some_rows(7)
     seal(made, rows)
