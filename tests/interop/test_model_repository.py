@@ -207,3 +207,22 @@ def test_from_outside_bundles_are_loaded_only_where_that_is_allowed(folder: Path
 
         assert 403 == refused.status_code
         assert "EVERLOOP_REPOSITORY" in refused.json()["error"]
+
+
+def test_versions_of_one_model_are_called_as_their_folders_as_seldon_does(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVERLOOP_NAMES", "folder")
+    (folder / "bikes").rename(folder / "bikes_1")
+    shutil.copytree(folder / "bikes_1", folder.parent / "bikes_2")
+
+    with standing(folder) as server:
+        (folder.parent / "bikes_2").rename(folder / "bikes_2")
+        loaded = ask(server, "repository/models/bikes_2/load")[0]
+        told = ask(server, "models/bikes_2/infer", {"inputs": columns()})
+        left = ask(server, "repository/models/bikes_1/unload")[0]
+
+        assert [200, 200, 200] == [loaded, told[0], left]
+        assert "bikes_2" == told[1]["model_name"]
+        assert {200} == statuses(server, "bikes_2")
+        assert {404} == statuses(server, "bikes_1")

@@ -30,7 +30,7 @@ def _shared(what: str) -> Decorator:
         help=what,
     )
     others = (
-        click.option("--force", is_flag=True, help="Replace what is there."),
+        click.option("--force", is_flag=True, help="Replace the file, or what an export wrote."),
         click.option("--reason", help="Why, for the record."),
         click.option("--json", "as_json", is_flag=True, help="Print JSON: what was written."),
     )

@@ -20,6 +20,7 @@ LOG_PLACE: Final = "/var/lib/everloop"
 TOKENS_PLACE: Final = "/run/secrets/everloop/tokens"
 # A pod is asked to end after this; the server drains in less.
 GRACE_S: Final = 30
+MOST_REPLICAS: Final = 10_000
 _LABEL: Final = re.compile(r"[^a-z0-9-]+")
 _IMAGE: Final = re.compile(
     r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?::[0-9]+)?(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*"
@@ -99,10 +100,9 @@ def check_image(name: str) -> str:
         InvalidInput: ``export.setting_invalid``.
     """
     if _IMAGE.fullmatch(name) is None or len(name) > 500:
-        raise InvalidInput(
-            "export.setting_invalid",
-            f"{name[:60]!r} is no name of an image.",
-            hint="Write it as registry.example.com/team/python:3.11-slim, or with @sha256:...",
+        raise _wrong(
+            f"{name[:60]!r} is no name of an image",
+            "Write it as registry.example.com/team/credit:1.4.0, or with @sha256:...",
         )
     return name
 
@@ -114,22 +114,23 @@ def check_placement(placement: Placement) -> Placement:
         InvalidInput: ``export.setting_invalid``.
     """
     least, most = placement.replicas
-    problems = {
-        "image": _IMAGE.fullmatch(placement.image) is None or len(placement.image) > 500,
-        "namespace": placement.namespace is not None
-        and _NAMESPACE.fullmatch(placement.namespace) is None,
-        "replicas": not 0 <= least <= most or most < 1 or most > 10_000,
-        "cpu": _QUANTITY.fullmatch(placement.cpu) is None,
-        "memory": _QUANTITY.fullmatch(placement.memory) is None,
-        "tokens secret": placement.tokens_secret is not None
-        and _NAMESPACE.fullmatch(placement.tokens_secret) is None,
-    }
-    wrong = [name for name, is_wrong in problems.items() if is_wrong]
-    if wrong:
-        raise InvalidInput(
-            "export.setting_invalid",
-            f"The {wrong[0]} is not one that the platforms take.",
-            hint="Write an image as registry.example.com/team/credit:1.4.0, replicas as 2:6, "
-            "quantities as Kubernetes does (500m, 1, 512Mi), names as DNS labels.",
+    check_image(placement.image)
+    if not 0 <= least <= most or not 1 <= most <= MOST_REPLICAS:
+        raise _wrong(
+            f"{least}:{most} are no least and greatest number of replicas",
+            f"Write 3, or the least and the most as 2:6; at most {MOST_REPLICAS}.",
         )
+    quantity, label = "Write it as Kubernetes does: {}.", "Write a DNS label, such as {}."
+    for what, value, pattern, hint in (
+        ("namespace", placement.namespace, _NAMESPACE, label.format("team-models")),
+        ("number of processors", placement.cpu, _QUANTITY, quantity.format("1, 0.5 or 500m")),
+        ("size of a memory", placement.memory, _QUANTITY, quantity.format("512Mi or 2Gi")),
+        ("name of a secret", placement.tokens_secret, _NAMESPACE, label.format("credit-tokens")),
+    ):
+        if value is not None and pattern.fullmatch(value) is None:
+            raise _wrong(f"{value[:60]!r} is no {what}", hint)
     return placement
+
+
+def _wrong(what: str, hint: str) -> InvalidInput:
+    return InvalidInput("export.setting_invalid", f"{what}.", hint=hint)

@@ -93,6 +93,8 @@ def seldon2_files(subject: Subject, placement: Placement, *, storage_uri: str) -
         {"name": "EVERLOOP_MODEL", "value": AGENT_MODELS},
         # The agent beside it loads and unloads; whoever asks from outside goes through Seldon.
         {"name": "EVERLOOP_REPOSITORY", "value": "open"},
+        # It asks for a model by the folder that it put the bundle into: credit_1, then credit_2.
+        {"name": "EVERLOOP_NAMES", "value": "folder"},
     ]
     manifests: tuple[Manifest, Manifest] = (
         {

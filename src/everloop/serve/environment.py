@@ -57,6 +57,7 @@ class Found:
         predict_path: Path that the platform sends requests to, beside the usual ones.
         source: What named the model, in words for the log.
         is_repository_open: Whether whoever may ask may load and unload, too.
+        is_named_by_folder: Whether a bundle found in a folder of them is called as its own folder.
     """
 
     models: tuple[Path, ...] = ()
@@ -73,6 +74,7 @@ class Found:
     predict_path: str | None = None
     source: str = ""
     is_repository_open: bool = False
+    is_named_by_folder: bool = False
 
     @property
     def takes_models(self) -> bool:
@@ -208,6 +210,7 @@ def _settled(
         health_path=_path(environ, "AIP_HEALTH_ROUTE"),
         predict_path=_path(environ, "AIP_PREDICT_ROUTE"),
         is_repository_open=environ.get("EVERLOOP_REPOSITORY", "").strip() == "open",
+        is_named_by_folder=environ.get("EVERLOOP_NAMES", "").strip() == "folder",
     )
 
 

@@ -52,6 +52,7 @@ class Host:
         places: Folders of deployments, homes of many of them, or sealed bundles.
         key: Hex of the only key whose bundles are accepted.
         log: Where bundles that stand alone are logged; folders of deployments have their own.
+        by_folder: Call a bundle in a home as its folder, not as it says of itself.
 
     Attributes:
         broken: By name, why a bundle that was found later does not verify.
@@ -59,12 +60,19 @@ class Host:
     """
 
     def __init__(
-        self, places: Sequence[Path], clock: Clock, *, key: str | None, log: Path | None
+        self,
+        places: Sequence[Path],
+        clock: Clock,
+        *,
+        key: str | None,
+        log: Path | None,
+        by_folder: bool = False,
     ) -> None:
         self._places = places
         self._clock = clock
         self._key = key
         self._log = log
+        self._by_folder = by_folder
         self.boards: dict[str, Switchboard | Still] = {}
         self.broken: dict[str, str] = {}
         self._bundles: dict[Path, str] = {}
@@ -174,8 +182,9 @@ class Host:
     def _look(self, place: Path) -> None:
         if (place / DESCRIPTION).exists():
             still = self._still(place)
-            self._bundles[place] = still.name
-            self._add(still.name, still)
+            name = place.name if self._by_folder and place not in self._places else still.name
+            self._bundles[place] = name
+            self._add(name, still)
         elif _is_home(place):
             self._look_in(place)
         else:

@@ -74,7 +74,13 @@ def run(settings: Found, places: Sequence[Path], limits: Limits | None = None) -
     """
     fitted = _fitted(limits or Limits())
     with _locked(settings.home), _state_folder(settings) as state:
-        host = Host(places, SystemClock(), key=settings.public_key, log=settings.log)
+        host = Host(
+            places,
+            SystemClock(),
+            key=settings.public_key,
+            log=settings.log,
+            by_folder=settings.is_named_by_folder,
+        )
         sockets = _listen(settings)
         rpc = _reserve(settings)
         rpc_name = None if rpc is None else _name_of(settings, rpc)

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from everloop.core.digest import sha256_digest
-from everloop.core.errors import EverloopError, InvalidInput, UnsafeArtifact
-from everloop.export.folder import write_folder
+from everloop.core.errors import Conflict, EverloopError, InvalidInput, UnsafeArtifact
+from everloop.export.folder import MARK, write_folder
 from everloop.export.image import Recipe, default_python, image_files
 from everloop.export.lock import known_pythons, locked
 from everloop.export.model import Subject
@@ -279,3 +279,20 @@ def test_no_export_replaces_the_folder_that_one_is_in(
         write_folder(Path(place), {"a": b"x"}, force=True)
 
     assert [tmp_path / "within"] == list(tmp_path.iterdir())
+
+
+def test_force_removes_only_what_an_export_wrote(tmp_path: Path) -> None:
+    mine, other = tmp_path / "credit", tmp_path / "photos"
+    write_folder(mine, {"a": b"x"})
+    other.mkdir()
+    (other / "holiday.jpg").write_bytes(b"y")
+
+    write_folder(mine, {"b": b"x"}, force=True)
+    for taken in (other, other / "holiday.jpg"):
+        with pytest.raises(Conflict) as refused:
+            write_folder(taken, {"a": b"x"}, force=True)
+        assert "folder.not_ours" == refused.value.code
+
+    assert {MARK, "b"} == {path.name for path in mine.iterdir()}
+    assert b"y" == (other / "holiday.jpg").read_bytes()
+    assert {"credit", "photos"} == {path.name for path in tmp_path.iterdir()}
