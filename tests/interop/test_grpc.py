@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -235,3 +236,26 @@ def test_calls_in_flight_are_answered_when_the_process_ends(tmp_path: Path) -> N
     assert 0 == code
     assert "OK" == found[0]
     assert set(found) <= {"OK", "UNAVAILABLE"}
+
+
+def test_an_answer_is_explained_where_that_is_asked_for(call: Caller) -> None:
+    told = call(
+        "ModelInfer",
+        model_name="bikes",
+        inputs=tensors(),
+        parameters={"explain": {"string_param": "tree"}},
+    )
+
+    why = json.loads(told.parameters["explanation"].string_param)
+    (row,) = why["rows"]
+    assert why["base"] + sum(row["values"].values()) == pytest.approx(EXPECTED)
+
+
+def test_a_way_of_explaining_that_is_none_is_refused(call: Caller) -> None:
+    parameters = {"explain": {"string_param": "guess"}}
+
+    code, told = call.refused(
+        "ModelInfer", model_name="bikes", inputs=tensors(), parameters=parameters
+    )
+
+    assert ("INVALID_ARGUMENT", True) == (code, "guess" in told)

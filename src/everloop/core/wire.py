@@ -71,6 +71,18 @@ class LogRules(msgspec.Struct, frozen=True, kw_only=True):
     max_bytes: int = 1 << 30
 
 
+class StandIn(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request is read by where a constant answers and no version can be loaded.
+
+    Attributes:
+        inputs: The fields of the champion's signature.
+        output: Name of its answer.
+    """
+
+    inputs: tuple[dict[str, object], ...]
+    output: str
+
+
 class Routes(msgspec.Struct, frozen=True, kw_only=True):
     """Which versions of one deployment answer, and who may ask.
 
@@ -81,6 +93,9 @@ class Routes(msgspec.Struct, frozen=True, kw_only=True):
         shadow: Computes answers that nobody gets.
         previous: Stays loaded, so that a rollback needs no loading.
         constant: Answers every row instead of any version: the last resort of a kill switch.
+        stand_in: Reads the requests that a constant answers, when the champion cannot be loaded.
+        is_halted: Whether a kill switch was thrown, so that nobody may ask another version than
+            the one that answers.
     """
 
     epoch: int
@@ -94,6 +109,8 @@ class Routes(msgspec.Struct, frozen=True, kw_only=True):
     previous: Target | None = None
     log: LogRules = LogRules()
     constant: float | None = None
+    stand_in: StandIn | None = None
+    is_halted: bool = False
 
 
 class RefusedBundle(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,7 +127,8 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         epoch: The routes in force.
-        seen_epoch: The newest routes read; differs from ``epoch`` when they were refused.
+        seen_epoch: The newest routes of which every version is loaded or refused; below
+            ``epoch`` while a canary is still being loaded, above it when the champion was refused.
         refused: Bundles that did not verify; empty when all is well.
     """
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from everloop.core.ids import Id
-from everloop.core.wire import CanaryTarget, Routes, Target, TokenHash
+from everloop.core.wire import CanaryTarget, Routes, StandIn, Target, TokenHash
 from everloop.kernel.unit_of_work import View
+from everloop.registry.model import ModelVersion
 from everloop.release.model import Deployment, State
 from everloop.release.queries import live_release
 
@@ -45,12 +48,23 @@ def routes_of(
         shadow=shadow,
         previous=_target(deployment.champion if pinned else deployment.previous),
         constant=halt.answer if halt is not None else None,
+        stand_in=None if halt is None or halt.answer is None else _stand_in(view, deployment),
+        # A drill is practice: it takes nothing from those who name a version.
+        is_halted=halt is not None and halt.drill is None,
     )
 
 
 def bundle_path(version: Id) -> str:
     """Return where the bundle of a version lies in the serving folder."""
     return f"bundles/{version}"
+
+
+def _stand_in(view: View, deployment: Deployment) -> StandIn | None:
+    champion = None if deployment.champion is None else view.get(ModelVersion, deployment.champion)
+    if champion is None:
+        return None
+    fields = tuple(msgspec.to_builtins(field) for field in champion.signature.inputs)
+    return StandIn(inputs=fields, output=champion.signature.output.name)
 
 
 def _target(version: Id | None) -> Target | None:

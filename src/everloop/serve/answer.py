@@ -18,22 +18,24 @@ import numpy as np
 from everloop.core.errors import EverloopError, InvalidInput, LimitExceeded, Unavailable
 from everloop.core.ids import Id
 from everloop.core.wire import Arm, Status
-from everloop.serve.ask import Ask, Result, no_model
+from everloop.serve.ask import Ask, Result
 from everloop.serve.bundle import LoadedBundle
 from everloop.serve.decode import FloatArray
 from everloop.serve.exchange import Answer, Reply
 from everloop.serve.identity import IdBlocks, to_id
+from everloop.serve.lineup import Lineup, no_model
 from everloop.serve.log import Source
 from everloop.serve.observe.tally import Answers, Tally
 from everloop.serve.observe.timing import Marks, current
 from everloop.serve.recording import Log, Plan, numbers_of, source_of, statuses_of, to_block
 from everloop.serve.router import assign_arm
 from everloop.serve.scoring import Scored, Scorer
-from everloop.serve.switchboard import Lineup
 
 MAX_AWAITED_SHADOWS: Final = 2_000
 ANSWER_S: Final = 30.0
 """How long a caller waits for a model that is busy or dear."""
+CONSTANT: Final = "constant"
+"""What stands in the counts for version and arm where a constant answered."""
 UNFIT: Final = Scored(Status.ERROR, None, 0)
 UNASKED: Final = Scored(Status.OK, None, 0)
 """A version that was not asked, since a constant answers: it neither failed nor answered."""
@@ -64,7 +66,7 @@ class Answerer:
         self, log: Log, ids: IdBlocks, tally: Tally | None = None, *, answer_s: float = ANSWER_S
     ) -> None:
         self._answer_s = answer_s
-        self._tally = Tally() if tally is None else tally
+        self.tally = Tally() if tally is None else tally
         self.counters = Counters()
         self.awaited_shadows = 0
         self.shadows: deque[ShadowJob] = deque()
@@ -84,7 +86,7 @@ class Answerer:
         if marks is not None:
             marks.end("decode")
         plan = self._plan(lineup, ask)
-        if lineup.constant is not None and ask.version is None:
+        if lineup.constant is not None:
             spare = Scored(Status.OK, np.full(ask.rows, lineup.constant), 0)
             return self._told(plan, UNASKED, spare, encode, marks)
         if not plan.scorer.is_quick(ask.rows):
@@ -201,13 +203,15 @@ class Answerer:
         block = to_block(source, plan, scored, spare, has_shadow=shadow is not None)
         is_logged = self._log.append(block)
         rows = plan.ask.rows
+        is_constant = plan.lineup.constant is not None
         answers.rows[scored.status] = answers.rows.get(scored.status, 0) + rows
-        answers.scoring.add(scored.latency_us)
         counters = self.counters
         counters.predictions += rows
-        if spare is not None:
-            counters.fallbacks += rows
-            answers.fallbacks += rows
+        if not is_constant:
+            answers.scoring.add(scored.latency_us)
+            if spare is not None:
+                counters.fallbacks += rows
+                answers.fallbacks += rows
         champion = plan.lineup.champion
         assert champion is not None
         if champion.sketch is not None and plan.ask.version is None:
@@ -220,20 +224,24 @@ class Answerer:
             self.awaited_shadows += rows
             self.shadows.append(ShadowJob(shadow, plan.lineup, plan.ask, plan.first))
             self.has_shadows.set()
-        loaded = plan.scorer.loaded if spare is None else champion.loaded
+        loaded = plan.scorer.loaded if spare is None or is_constant else champion.loaded
         if final.outputs is None:
             told = _too_slow if self._is_late(final) else _model_failed
             raise told(loaded, to_id(plan.first))
         is_fallback = spare is not None
-        return Result(plan.first, final.outputs, loaded, plan.arm, is_fallback, is_logged)
+        return Result(
+            plan.first, final.outputs, loaded, plan.arm, is_fallback, is_logged, is_constant
+        )
 
     def _common(self, plan: Plan) -> tuple[Source, Answers]:
         """Return what this request has in common with others; made once for each line-up."""
         key = (plan.scorer, plan.arm, plan.ask.version is not None)
         found = plan.lineup.common.get(key)
         if found is None:
-            semver = plan.scorer.loaded.bundle.semver
-            answers = self._tally.of(plan.lineup.deployment, semver, plan.arm)
+            told = (plan.scorer.loaded.bundle.semver, plan.arm.value)
+            if plan.lineup.constant is not None:
+                told = (CONSTANT, CONSTANT)
+            answers = self.tally.of(plan.lineup.deployment, *told)
             found = plan.lineup.common[key] = (source_of(plan), answers)
         return found
 

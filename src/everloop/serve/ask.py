@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 import msgspec
 
-from everloop.core.errors import EverloopError, Unavailable
 from everloop.core.ids import Id
 from everloop.core.wire import Arm
 from everloop.serve.bundle import LoadedBundle
 from everloop.serve.decode import FloatArray, RowDecoder, Values
 from everloop.serve.identity import to_ids
+from everloop.serve.lineup import Lineup
 
 
 class Ask:
@@ -25,10 +26,12 @@ class Ask:
         request: The caller's own id of the request.
         keys: The caller's own key of each row, by which the truth may come; or none.
         version: A resident version to ask, whoever is champion; None to be routed.
+        lineup: By whose champion's signature the rows were read; None for that of the moment.
     """
 
     __slots__ = (
-        "_decoder", "_matrix", "at_us", "keys", "request", "rows", "unit", "values", "version",
+        "_decoder", "_matrix", "at_us", "keys", "lineup", "request", "rows", "unit", "values",
+        "version",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +67,12 @@ class Ask:
         self.request = request
         self.keys = keys
         self.version = version
+        self.lineup: Lineup | None = None
+
+    def of(self, lineup: Lineup) -> Self:
+        """Say by which line-up the rows were read, and return the ask."""
+        self.lineup = lineup
+        return self
 
     @property
     def matrix(self) -> FloatArray:
@@ -97,9 +106,11 @@ class Result(msgspec.Struct, gc=False):
     Attributes:
         first: Bytes of the id of the first row's prediction; the others follow it.
         outputs: One number a row, or one row of numbers.
-        loaded: The version whose outputs these are.
-        is_fallback: Whether the champion answered because the canary could not.
+        loaded: The version whose outputs these are; of a constant the one in whose place it is.
+        is_fallback: Whether another one answered: the champion because the canary could not, or
+            a constant.
         is_logged: False when the log had no room, so that these ids will not be found.
+        is_constant: Whether a kill switch's constant answered, and no version at all.
     """
 
     first: bytes
@@ -108,16 +119,8 @@ class Result(msgspec.Struct, gc=False):
     arm: Arm
     is_fallback: bool
     is_logged: bool
+    is_constant: bool = False
 
     def ids(self) -> list[Id]:
         """Return the id of each row's prediction."""
         return to_ids(self.first, len(self.outputs))
-
-
-def no_model() -> EverloopError:
-    """Return the error of a deployment without a champion."""
-    return Unavailable(
-        "model.none",
-        "No model is released to this deployment yet.",
-        hint="Release one with `everloop release start`.",
-    )

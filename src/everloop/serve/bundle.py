@@ -206,6 +206,14 @@ def read_key(folder: Path) -> str:
         raise _unreadable(folder, f"it names no key, and none was given: {error}") from error
 
 
+def key_bytes(text: str) -> bytes:
+    """Return the bytes of a key written in hex; none of what is no hex."""
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        return b""
+
+
 def read_name(folder: Path) -> str:
     """Return the name under which a bundle is served, before anything of it is trusted.
 

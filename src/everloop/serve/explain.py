@@ -18,7 +18,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from everloop.core.errors import InvalidInput, LimitExceeded
+from everloop.core.errors import EverloopError, InvalidInput, LimitExceeded
 from everloop.registry.adapters.contributions import Explains
 from everloop.serve.ask import Ask, Result
 from everloop.serve.bundle import LoadedBundle
@@ -82,20 +82,18 @@ class Explainer:
             told.append(result)
             return Reply()
 
-        if endpoint.lineup.constant is not None and ask.version is None:
-            raise InvalidInput(
-                "explain.constant",
-                "A constant answers here now, and no model: there is nothing to explain.",
-                hint="Ask without explain, or ask a version by its address.",
-            )
-        champion = endpoint.lineup.champion
+        lineup = ask.lineup or endpoint.lineup
+        if lineup.constant is not None:
+            raise constant_answers()
+        champion = lineup.champion
         given = endpoint.answer(ask, keep)
         if not isinstance(given, Reply):
             await given
         (result,) = told
         loaded, matrix = result.loaded, ask.matrix
-        if champion is not None and loaded.bundle.inputs != champion.loaded.bundle.inputs:
-            matrix = loaded.rows.adapt(champion.loaded.rows, ask.matrix, ask.values)
+        origin = ask.version or (champion.loaded if champion is not None else loaded)
+        if loaded.bundle.inputs != origin.bundle.inputs:
+            matrix = loaded.rows.adapt(origin.rows, ask.matrix, ask.values)
         return encode(result, await self.explain(loaded, matrix, method))
 
     async def explain(
@@ -128,6 +126,15 @@ class Explainer:
                 f"{self._waiting} explanations wait already.",
                 hint="Try again in a second.",
             )
+
+
+def constant_answers() -> EverloopError:
+    """Return the refusal to explain where a constant answers."""
+    return InvalidInput(
+        "explain.constant",
+        "A constant answers here now, and no model: there is nothing to explain.",
+        hint="Ask without explain, or take the halt back with `everloop release resume`.",
+    )
 
 
 def to_method(value: object) -> Method | Literal[True] | None:

@@ -21,7 +21,8 @@ from everloop.serve.log import Block, Flusher, LogWriter
 from everloop.serve.observe.jsonlog import say_failure
 from everloop.serve.recording import Log
 from everloop.serve.service import Endpoint, Service
-from everloop.serve.switchboard import ROUTES_FILE, Still, Switchboard
+from everloop.serve.still import Still
+from everloop.serve.switchboard import ROUTES_FILE, Switchboard
 
 SCAN_POLLS: Final = 25
 

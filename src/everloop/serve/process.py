@@ -30,6 +30,7 @@ from everloop.core.clock import SystemClock
 from everloop.core.errors import Conflict
 from everloop.core.wire import Address
 from everloop.serve.addresses import all_routes
+from everloop.serve.applied import WORKERS
 from everloop.serve.dispatch import Dispatcher
 from everloop.serve.environment import Found
 from everloop.serve.files import write_atomically
@@ -44,7 +45,6 @@ from everloop.serve.protocols import grpc
 from everloop.serve.reporting import Reporter
 from everloop.serve.service import RELOAD_PAUSE_S, Endpoint, Service
 from everloop.serve.shelf import BundleShelf
-from everloop.serve.switchboard import WORKERS
 from everloop.serve.tokens import TokensFile
 from everloop.serve.watching import Watched
 

@@ -35,16 +35,19 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         output: The answer; absent where a model answers several numbers.
         outputs: The numbers of an answer that has several, by their names.
-        version: The version that made this output.
+        version: The version that made this output; absent where a constant answered.
         arm: To which side of a canary the request was assigned.
-        fallback: Whether the champion answered because the canary could not.
+        fallback: Whether another one answered: the champion because the canary could not, or a
+            constant.
+        constant: Whether a kill switch's constant answered, and no version at all.
     """
 
     id: Id
     output: float | None = None
-    version: Id
+    version: Id | None = None
     arm: Arm
     fallback: bool = False
+    constant: bool = False
     outputs: dict[str, float | None] | None = None
 
 

@@ -12,9 +12,9 @@ from everloop.core.wire import Arm, Status
 from everloop.serve.ask import Ask
 from everloop.serve.bundle import LoadedBundle
 from everloop.serve.decode import FloatArray
+from everloop.serve.lineup import Lineup
 from everloop.serve.log import STATUS_CODES, Block, Source
 from everloop.serve.scoring import Scored, Scorer, judge
-from everloop.serve.switchboard import Lineup
 
 
 class Log(Protocol):

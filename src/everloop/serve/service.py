@@ -13,17 +13,20 @@ from everloop.core.errors import EverloopError, NotAuthenticated, NotFound
 from everloop.serve.answer import Answerer
 from everloop.serve.ask import Ask, Result
 from everloop.serve.exchange import Answer, Reply, Request
+from everloop.serve.lineup import Lineup
 from everloop.serve.log import Flusher
 from everloop.serve.observe.jsonlog import say_failure
 from everloop.serve.observe.tally import Tally
 from everloop.serve.recording import Log
-from everloop.serve.switchboard import Lineup, Still, Switchboard
+from everloop.serve.still import Still
+from everloop.serve.switchboard import Switchboard
 from everloop.serve.tokens import TokensFile
 
 RELOAD_PAUSE_S: Final = 0.02
 TOKENS_POLLS: Final = 50
 MOST_KNOWN: Final = 1_024
-RETRY_POLLS: Final = 100  # refused bundles are tried again every two seconds
+RETRY_POLLS: Final = 100  # refused bundles are looked at again every two seconds
+MOST_LOADING: Final = 4  # at one time; fewer than asyncio has threads, which rollbacks need
 
 
 class Endpoint:
@@ -43,8 +46,8 @@ class Endpoint:
         return self.switchboard.lineup
 
     def answer(self, ask: Ask, encode: Callable[[Result], Reply]) -> Answer:
-        """Answer one ask; the line-up is that of this moment."""
-        return self.answerer.answer(self.switchboard.lineup, ask, encode)
+        """Answer one ask, by the line-up that it was read for."""
+        return self.answerer.answer(ask.lineup or self.switchboard.lineup, ask, encode)
 
 
 class _Known(NamedTuple):
@@ -203,30 +206,54 @@ class Service:
     async def keep_routes(self) -> None:
         """Watch the routes files and switch; runs until cancelled.
 
-        Each deployment for itself: a rollback does not wait for a large model of another one.
+        Each deployment for itself, and to what is loaded at once: a rollback does not wait for a
+        large model, be it of another deployment or of its own canary.
         """
         polls = 0
-        switching: dict[str, asyncio.Task[None]] = {}
+        following: dict[str, asyncio.Task[None]] = {}
+        loading: dict[str, asyncio.Task[None]] = {}
+        incomplete: set[str] = set()
+        slots = asyncio.Semaphore(MOST_LOADING)
         while True:
             await asyncio.sleep(RELOAD_PAUSE_S)
             polls += 1
             if self.tokens is not None and polls % TOKENS_POLLS == 0:
                 self.tokens.refresh()
-            for endpoint in tuple(self.endpoints.values()):
+            for name, endpoint in tuple(self.endpoints.items()):
                 board = endpoint.switchboard
-                retry = board.refused and polls % RETRY_POLLS == 0
-                if (retry or board.is_stale()) and endpoint.name not in switching:
-                    switching[endpoint.name] = asyncio.create_task(_switch(board))
-            for name in [name for name, task in switching.items() if task.done()]:
-                del switching[name]
+                if not isinstance(board, Switchboard):
+                    continue
+                is_due = bool(board.refused) and polls % RETRY_POLLS == 0
+                if (is_due or board.is_stale()) and name not in following:
+                    following[name] = asyncio.create_task(_do("follow", board.follow))
+            # What is to be loaded comes after; a rollback meanwhile does not wait for it.
+            incomplete.update(_ended(following))
+            _ended(loading)
+            for name in [name for name in incomplete if name not in loading]:
+                incomplete.remove(name)
+                loading[name] = asyncio.create_task(self._load(name, slots))
+
+    async def _load(self, name: str, slots: asyncio.Semaphore) -> None:
+        async with slots:
+            endpoint = self.endpoints.get(name)
+            if endpoint is not None and isinstance(endpoint.switchboard, Switchboard):
+                await _do("load", endpoint.switchboard.complete)
 
 
-async def _switch(board: Switchboard | Still) -> None:
+async def _do(what: str, work: Callable[[], None]) -> None:
     try:
         # In a thread: verifying and loading must not hold up answers.
-        await asyncio.to_thread(board.reload)
+        await asyncio.to_thread(work)
     except Exception as error:  # noqa: BLE001 -- the watch outlives what it finds
-        say_failure("reload", error)
+        say_failure(what, error)
+
+
+def _ended(tasks: dict[str, asyncio.Task[None]]) -> list[str]:
+    """Take out the tasks that have ended, and return their names."""
+    names = [name for name, task in tasks.items() if task.done()]
+    for name in names:
+        del tasks[name]
+    return names
 
 
 def told(error: EverloopError) -> str:

@@ -1,106 +1,78 @@
-"""Which versions answer now: reads the routes, verifies and loads bundles, and switches at once.
+"""Keeps the line-up in step with the routes: verifies and loads bundles, and switches at once.
 
 A switch is one assignment of a frozen value; a request in flight finishes on what it began with.
 What cannot be verified is never switched to: a bad champion keeps the state before, a bad canary
-or shadow is left out. Tokens take effect in any case, so that a revoked one cannot live on behind
-a broken bundle.
+or shadow is left out. Tokens and a kill switch's constant take effect in any case, so that neither
+waits for a bundle that is broken or takes long.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+import threading
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
-from everloop.core.clock import Clock, Instant
-from everloop.core.errors import EverloopError, IntegrityError, NotFound
-from everloop.core.wire import Applied, Arm, CanaryTarget, LogRules, RefusedBundle, Routes, Target
-from everloop.serve.bundle import LoadedBundle, open_bundle, read_key, read_name
-from everloop.serve.files import write_atomically
-from everloop.serve.log import Source
-from everloop.serve.observe.tally import Answers
+from everloop.core.clock import Clock
+from everloop.core.digest import Digest
+from everloop.core.errors import EverloopError, IntegrityError
+from everloop.core.wire import Applied, CanaryTarget, RefusedBundle, Routes, Target
+from everloop.serve.applied import WORKERS, write_applied
+from everloop.serve.bundle import Bundle, LoadedBundle, key_bytes, open_bundle
+from everloop.serve.decode import FloatArray
+from everloop.serve.lineup import Canary, Lineup
+from everloop.serve.protocol import InputField
 from everloop.serve.scoring import Scorer
 
 ROUTES_FILE = "routes.json"
-APPLIED_FILE = "applied.json"
 BUNDLES = "bundles"
 LOG = "log"
-WORKERS = "workers"
 Stamp = tuple[int, int, int]
+Look = tuple[tuple[str, int, int, int], ...]
+_Key = tuple[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Canary:
-    """The canary with its share of the traffic."""
-
-    scorer: Scorer
-    share: float
-    salt: str
-
-
-@dataclass(frozen=True, slots=True)
-class Lineup:
-    """The versions that answer, and the tokens that may ask, at one moment.
+class _Bad(NamedTuple):
+    """A bundle that was refused.
 
     Attributes:
-        constant: Answers every row instead of any version; None but where a kill switch says so.
+        mark: How its files looked then; None where the next look may find otherwise of itself.
     """
 
-    epoch: int = 0
-    deployment: str = ""
-    champion: Scorer | None = None
-    canary: Canary | None = None
-    shadow: Scorer | None = None
-    resident: tuple[Scorer, ...] = ()
-    constant: float | None = None
-    tokens: dict[str, Instant] = field(default_factory=dict)
-    feedback_tokens: dict[str, Instant] = field(default_factory=dict)
-    log: LogRules = field(default_factory=LogRules)
-    common: dict[tuple[Scorer, Arm, bool], tuple[Source, Answers]] = field(default_factory=dict)
+    told: RefusedBundle
+    mark: Look | None
 
-    def scorer(self, loaded: LoadedBundle) -> Scorer:
-        """Return what asks a resident version."""
-        return next(each for each in self.resident if each.loaded is loaded)
-
-    def find_version(self, text: str) -> LoadedBundle:
-        """Return a resident version by its semantic version, its number or its id.
-
-        Raises:
-            NotFound: ``model.version_not_resident``.
-        """
-        for scorer in self.resident:
-            bundle = scorer.loaded.bundle
-            if text in (bundle.semver, str(bundle.number), bundle.version_id):
-                return scorer.loaded
-        here = ", ".join(scorer.loaded.bundle.semver for scorer in self.resident)
-        raise NotFound(
-            "model.version_not_resident",
-            f"Version {text[:40]!r} of {self.deployment!r} is not loaded here.",
-            hint=f"Loaded are: {here or 'none'}.",
-        )
+    def is_over(self, folder: Path, target: Target) -> bool:
+        """Tell whether it lies there otherwise by now, so that it is worth reading again."""
+        return self.mark is None or self.mark != _look_of(folder / target.bundle)
 
 
 class Switchboard:
     """Keeps the line-up in step with the routes file.
 
-    ``lineup`` is read by the thread that answers; ``reload`` is called by one thread at a time.
+    ``lineup`` is read by the thread that answers; ``follow`` and ``complete`` are called beside
+    each other.
     """
 
     def __init__(self, folder: Path, clock: Clock, *, pinned_key: str | None = None) -> None:
         self.folder = folder
         self._worker: str | None = None
-        self._seen_epoch = 0
         self.lineup = Lineup()
         self.refused: tuple[RefusedBundle, ...] = ()
         self._clock = clock
         self._pinned_key = pinned_key
         self._stamp: Stamp | None = None
-        self._resident: dict[tuple[str, str], Scorer] = {}
+        self._routes: Routes | None = None
+        self._resident: dict[_Key, Scorer] = {}
+        self._replaced: Scorer | None = None
+        self._bad: dict[_Key, _Bad] = {}
+        self._guard = threading.RLock()
+        self._loading = threading.Lock()
+        self._told: Applied | None = None
+        self._seen_epoch = 0
 
     @property
     def log(self) -> Path:
@@ -115,7 +87,7 @@ class Switchboard:
     def take_over(self, worker: str) -> None:
         """Report as this worker from now on."""
         self._worker = worker
-        self._report(self._seen_epoch)
+        self._report()
 
     def is_stale(self) -> bool:
         """Tell whether the routes file is another one than was read last."""
@@ -123,20 +95,45 @@ class Switchboard:
         return stamp is not None and stamp != self._stamp
 
     def reload(self) -> None:
-        """Read the routes, load what is new, switch, and report in ``applied.json``."""
-        stamp = self._read_stamp()
-        if stamp is None:
-            return
-        try:
-            routes = msgspec.json.decode((self.folder / ROUTES_FILE).read_bytes(), type=Routes)
-            self._require_pinned(routes)
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, IntegrityError) as error:
+        """Read the routes, switch, load what is new, and report in ``applied.json``."""
+        with self._guard:
+            self._bad.clear()
+            if self._routes is not None:
+                self._settle(self._routes)
+        self.follow()
+        self.complete()
+
+    def follow(self) -> None:
+        """Read the routes and switch to what is loaded of them; nothing else is waited for."""
+        with self._guard:
+            stamp = self._read_stamp()
+            if stamp is None:
+                return
+            try:
+                routes = msgspec.json.decode((self.folder / ROUTES_FILE).read_bytes(), type=Routes)
+                self._require_pinned(routes)
+            except (OSError, msgspec.MsgspecError, UnicodeDecodeError, IntegrityError) as error:
+                self._refuse_routes(error)
+            else:
+                self._routes = routes
+                self._settle(routes)
             self._stamp = stamp
-            self._refuse_routes(error)
-            return
-        self._switch(routes)
-        self._stamp = stamp
-        self._report(routes.epoch)
+            self._report()
+
+    def complete(self) -> None:
+        """Load what the routes name and is not loaded, one after the other, the champion first.
+
+        The routes may change meanwhile: a rollback does not wait for the model of a canary.
+        """
+        tried: set[_Key] = set()
+        with self._loading:
+            while True:
+                with self._guard:
+                    found, routes = self._next(tried), self._routes
+                if found is None or routes is None:
+                    return
+                tried.add(_key(routes, found[1]))
+                self._take_in(routes, *found)
 
     def _read_stamp(self) -> Stamp | None:
         try:
@@ -153,57 +150,71 @@ class Switchboard:
                 hint="Start the process with the key that seals the bundles.",
             )
 
-    def _switch(self, routes: Routes) -> None:
-        refused: list[RefusedBundle] = []
-        tokens = {token.hash: token.expires_at for token in routes.tokens}
-        tellers = {token.hash: token.expires_at for token in routes.feedback_tokens}
-        champion = self._load(routes, "champion", routes.champion, refused)
-        if routes.champion is not None and champion is None and self.lineup.champion is not None:
-            self.lineup = replace(self.lineup, tokens=tokens, feedback_tokens=tellers)
-            self.refused = tuple(refused)
-            return
-        canary = self._load(routes, "canary", routes.canary, refused)
-        shadow = self._load(routes, "shadow", routes.shadow, refused)
-        previous = self._load(routes, "previous", routes.previous, refused)
+    def _next(self, tried: set[_Key]) -> tuple[str, Target] | None:
+        """Return what is to be loaded next, and as what."""
+        if self._routes is None:
+            return None
+        for role, target in _named(self._routes):
+            key = _key(self._routes, target)
+            if key in tried or key in self._resident:
+                continue
+            bad = self._bad.get(key)
+            if bad is None or bad.is_over(self.folder, target):
+                return role, target
+        return None
+
+    def _take_in(self, routes: Routes, role: str, target: Target) -> None:
+        key = _key(routes, target)
+        look = _look_of(self.folder / target.bundle)
+        found: Scorer | _Bad
+        try:
+            found = Scorer(self._open(routes, target))
+            found.warm()
+        except Exception as error:  # noqa: BLE001 -- a damaged model file may break its reader anyhow
+            found = _to_bad(role, target, error, look)
+        with self._guard:
+            if isinstance(found, Scorer):
+                self._resident[key] = found
+                self._bad.pop(key, None)
+            else:
+                self._bad[key] = found
+            self._settle(self._routes or routes)
+            self._report()
+
+    def _settle(self, routes: Routes) -> None:
+        """Switch to what is loaded of the routes."""
+
+        def loaded(target: Target | None) -> Scorer | None:
+            return None if target is None else self._resident.get(_key(routes, target))
+
+        named = _named(routes)
+        before, champion = self.lineup, loaded(routes.champion)
         lineup = Lineup(
             epoch=routes.epoch,
             deployment=routes.deployment,
             champion=champion,
-            canary=_canary(routes.canary, canary),
-            shadow=shadow,
-            resident=_distinct(champion, canary, shadow, previous),
+            canary=_canary(routes.canary, loaded(routes.canary)),
+            shadow=loaded(routes.shadow),
+            resident=_distinct(*(loaded(target) for _, target in named)),
             constant=routes.constant,
-            tokens=tokens,
-            feedback_tokens=tellers,
+            is_halted=routes.is_halted,
+            tokens={token.hash: token.expires_at for token in routes.tokens},
+            feedback_tokens={token.hash: token.expires_at for token in routes.feedback_tokens},
             log=routes.log,
         )
-        replaced = self.lineup.champion
+        if routes.champion is not None and champion is None:
+            lineup = _without_champion(routes, lineup, before)
         self.lineup = lineup
-        self.refused = tuple(refused)
-        self._forget(routes, replaced)
-
-    def _load(
-        self, routes: Routes, role: str, target: Target | None, refused: list[RefusedBundle]
-    ) -> Scorer | None:
-        if target is None:
-            return None
-        key = (target.version_id, routes.public_key)
-        if key in self._resident:
-            return self._resident[key]
-        try:
-            loaded = self._open(routes, target)
-        except EverloopError as error:
-            code, message = error.code, error.message
-        except Exception as error:  # noqa: BLE001 -- a damaged model file may break its reader anyhow
-            code, message = "bundle.unreadable", f"{type(error).__name__}: {error}"
-        else:
-            scorer = self._resident[key] = Scorer(loaded)
-            scorer.warm()
-            return scorer
-        refused.append(
-            RefusedBundle(role=role, version_id=target.version_id, code=code, message=message[:500])
+        tried = [(role, target, self._bad.get(_key(routes, target))) for role, target in named]
+        self.refused = tuple(
+            msgspec.structs.replace(bad.told, role=role)
+            for role, _, bad in tried
+            if bad is not None
         )
-        return None
+        if lineup.champion is champion:
+            self._forget(routes, before.champion)
+        if all(bad is not None or loaded(target) is not None for _, target, bad in tried):
+            self._seen_epoch = routes.epoch
 
     def _open(self, routes: Routes, target: Target) -> LoadedBundle:
         home = self.folder / BUNDLES
@@ -214,7 +225,7 @@ class Switchboard:
                 f"The bundle path {target.bundle[:60]!r} leads out of the bundles folder.",
                 hint="Write it as bundles/<version id>.",
             )
-        loaded = open_bundle(folder, _key_bytes(routes.public_key))
+        loaded = open_bundle(folder, key_bytes(routes.public_key))
         found = loaded.bundle
         if (found.version_id, found.deployment) != (target.version_id, routes.deployment):
             # A sealed bundle of an older version must not pass for a newer one.
@@ -225,110 +236,38 @@ class Switchboard:
             )
         return loaded
 
-    def _forget(self, routes: Routes, replaced: Scorer | None) -> None:
-        targets = (routes.champion, routes.canary, routes.shadow, routes.previous)
-        kept = {target.version_id for target in targets if target is not None}
-        if replaced is not None:
-            kept.add(replaced.loaded.bundle.version_id)
+    def _forget(self, routes: Routes, before: Scorer | None) -> None:
+        if before is not self.lineup.champion:
+            self._replaced = before
+        kept = {target.version_id for _, target in _named(routes)}
+        if self._replaced is not None:
+            kept.add(self._replaced.loaded.bundle.version_id)
         for key in [key for key in self._resident if key[0] not in kept]:
             # Requests in flight still hold it; the model's memory goes with the last of them.
             self._resident.pop(key).close()
+        for key in [key for key in self._bad if key[0] not in kept]:
+            del self._bad[key]
 
     def _refuse_routes(self, error: Exception) -> None:
         code = error.code if isinstance(error, EverloopError) else "routes.unreadable"
         refusal = RefusedBundle(role="routes", version_id="", code=code, message=str(error)[:500])  # type: ignore[arg-type]
         self.refused = (refusal,)
-        self._report(self.lineup.epoch)
+        self._seen_epoch = self.lineup.epoch
 
-    def _report(self, seen_epoch: int) -> None:
-        self._seen_epoch = seen_epoch
+    def _report(self) -> None:
         if self._worker is None:
             return  # before the fork: nobody answers yet
         applied = Applied(
             epoch=self.lineup.epoch,
-            seen_epoch=seen_epoch,
+            seen_epoch=self._seen_epoch,
             at=self._clock.now(),
             pid=os.getpid(),
             refused=self.refused,
         )
-        write_applied(self.folder, self._worker, applied)
-
-
-class Still:
-    """A sealed bundle that stands alone: one version, no routes, no tokens."""
-
-    refused: tuple[RefusedBundle, ...] = ()
-
-    def __init__(self, folder: Path, key: str | None) -> None:
-        self.folder = folder
-        self.log: Path | None = None
-        self.lineup = Lineup()
-        self._key = key
-        self.name = read_name(folder)
-
-    def is_stale(self) -> bool:
-        """Nothing changes by itself."""
-        return False
-
-    def forget_reports(self) -> None:
-        """There are none."""
-
-    def take_over(self, worker: str) -> None:
-        """There is nobody to report to."""
-
-    def reload(self) -> None:
-        """Open the bundle.
-
-        Raises:
-            IntegrityError: it does not verify.
-        """
-        scorer = Scorer(open_bundle(self.folder, _key_bytes(self._key or read_key(self.folder))))
-        scorer.warm()
-        bundle = scorer.loaded.bundle
-        replaced = self.lineup.resident
-        self.lineup = Lineup(
-            deployment=bundle.deployment or bundle.model, champion=scorer, resident=(scorer,)
-        )
-        _let_go(replaced)
-
-    def rest(self) -> None:
-        """Let go of the version; requests in flight still hold it."""
-        replaced = self.lineup.resident
-        self.lineup = Lineup(deployment=self.lineup.deployment)
-        _let_go(replaced)
-
-
-def _let_go(scorers: tuple[Scorer, ...]) -> None:
-    for scorer in scorers:
-        scorer.close()
-
-
-def write_applied(folder: Path, worker: str, applied: Applied) -> None:
-    """Report what a worker applied; of several workers the one that is furthest behind counts."""
-    place = folder / WORKERS
-    place.mkdir(exist_ok=True)
-    with _held(place / ".lock"):
-        write_atomically(place / f"{worker}.json", msgspec.json.encode(applied))
-        told = [_read_applied(path) for path in place.glob("*.json")]
-        least = min((each for each in told if each is not None), key=lambda each: each.epoch)
-        write_atomically(folder / APPLIED_FILE, msgspec.json.encode(least))
-
-
-def _read_applied(path: Path) -> Applied | None:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Applied)
-    except (OSError, msgspec.MsgspecError):
-        return None
-
-
-@contextmanager
-def _held(path: Path) -> Iterator[None]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+        told = self._told
+        if told is None or applied != msgspec.structs.replace(told, at=applied.at):
+            self._told = applied
+            write_applied(self.folder, self._worker, applied)
 
 
 def _canary(target: CanaryTarget | None, scorer: Scorer | None) -> Canary | None:
@@ -337,12 +276,92 @@ def _canary(target: CanaryTarget | None, scorer: Scorer | None) -> Canary | None
     return Canary(scorer=scorer, share=target.share, salt=target.salt)
 
 
+def _without_champion(routes: Routes, wanted: Lineup, before: Lineup) -> Lineup:
+    """Return what answers while the champion of the routes is not loaded: what did before.
+
+    Who may ask, and a kill switch's constant, are as the routes say in any case.
+    """
+    if before.champion not in before.resident:  # none, or a stand-in
+        champion = None if routes.constant is None else _stand_in(routes)
+        return replace(wanted, champion=champion, canary=None, shadow=None, resident=())
+    kept = replace(
+        before,
+        constant=wanted.constant,
+        is_halted=wanted.is_halted,
+        tokens=wanted.tokens,
+        feedback_tokens=wanted.feedback_tokens,
+        log=wanted.log,
+        common={},
+    )
+    if wanted.is_halted:
+        kept = replace(kept, canary=None, shadow=None)
+    return kept if wanted.constant is None else replace(kept, epoch=wanted.epoch)
+
+
+def _stand_in(routes: Routes) -> Scorer | None:
+    """Return what reads requests where a constant answers them and no version can be loaded."""
+    told, champion = routes.stand_in, routes.champion
+    if told is None or champion is None:
+        return None
+    bundle = Bundle(
+        deployment=routes.deployment,
+        model=routes.deployment,
+        version_id=champion.version_id,
+        number=0,
+        semver="",
+        artifact=Digest(""),
+        format="",
+        task="regression",
+        inputs=msgspec.convert(told.inputs, tuple[InputField, ...]),
+        output_name=told.output,
+        golden=(),
+        files={},
+    )
+    return Scorer(LoadedBundle(bundle, _never_asked))
+
+
+def _never_asked(rows: FloatArray) -> FloatArray:
+    message = f"A stand-in was asked {len(rows)} rows."
+    raise RuntimeError(message)
+
+
+def _key(routes: Routes, target: Target) -> _Key:
+    return target.version_id, routes.public_key
+
+
+def _named(routes: Routes) -> list[tuple[str, Target]]:
+    """Return the versions that routes name, by what they are there; the champion first."""
+    targets = {
+        "champion": routes.champion,
+        "canary": routes.canary,
+        "shadow": routes.shadow,
+        "previous": routes.previous,
+    }
+    return [(role, target) for role, target in targets.items() if target is not None]
+
+
+def _to_bad(role: str, target: Target, error: Exception, look: Look) -> _Bad:
+    if isinstance(error, EverloopError):
+        code, message = error.code, error.message
+    else:
+        code, message = "bundle.unreadable", f"{type(error).__name__}: {error}"
+    told = RefusedBundle(role=role, version_id=target.version_id, code=code, message=message[:500])
+    # Of what the machine lacked at that moment, the files tell nothing.
+    may_pass = isinstance(error, MemoryError | OSError) or isinstance(error.__cause__, OSError)
+    return _Bad(told, None if may_pass else look)
+
+
+def _look_of(folder: Path) -> Look:
+    """Return how the files of a bundle look from outside: names, sizes and times."""
+    found = []
+    try:
+        for path in sorted(folder.rglob("*")):
+            stat = path.stat()
+            found.append((str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino))
+    except OSError:
+        return ()
+    return tuple(found)
+
+
 def _distinct(*scorers: Scorer | None) -> tuple[Scorer, ...]:
     return tuple(dict.fromkeys(scorer for scorer in scorers if scorer is not None))
-
-
-def _key_bytes(text: str) -> bytes:
-    try:
-        return bytes.fromhex(text)
-    except ValueError:
-        return b""

@@ -124,6 +124,7 @@ class Served:
         shadow: Target | None = None,
         previous: Target | None = None,
         tokens: Iterable[TokenHash] | None = None,
+        **more: object,
     ) -> int:
         """Write new routes and return their epoch."""
         self.epoch += 1
@@ -143,6 +144,7 @@ class Served:
             shadow=shadow,
             previous=previous,
         )
+        routes = msgspec.structs.replace(routes, **more)
         write_atomically(self.folder / "routes.json", msgspec.json.encode(routes))
         return self.epoch
 

@@ -23,12 +23,12 @@ from everloop.serve.decode import FloatArray
 from everloop.serve.exchange import Reply
 from everloop.serve.hosting import NoLog
 from everloop.serve.identity import IdBlocks
+from everloop.serve.lineup import Canary, Lineup
 from everloop.serve.log import LogWriter, list_files, read_rows
 from everloop.serve.protocol import InputField
 from everloop.serve.router import assign_arm
 from everloop.serve.runtime import Model, open_model
 from everloop.serve.scoring import WAITING_ROWS, Scorer
-from everloop.serve.switchboard import Canary, Lineup
 from tests.unit.serve.served import INPUTS, MODEL, ROW, make_bundle, version_id
 
 REAL = open_model("lightgbm", {"model.txt": MODEL}, 4).predict

@@ -24,10 +24,11 @@ from everloop.serve.feedback import (
 )
 from everloop.serve.hosting import NoLog
 from everloop.serve.identity import IdBlocks
+from everloop.serve.lineup import Lineup
 from everloop.serve.log import list_files
 from everloop.serve.log.reader import read_feedback
 from everloop.serve.service import Endpoint, Service
-from everloop.serve.switchboard import Lineup, Switchboard
+from everloop.serve.switchboard import Switchboard
 from tests.unit.serve.served import make_folder
 
 ONE = Id("01a1fdf4-0000-7000-8000-000000000001")

@@ -1,14 +1,26 @@
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from everloop.core.clock import SystemClock
-from everloop.core.wire import Target, TokenHash
+from everloop.core.errors import Unavailable
+from everloop.core.wire import StandIn, Target, TokenHash
 from everloop.serve.hosting import Host
-from everloop.serve.switchboard import Lineup, Switchboard
-from tests.unit.serve.served import LATER, Served, make_folder, shifted_model, version_id
+from everloop.serve.lineup import Lineup
+from everloop.serve.switchboard import Switchboard
+from tests.unit.serve.served import (
+    INPUTS,
+    LATER,
+    Served,
+    make_folder,
+    shifted_model,
+    version_id,
+)
 
 
 @pytest.fixture
@@ -110,6 +122,79 @@ def test_tokens_are_revoked_even_when_the_champion_does_not_verify(
     board.reload()
 
     assert {"ab": LATER} == board.lineup.tokens
+
+
+STAND_IN = StandIn(inputs=tuple(map(msgspec.to_builtins, INPUTS)), output="rentals")
+
+
+def test_a_constant_answers_although_no_version_can_be_loaded(
+    served: Served, board: Switchboard
+) -> None:
+    bad = served.seal(1)
+    tamper(served, bad)
+    served.route(bad, constant=12.5, stand_in=STAND_IN, is_halted=True)
+
+    board.reload()
+
+    chosen = board.lineup.choose(None)
+    assert (12.5, INPUTS, ()) == (
+        board.lineup.constant,
+        chosen.loaded.bundle.inputs,
+        board.lineup.resident,
+    )
+
+
+def test_a_constant_takes_the_place_of_the_version_before_one_that_does_not_verify(
+    served: Served, board: Switchboard
+) -> None:
+    good, canary, bad = served.seal(1), served.seal(2), served.seal(3)
+    served.route(good, canary=canary)
+    board.reload()
+    tamper(served, bad)
+    served.route(bad, constant=12.5, stand_in=STAND_IN, is_halted=True)
+
+    board.reload()
+
+    assert (12.5, (version_id(1), None, None), 2) == (
+        board.lineup.constant,
+        arms(board.lineup),
+        served.applied().epoch,
+    )
+
+
+def test_a_stand_in_answers_nothing_once_the_constant_is_gone(
+    served: Served, board: Switchboard
+) -> None:
+    bad = served.seal(1)
+    tamper(served, bad)
+    served.route(bad, constant=12.5, stand_in=STAND_IN)
+    board.reload()
+    served.route(bad)
+
+    board.reload()
+
+    with pytest.raises(Unavailable):
+        board.lineup.choose(None)
+
+
+def test_a_refused_bundle_is_not_read_again_until_it_is_another_one(
+    served: Served, board: Switchboard
+) -> None:
+    good, bad = served.seal(1), served.seal(2)
+    tamper(served, bad)
+    served.route(good, canary=bad)
+    board.reload()
+    model = served.folder / bad.bundle / "model.txt"
+    os.utime(model, ns=(1, model.stat().st_mtime_ns))
+    board.complete()
+
+    was_read = model.stat().st_atime_ns != 1
+    shutil.rmtree(served.folder / bad.bundle)
+    served.seal(2)
+    board.complete()
+
+    assert not was_read
+    assert (version_id(1), version_id(2), None) == arms(board.lineup)
 
 
 def test_a_rollback_needs_no_files(served: Served, board: Switchboard) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from everloop.core.errors import InvalidInput
-from everloop.serve.ask import Ask, Result, no_model
+from everloop.serve.ask import Ask, Result
 from everloop.serve.decode import MAX_UNIT_CHARS, Values, event_time
 from everloop.serve.exchange import JSON, Reply, Request
 from everloop.serve.identity import to_id
@@ -39,10 +39,8 @@ def make_ask(
         InvalidInput: the rows or the extras cannot be read.
         LimitExceeded: ``request.too_many_rows``.
     """
-    champion = endpoint.lineup.champion
-    if champion is None:
-        raise no_model()
-    decoder = champion.loaded.rows
+    lineup = endpoint.lineup
+    decoder = lineup.choose(None).loaded.rows
     values = read(frames_of(decoder))
     told = extras if isinstance(extras, dict) else _NONE
     return Ask(
@@ -52,18 +50,18 @@ def make_ask(
         unit=_short(told, "unit"),
         keys=_keys(told, len(values)),
         request=_request_id(request),
-    )
+    ).of(lineup)
 
 
 def answer_headers(result: Result) -> tuple[tuple[bytes, bytes], ...]:
     """Return the headers that lead from an answer to its row in the log, and to its version.
 
-    The id is the first row's; each further row's is one more.
+    The id is the first row's; each further row's is one more. An answer of no version says so.
     """
-    bundle = result.loaded.bundle
+    told = (b"x-model-version", result.loaded.bundle.semver.encode())
     return (
         (b"x-prediction-id", to_id(result.first).encode()),
-        (b"x-model-version", bundle.semver.encode()),
+        (b"x-prediction-constant", b"true") if result.is_constant else told,
         *(() if result.is_logged else ((b"x-prediction-logged", b"false"),)),
     )
 

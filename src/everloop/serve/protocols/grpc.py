@@ -17,10 +17,13 @@ from everloop.core.errors import EverloopError, InvalidInput
 from everloop.serve.ask import Result
 from everloop.serve.decode import FloatArray
 from everloop.serve.exchange import Reply, Request, status_of
+from everloop.serve.explain import Explainer, to_method
 from everloop.serve.limits import Limits, failed
 from everloop.serve.observe.jsonlog import say_failure
 from everloop.serve.proto import load_messages, missing
+from everloop.serve.protocol import Explanation
 from everloop.serve.protocols import binary, oip
+from everloop.serve.protocols.oip_body import to_ask
 from everloop.serve.protocols.repository import Repository
 from everloop.serve.protocols.tensors import (
     BYTES,
@@ -116,6 +119,7 @@ class Rpc:
         self._grpc = grpc
         self._says = load_messages()
         self._repository = Repository(service)
+        self._explainer = Explainer()
 
     def handlers(self) -> tuple[Any, ...]:
         """Return what grpc serves by name."""
@@ -190,7 +194,7 @@ class Rpc:
         del headers
         try:
             endpoint = self._service.find(request.name)
-            oip.asked_version(endpoint.lineup, request.version or None)
+            endpoint.lineup.choose(request.version or None)
         except EverloopError:
             return self._says.ModelReadyResponse(ready=False)
         return self._says.ModelReadyResponse(ready=True)
@@ -203,7 +207,7 @@ class Rpc:
 
     def _model(self, request: Any, headers: Mapping[bytes, bytes]) -> Any:
         endpoint = self._chosen(request.name, headers)
-        found = oip.describe(endpoint, oip.asked_version(endpoint.lineup, request.version or None))
+        found = oip.describe(endpoint, endpoint.lineup.get_version(request.version or None))
         made = self._says.ModelMetadataResponse
         inputs, outputs = (
             [
@@ -225,36 +229,41 @@ class Rpc:
 
     async def _infer(self, request: Any, headers: Mapping[bytes, bytes]) -> Any:
         endpoint = self._chosen(request.model_name, headers)
-        version = request.model_version or None
-        loaded = oip.asked_version(endpoint.lineup, version)
+        lineup = endpoint.lineup
+        chosen = lineup.choose(request.model_version or None)
         tensors = _to_tensors(request)
         wanted = [OutputAsk(each.name, is_binary=True) for each in request.outputs]
-        require_outputs(loaded, wanted)
-        ask = oip.to_ask(
-            self._service,
-            loaded,
-            tensors,
-            {key: _value_of(each) for key, each in request.parameters.items()},
-            request_id=request.id or None,
-            is_versioned=version is not None,
+        require_outputs(chosen.loaded, wanted)
+        parameters = {key: _value_of(each) for key, each in request.parameters.items()}
+        ask = to_ask(
+            self._service, lineup, chosen, tensors, parameters, request_id=request.id or None
         )
-        kept: list[Result] = []
+        kept: list[tuple[Result, Explanation | None]] = []
 
-        def keep(result: Result) -> Reply:
-            kept.append(result)
+        def keep(result: Result, why: Explanation | None = None) -> Reply:
+            kept.append((result, why))
             return Reply()
 
-        answer = endpoint.answer(ask, keep)
+        method = to_method(parameters.get("explain"))
+        if method is None:
+            answer = endpoint.answer(ask, keep)
+        else:
+            answer = self._explainer.answer(endpoint, ask, method, keep)
         if not isinstance(answer, Reply):
             await answer
-        return self._to_answer(kept[0], endpoint, request, wanted)
+        return self._to_answer(*kept[0], endpoint, request, wanted)
 
     def _to_answer(
-        self, result: Result, endpoint: Endpoint, request: Any, wanted: list[OutputAsk]
+        self,
+        result: Result,
+        why: Explanation | None,
+        endpoint: Endpoint,
+        request: Any,
+        wanted: list[OutputAsk],
     ) -> Any:
         says = self._says
         picked = pick_outputs(result.loaded, result.outputs, wanted, is_binary=True)
-        parameters = oip.parameters_of(result)
+        parameters = {**oip.parameters_of(result), **oip.explained(why)}
         is_raw = bool(request.raw_input_contents)
         made = says.ModelInferResponse.InferOutputTensor
         outputs = []
@@ -265,7 +274,7 @@ class Rpc:
             outputs.append(tensor)
         return says.ModelInferResponse(
             model_name=endpoint.name,
-            model_version=result.loaded.bundle.semver,
+            model_version="" if result.is_constant else result.loaded.bundle.semver,
             id=request.id or str(parameters["prediction_id"]),
             parameters={key: self._to_parameter(value) for key, value in parameters.items()},
             outputs=outputs,
@@ -336,8 +345,7 @@ def _as_request(headers: Mapping[bytes, bytes], params: Mapping[str, str] | None
 
 def _value_of(parameter: Any) -> object:
     chosen = parameter.WhichOneof("parameter_choice")
-    found: object = None if chosen is None else getattr(parameter, chosen)
-    return found
+    return None if chosen is None else getattr(parameter, chosen)
 
 
 def _to_tensors(request: Any) -> list[Tensor]:

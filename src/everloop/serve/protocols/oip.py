@@ -8,26 +8,21 @@ from __future__ import annotations
 
 import gzip
 import json
-import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import metadata
-from typing import Any, Final, NoReturn
-from weakref import WeakKeyDictionary
+from typing import Final
 
 import msgspec
-import numpy as np
 
-from everloop.core.errors import EverloopError, InvalidInput
+from everloop.core.errors import EverloopError
 from everloop.core.wire import Scalar
-from everloop.serve.ask import Ask, Result, no_model
+from everloop.serve.ask import Result
 from everloop.serve.bundle import LoadedBundle
-from everloop.serve.decode import MAX_UNIT_CHARS, event_time, malformed
 from everloop.serve.dispatch import Route
 from everloop.serve.exchange import (
     JSON,
-    JSON_TYPES,
     Answer,
     Reply,
     Request,
@@ -39,76 +34,21 @@ from everloop.serve.explain import Explainer, to_method
 from everloop.serve.identity import to_id
 from everloop.serve.protocol import Explanation
 from everloop.serve.protocols import binary
+from everloop.serve.protocols.oip_body import read_body, to_ask, to_tensors, to_wanted
 from everloop.serve.protocols.tensors import (
-    BYTES,
     DATATYPES,
-    HINT,
-    NUMBERS,
-    NeedsTexts,
     OutputAsk,
-    Tensor,
-    TensorReader,
-    narrow,
     pick_outputs,
     require_outputs,
-    require_shape,
-    require_size,
 )
 from everloop.serve.service import Endpoint, Service, told
-from everloop.serve.switchboard import Lineup
 
 SERVER: Final = "everloop"
 EXTENSIONS: Final = ("binary_tensor_data", "model_repository")
 PREDICTION_HEADER: Final = b"x-everloop-prediction-id"
-MOST_ID_CHARS: Final = 1_000
 PACKED_FROM: Final = 8_192
-_TYPES: Final = JSON_TYPES | {b"application/octet-stream"}
-_NESTED = re.compile(rb"\s*\[\s*\[")
 _NULLABLE: Final[dict[str, Scalar]] = {"nullable": True}
 _ENCODER: Final = msgspec.json.Encoder()
-
-_Numbers = list[float | None]
-_Wholes = list[int | None]
-_Flags = list[bool | None]
-_Texts = list[str | None]
-
-
-def _decoders(kind: Any) -> tuple[msgspec.json.Decoder[Any], msgspec.json.Decoder[Any]]:
-    return msgspec.json.Decoder(kind), msgspec.json.Decoder(list[kind])
-
-
-_FLAT_AND_NESTED: Final = {
-    **dict.fromkeys(NUMBERS, _decoders(_Wholes)),
-    **dict.fromkeys(("FP16", "FP32", "FP64"), _decoders(_Numbers)),
-    "BOOL": _decoders(_Flags),
-    BYTES: _decoders(_Texts),
-}
-
-
-class InputTensor(msgspec.Struct):
-    """One input of a request."""
-
-    name: str
-    shape: list[int]
-    datatype: str
-    data: msgspec.Raw = msgspec.Raw()
-    parameters: dict[str, Any] | None = None
-
-
-class WantedOutput(msgspec.Struct):
-    """One output that a request asks for."""
-
-    name: str
-    parameters: dict[str, Any] | None = None
-
-
-class InferBody(msgspec.Struct):
-    """The body of an inference request; fields that are not known are passed over."""
-
-    inputs: list[InputTensor]
-    id: str | None = None
-    parameters: dict[str, Any] | None = None
-    outputs: list[WantedOutput] | None = None
 
 
 class TensorMetadata(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -142,17 +82,13 @@ class OutputTensor(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class InferAnswer(msgspec.Struct, frozen=True):
-    """The answer to an inference request."""
+    """The answer to an inference request; without a version where none answered."""
 
     model_name: str
-    model_version: str
+    model_version: str | msgspec.UnsetType
     id: str
     parameters: dict[str, Scalar]
     outputs: list[OutputTensor]
-
-
-_BODY: Final = msgspec.json.Decoder(InferBody)
-_BY_VERSION: Final[WeakKeyDictionary[LoadedBundle, TensorReader]] = WeakKeyDictionary()
 
 
 def refuse(error: EverloopError) -> Reply:
@@ -207,13 +143,13 @@ class OpenInference:
     def model(self, request: Request) -> Reply:
         """Tell what a model takes and gives."""
         endpoint = self._service.chosen(request)
-        loaded = asked_version(endpoint.lineup, request.params.get("version"))
+        loaded = endpoint.lineup.get_version(request.params.get("version"))
         return to_json(describe(endpoint, loaded))
 
     def model_ready(self, request: Request) -> Reply:
         """Say whether a model, or one version of it, answers; open as health is."""
         endpoint = self._service.find(request.params["model"])
-        loaded = asked_version(endpoint.lineup, request.params.get("version"))
+        loaded, _ = endpoint.lineup.choose(request.params.get("version"))
         body = {"name": endpoint.name, "version": loaded.bundle.semver, "ready": True}
         return to_json(body)
 
@@ -221,26 +157,25 @@ class OpenInference:
         """Answer tensors."""
         endpoint = self._service.chosen(request)
         lineup = endpoint.lineup
-        version = request.params.get("version")
-        loaded = asked_version(lineup, version)
-        body, raw = _read_body(request)
-        tensors = _to_tensors(body.inputs, raw)
-        wanted, is_binary = _to_wanted(body)
-        require_outputs(loaded, wanted)
+        chosen = lineup.choose(request.params.get("version"))
+        body, raw = read_body(request)
+        tensors = to_tensors(body.inputs, raw)
+        wanted, is_binary = to_wanted(body)
+        require_outputs(chosen.loaded, wanted)
         ask = to_ask(
-            self._service,
-            loaded,
-            tensors,
-            body.parameters or {},
-            request_id=body.id,
-            is_versioned=version is not None,
+            self._service, lineup, chosen, tensors, body.parameters or {}, request_id=body.id
         )
         packing = request.headers.get(b"accept-encoding", b"")
 
         def encode(result: Result, why: Explanation | None = None) -> Reply:
-            more = {} if why is None else {"explanation": _ENCODER.encode(why).decode()}
             return _encode(
-                result, endpoint, body.id, wanted, is_binary=is_binary, packing=packing, more=more
+                result,
+                endpoint,
+                body.id,
+                wanted,
+                is_binary=is_binary,
+                packing=packing,
+                more=explained(why),
             )
 
         method = to_method((body.parameters or {}).get("explain"))
@@ -256,18 +191,6 @@ def own_version() -> str:
         return metadata.version("everloop")
     except metadata.PackageNotFoundError:
         return "0"
-
-
-def asked_version(lineup: Lineup, version: str | None) -> LoadedBundle:
-    """Return the version that a path names, or the champion.
-
-    Raises:
-        Unavailable: ``model.none`` before the first release.
-        NotFound: ``model.version_not_resident``.
-    """
-    if lineup.champion is None:
-        raise no_model()
-    return lineup.champion.loaded if version is None else lineup.find_version(version)
 
 
 def describe(endpoint: Endpoint, loaded: LoadedBundle) -> ModelMetadata:
@@ -293,184 +216,23 @@ def describe(endpoint: Endpoint, loaded: LoadedBundle) -> ModelMetadata:
     )
 
 
-def reader_of(loaded: LoadedBundle) -> TensorReader:
-    """Return the reader of a version, made once; it goes when the version goes."""
-    found = _BY_VERSION.get(loaded)
-    if found is None:
-        found = _BY_VERSION[loaded] = TensorReader(loaded)
-    return found
-
-
-def to_ask(
-    service: Service,
-    loaded: LoadedBundle,
-    tensors: Sequence[Tensor],
-    parameters: Mapping[str, object],
-    *,
-    request_id: str | None,
-    is_versioned: bool,
-) -> Ask:
-    """Return what a request asks, by HTTP or gRPC.
-
-    Of the parameters, ``unit``, ``at``, ``key`` and ``keys`` are ours; others are passed over.
-
-    Raises:
-        InvalidInput: ``request.invalid`` or ``request.time``.
-        LimitExceeded: ``request.too_many_rows``.
-    """
-    matrix, values = reader_of(loaded).read(tensors)
-    unit, at_us = None, None
-    keys: tuple[str, ...] = ()
-    if parameters:
-        unit = _short("unit", parameters.get("unit"))
-        keys = _keys(parameters, len(matrix))
-        at = _short("at", parameters.get("at"))
-        if at is not None:
-            at_us = int(event_time(at, service.clock.now()).timestamp() * 1_000_000)
-    if request_id is not None and len(request_id) > MOST_ID_CHARS:
-        _wrong(f"The id has {len(request_id)} characters; {MOST_ID_CHARS} are allowed")
-    return Ask(
-        matrix=matrix,
-        values=values,
-        at_us=at_us,
-        unit=unit,
-        request=request_id,
-        keys=keys,
-        version=loaded if is_versioned else None,
-    )
-
-
-def _short(name: str, value: object) -> str | None:
-    if value is None:
-        return None
-    if not isinstance(value, str) or not 0 < len(value) <= MAX_UNIT_CHARS:
-        _wrong(f"The parameter {name!r} is a text of 1 to {MAX_UNIT_CHARS} characters")
-    return value
-
-
-def _keys(parameters: Mapping[str, object], rows: int) -> tuple[str, ...]:
-    found = parameters.get("keys", parameters.get("key"))
-    if found is None:
-        return ()
-    if isinstance(found, str) and "keys" in parameters:
-        # Where parameters are single values, a list comes as its JSON.
-        try:
-            found = msgspec.json.decode(found)
-        except msgspec.DecodeError:
-            _wrong("The parameter 'keys' is a list of texts, or such a list as JSON")
-    keys = found if isinstance(found, list) else [found]
-    if len(keys) != rows:
-        _wrong(f"There are {len(keys)} keys for {rows} rows")
-    return tuple(_short("keys", one) or "" for one in keys)
-
-
-def _read_body(request: Request) -> tuple[InferBody, memoryview]:
-    content_type = request.headers.get(b"content-type", b"")
-    if content_type.partition(b";")[0].strip().lower() not in _TYPES:
-        raise InvalidInput(
-            "request.unsupported_type",
-            f"The content type {content_type[:60].decode('latin-1')!r} is not read here.",
-            hint="Send application/json, or application/octet-stream with "
-            "Inference-Header-Content-Length.",
-        )
-    head, raw = binary.split(request.headers, request.body)
-    try:
-        return _BODY.decode(head), raw
-    except msgspec.ValidationError as error:
-        raise InvalidInput("request.invalid", f"{error}.", hint=HINT) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise malformed(bytes(head), error) from error
-
-
-def _to_tensors(inputs: Sequence[InputTensor], raw: memoryview) -> list[Tensor]:
-    made, place = [], 0
-    for each in inputs:
-        require_shape(each.name, each.datatype, each.shape)
-        size = (each.parameters or {}).get("binary_data_size")
-        if size is None:
-            made.append(_from_json(each))
-            continue
-        if bytes(each.data):
-            _wrong(f"The tensor {each.name[:60]!r} has its data twice: in JSON and as bytes")
-        if type(size) is not int or not 0 <= size <= len(raw) - place:
-            _wrong(
-                f"The tensor {each.name[:60]!r} says {str(size)[:30]} bytes of data; "
-                f"{len(raw) - place} are left in the body"
-            )
-        made.append(
-            binary.to_tensor(each.name, each.datatype, each.shape, raw[place : place + size])
-        )
-        place += size
-    if place != len(raw):
-        _wrong(f"{len(raw) - place} bytes of the body belong to no tensor")
-    return made
-
-
-def _from_json(each: InputTensor) -> Tensor:
-    """Return a tensor whose elements stand in the JSON, flat or nested."""
-    shape = tuple(each.shape)
-    raw = bytes(each.data)
-    if not raw:
-        _wrong(f"The tensor {each.name[:60]!r} has no data")
-    flat, nested = _FLAT_AND_NESTED[each.datatype]
-    try:
-        if _NESTED.match(raw):
-            rows = nested.decode(raw)
-            if len(shape) != 2 or any(len(row) != shape[1] for row in rows):
-                _wrong(f"The data of {each.name[:60]!r} is not nested as its shape {each.shape}")
-            data = [item for row in rows for item in row]
-        else:
-            data = flat.decode(raw)
-    except msgspec.ValidationError as error:
-        problem = f"The data of {each.name[:60]!r} is not {each.datatype}: {error}"
-        raise InvalidInput("request.invalid", f"{problem}.", hint=HINT) from error
-    require_size(each.name, shape, len(data))
-    return Tensor(each.name, each.datatype, shape, _typed(each, data, raw))
-
-
-def _typed(each: InputTensor, data: list[Any], raw: bytes) -> Any:
-    """Return elements as an array of their datatype; texts, and wholes with gaps, stay a list."""
-    if each.datatype in {"FP64", "FP32", "FP16"}:
-        numbers = np.array(data, dtype=np.float64)
-        try:
-            return narrow(numbers, each.datatype)
-        except NeedsTexts:
-            return narrow(numbers, each.datatype, _texts_of(raw))
-    if each.datatype == BYTES or None in data:
-        return data
-    try:
-        return np.array(data, dtype=NUMBERS[each.datatype])
-    except OverflowError as error:
-        problem = f"The data of {each.name[:60]!r} does not fit into {each.datatype}"
-        raise InvalidInput("request.invalid", f"{problem}.", hint=HINT) from error
-
-
-def _texts_of(raw: bytes) -> list[str]:
-    found = json.loads(raw, parse_float=str, parse_int=str)
-    return [item for row in found for item in row] if _NESTED.match(raw) else found
-
-
-def _to_wanted(body: InferBody) -> tuple[list[OutputAsk], bool]:
-    is_binary = (body.parameters or {}).get("binary_data_output") is True
-    wanted = [
-        OutputAsk(each.name, bool((each.parameters or {}).get("binary_data", is_binary)))
-        for each in body.outputs or ()
-    ]
-    return wanted, is_binary
-
-
 def parameters_of(result: Result) -> dict[str, Scalar]:
     """Return what an answer says of itself beside its outputs."""
-    found: dict[str, Scalar] = {
-        "prediction_id": to_id(result.first),
-        "version_id": result.loaded.bundle.version_id,
-        "arm": result.arm.value,
-    }
+    found: dict[str, Scalar] = {"prediction_id": to_id(result.first)}
+    if result.is_constant:
+        found["constant"] = True
+    else:
+        found |= {"version_id": result.loaded.bundle.version_id, "arm": result.arm.value}
     if result.is_fallback:
         found["fallback"] = True
     if not result.is_logged:
         found["logged"] = False
     return found
+
+
+def explained(why: Explanation | None) -> dict[str, Scalar]:
+    """Return the parameter in which an explanation stands, as JSON; none without one."""
+    return {} if why is None else {"explanation": _ENCODER.encode(why).decode()}
 
 
 def _encode(
@@ -498,7 +260,7 @@ def _encode(
             made.append(OutputTensor(each.name, "FP64", shape, data=data))
     answer = InferAnswer(
         model_name=endpoint.name,
-        model_version=result.loaded.bundle.semver,
+        model_version=msgspec.UNSET if result.is_constant else result.loaded.bundle.semver,
         id=request_id or id_,
         parameters=parameters,
         outputs=made,
@@ -519,7 +281,3 @@ def _pack(reply: Reply, accepted: bytes) -> Reply:
         return reply
     headers = (*reply.headers, (b"content-encoding", name), (b"vary", b"accept-encoding"))
     return Reply(reply.status, body, reply.content_type, headers)
-
-
-def _wrong(problem: str) -> NoReturn:
-    raise InvalidInput("request.invalid", f"{problem}.", hint=HINT)

@@ -13,12 +13,12 @@ from urllib.parse import quote
 import msgspec
 
 from everloop.core.errors import NotAuthenticated
-from everloop.serve.ask import no_model
 from everloop.serve.bundle import Bundle
 from everloop.serve.decode import MAX_UNIT_CHARS
 from everloop.serve.dispatch import Route
 from everloop.serve.exchange import ErrorBody, Reply, Request, to_json
 from everloop.serve.identity import MOST_ROWS
+from everloop.serve.lineup import no_model
 from everloop.serve.protocol import InputField, ModelCard, PredictAnswer
 from everloop.serve.service import Endpoint, Service
 

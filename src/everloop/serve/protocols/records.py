@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
-from everloop.serve.ask import Ask, Result, no_model
+from everloop.serve.ask import Ask, Result
 from everloop.serve.decode import event_time
 from everloop.serve.dispatch import Route
 from everloop.serve.exchange import Answer, Reply, Request, require_json, to_json
 from everloop.serve.explain import Explainer
+from everloop.serve.lineup import no_model
 from everloop.serve.protocol import Explanation, Health, ModelCard, PredictAnswer, Prediction
 from everloop.serve.service import Endpoint, Service
 
@@ -43,12 +44,8 @@ class Records:
         endpoint = self._service.chosen(request)
         require_json(request)
         lineup = endpoint.lineup
-        champion = lineup.champion
-        if champion is None:
-            raise no_model()
-        version = request.params.get("version")
-        chosen = None if version is None else lineup.find_version(version)
-        decoder = (chosen or champion.loaded).rows
+        chosen = lineup.choose(request.params.get("version"))
+        decoder = chosen.loaded.rows
         asked = decoder.decode(request.body)
         values = [msgspec.structs.astuple(row) for row in asked.inputs]
         ask = Ask(
@@ -57,8 +54,8 @@ class Records:
             at_us=self._event_us(asked.at),
             unit=asked.unit,
             keys=asked.keys,
-            version=chosen,
-        )
+            version=chosen.named,
+        ).of(lineup)
         if asked.explain:
             return self._explainer.answer(
                 endpoint, ask, asked.explain, lambda result, why: _encode(result, endpoint, why)
@@ -116,7 +113,8 @@ class Records:
 
 
 def _encode(result: Result, endpoint: Endpoint, why: Explanation | None = None) -> Reply:
-    version, arm = result.loaded.bundle.version_id, result.arm
+    version = None if result.is_constant else result.loaded.bundle.version_id
+    arm, constant = result.arm, result.is_constant
     names, is_fallback = result.loaded.bundle.outputs, result.is_fallback
     answers = zip(result.ids(), result.outputs.tolist(), strict=True)
     if names:
@@ -126,13 +124,21 @@ def _encode(result: Result, endpoint: Endpoint, why: Explanation | None = None) 
                 version=version,
                 arm=arm,
                 fallback=is_fallback,
+                constant=constant,
                 outputs=dict(zip(names, outputs, strict=True)),
             )
             for id_, outputs in answers
         )
     else:
         predictions = tuple(
-            Prediction(id=id_, output=output, version=version, arm=arm, fallback=is_fallback)
+            Prediction(
+                id=id_,
+                output=output,
+                version=version,
+                arm=arm,
+                fallback=is_fallback,
+                constant=constant,
+            )
             for id_, output in answers
         )
     answer = PredictAnswer(

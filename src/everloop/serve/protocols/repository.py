@@ -135,7 +135,7 @@ class Repository:
 
 def _versions_of(endpoint: Endpoint) -> list[ModelIndex]:
     lineup = endpoint.lineup
-    if lineup.champion is None:
-        reason = "No model is released to this deployment yet."
+    if not lineup.resident:
+        reason = "No version is loaded here."
         return [ModelIndex(endpoint.name, "", UNAVAILABLE, reason)]
     return [ModelIndex(endpoint.name, each.loaded.bundle.semver, READY) for each in lineup.resident]

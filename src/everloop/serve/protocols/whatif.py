@@ -15,12 +15,11 @@ import msgspec
 import numpy as np
 
 from everloop.core.errors import EverloopError, InvalidInput
-from everloop.serve.ask import no_model
 from everloop.serve.bundle import LoadedBundle
 from everloop.serve.decode import FloatArray
 from everloop.serve.dispatch import Route
 from everloop.serve.exchange import HTML, Answer, Reply, Request
-from everloop.serve.explain import Explainer
+from everloop.serve.explain import Explainer, constant_answers
 from everloop.serve.protocol import Explanation
 from everloop.serve.service import Service
 
@@ -83,10 +82,10 @@ class WhatIf:
     def ask(self, request: Request) -> Answer:
         """Answer one row, explained where that is possible, without logging it."""
         endpoint = self._service.chosen(request)
-        champion = endpoint.lineup.champion
-        if champion is None:
-            raise no_model()
-        loaded = champion.loaded
+        lineup = endpoint.lineup
+        if lineup.constant is not None:
+            raise constant_answers()
+        loaded = lineup.choose(None).loaded
         asked = loaded.rows.decode(request.body)
         if len(asked.inputs) != 1:
             raise InvalidInput(

@@ -20,12 +20,12 @@ from everloop.serve.dispatch import Dispatcher
 from everloop.serve.environment import Found
 from everloop.serve.exchange import Reply, Request
 from everloop.serve.identity import IdBlocks
+from everloop.serve.lineup import Lineup
 from everloop.serve.log import LogWriter, list_files, read_rows
 from everloop.serve.protocol import InputField
 from everloop.serve.runtime import Model, open_model
 from everloop.serve.scoring import Scorer
 from everloop.serve.service import Endpoint, Service
-from everloop.serve.switchboard import Lineup
 from tests.unit.serve.served import INPUTS, MODEL, make_bundle
 
 REAL = open_model("lightgbm", {"model.txt": MODEL}, 4).predict
