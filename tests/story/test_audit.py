@@ -70,6 +70,26 @@ def test_entries_are_listed_newest_first_and_in_pages(tale: Tale) -> None:
     assert everything[:6] == first.items + second.items
 
 
+def test_routine_is_left_out_but_where_it_was_refused(tale: Tale) -> None:
+    shown = entries(tale)
+    quiet = ("gate.approve", "prediction.seal")
+    refused = [line for line in shown if line.outcome != "ok"]
+
+    kept = entries(tale, without=quiet)
+
+    assert [line for line in shown if line.action not in quiet or line.outcome != "ok"] == list(
+        kept
+    )
+    assert len(kept) < len(shown)
+    other = {line.action for line in refused}
+    assert refused == [line for line in entries(tale, without=sorted(other)) if line in refused]
+    first = tale.owner.perform("audit.list", ListEntries(limit=3, without=quiet), EntryList)
+    second = tale.owner.perform(
+        "audit.list", ListEntries(limit=3, without=quiet, after=first.next), EntryList
+    )
+    assert kept[:6] == first.items + second.items
+
+
 def test_entries_are_found_by_what_they_did_who_did_it_and_what_they_name(tale: Tale) -> None:
     model = f"model_version:{tale.version.id}"
 

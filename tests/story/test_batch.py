@@ -18,13 +18,16 @@ def test_a_file_is_answered_and_the_ledger_tells_who_took_the_version(shop: Shop
         shop.must("predict", "model:demand@1", "hours.csv", "-o", "a.parquet", "--json")
     )
 
-    assert {"version", "rows", "parts", "resumed", "written"} == set(told)
+    assert {
+        "version", "rows", "ok", "invalid", "refused", "parts", "resumed", "written",
+    } == set(told)  # fmt: skip
     assert (400, 1, 0) == (told["rows"], told["parts"], told["resumed"])
+    assert (400, 0, 0) == (told["ok"], told["invalid"], told["refused"])
     found = parquet.read_table(shop.folder / "a.parquet")
-    assert ["prediction_id", "model_version", "status", "cnt"] == found.column_names
+    assert ["prediction_id", "model_version", "status", "reason", "cnt"] == found.column_names
     shop.must("models", "predict", "demand@1", "hours.csv", "-o", "b.csv")
     assert csv.read_csv(shop.folder / "b.csv")["cnt"].to_pylist() == found["cnt"].to_pylist()
-    assert "bundle.export" in shop.must("audit", "list")
+    assert "bundle.score" in shop.must("audit", "list")
 
 
 def test_a_version_that_passed_no_gate_answers_nothing(shop: Shop) -> None:

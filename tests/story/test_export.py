@@ -392,6 +392,9 @@ def test_a_bundle_leaves_by_the_wire_as_it_does_at_home(shop: Shop) -> None:
         reader = near.perform(
             "token.create", CreateToken(name="reader", scope=("*:read",)), NewToken
         )
+        asking = near.perform(
+            "token.create", CreateToken(name="asking", scope=("*:read", "*:predict")), NewToken
+        )
         here = fetch_subject(near, "model:demand@1")
         with listening(config, options) as listener, answering(app, listener):
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -401,8 +404,13 @@ def test_a_bundle_leaves_by_the_wire_as_it_does_at_home(shop: Shop) -> None:
                 connect(url, project="demo", token=reader.secret) as client,
                 pytest.raises(Denied),
             ):
-                fetch_subject(client, "model:demand@1")
+                fetch_subject(client, "model:demand@1", to_score=True)
+            with connect(url, project="demo", token=asking.secret) as client:
+                lent = fetch_subject(client, "model:demand@1", to_score=True)
+                with pytest.raises(Denied):
+                    fetch_subject(client, "model:demand@1")
 
+    assert here.seal == lent.seal
     assert here.files == far.files
     assert here.seal == far.seal
 

@@ -11,7 +11,11 @@ from everloop.core.errors import Denied, InvalidInput, NotFound
 from everloop.govern.lineage import ShowLineage, Towards
 from everloop.govern.model import Lineage, Node
 from everloop.kernel.authz import Role
+from everloop.kernel.bootstrap import OWNER, local_caller
 from everloop.kernel.performer import LocalPerformer
+from everloop.kernel.unit_of_work import View
+from everloop.release.queries import DeploymentView, ReleaseView, find_admitting
+from everloop.release.verbs import CreateDeployment, StartRelease
 from tests.story.governed import COMMIT, SOURCE, Tale, tell
 
 
@@ -51,6 +55,31 @@ def test_a_prediction_leads_to_everything_that_made_it(tale: Tale) -> None:
     assert () == found.broken
     assert not found.truncated
     assert ["ann"] == [consent.by for consent in found.consents if consent.counts]
+
+
+def test_a_prediction_shows_the_one_release_that_let_it_through(tale: Tale) -> None:
+    mine = {node.ref for node in show(tale, f"prediction:{tale.predictions[0]}").nodes}
+    other = tale.owner.perform(
+        "deployment.create", CreateDeployment(name="other", model="m"), DeploymentView
+    ).deployment
+    elsewhere = tale.owner.perform(
+        "release.start", StartRelease(deployment="other", version=tale.version.id), ReleaseView
+    )
+
+    found = show(tale, f"prediction:{tale.predictions[0]}")
+
+    assert mine == {node.ref for node in found.nodes}
+    assert 1 == len([ref for ref in mine if ref.startswith("release:")])
+    assert () == found.broken
+    version = show(tale, f"model_version:{tale.version.id}")
+    assert f"release:{elsewhere.release.id}" in {node.ref for node in version.nodes}
+    with tale.world.kernel.store.read() as tx:
+        view = View(
+            tx, local_caller(tale.world.kernel, OWNER), other.project, tale.world.kernel.services
+        )
+        admitted = find_admitting(view, other.id, tale.version.id, elsewhere.release.epoch)
+        before = find_admitting(view, other.id, tale.version.id, elsewhere.release.epoch - 1)
+    assert (elsewhere.release, None) == (admitted, before)
 
 
 def test_every_node_with_a_record_is_verified_and_has_its_entries(tale: Tale) -> None:

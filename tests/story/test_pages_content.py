@@ -7,12 +7,13 @@ import re
 
 import pytest
 
-from everloop.gate.verbs import EvaluateGate
+from everloop.gate.verbs import EvaluateGate, WaiveGate
 from everloop.govern.audit import EntryList, ListEntries
 from everloop.kernel.admin import CreateProject
+from everloop.kernel.authz import Role
 from everloop.loop.model import LoopState
 from everloop.loop.verbs import Advance, Claim, Lease, RunView, StartRun
-from everloop.registry.evidence import GateReport
+from everloop.registry.evidence import GateReport, Waiver
 from everloop.release.model import Guardrail
 from everloop.track.inputs import AddInputs, NamedData, NamedModel, RunExtended
 from tests.unit.release.released import faults
@@ -60,6 +61,49 @@ def test_what_evidence_decided_is_told_with_its_reason() -> None:
     assert [("rolled_back", ended.why), ("canary", fresh.live.release.why)] == [
         (entry.decision, entry.reason) for entry in entries
     ]
+
+
+def test_decisions_are_told_however_much_routine_came_after_them() -> None:
+    fresh = Filled()
+    assert fresh.live is not None
+    bad = faults(Guardrail.ERROR, champion=0, canary=20, share=0.5)
+    fresh.released.observe(fresh.live, bad)
+    for number in range(310):
+        claim = Claim(deployment=fresh.deployment, owner=f"number {number}")
+        fresh.world.clock.push(days=1)
+        fresh.world.loop.perform("loop.claim", claim, Lease)
+
+    overview = words(fresh.reader().get("/p/demo").text)
+
+    assert "rolled back by the evidence demand@1.3.0 to bikes" in overview
+    assert "owner began a release demand@1.3.0 to bikes" in overview
+    assert "took control" not in overview
+
+
+def test_a_waived_refusal_is_told_with_its_waiver_on_the_overview() -> None:
+    fresh = Filled()
+    report = EvaluateGate(version="demand@1.3.0")
+    judged = fresh.world.owner.perform("gate.evaluate", report, GateReport)
+    before = words(fresh.reader().get("/p/demo").text)
+    paula = fresh.world.person("pat", Role.APPROVER)
+    paula.perform("gate.waive", WaiveGate(version=judged.version, why="told by a test"), Waiver)
+
+    after = words(fresh.reader().get("/p/demo").text)
+
+    assert "let pass" not in before
+    assert "let pass: told by a test" in after
+
+
+def test_a_champion_after_a_rollback_is_not_called_the_first() -> None:
+    fresh = Filled()
+    assert fresh.live is not None
+    fresh.released.rollback()
+    fresh.released.rollback()
+
+    text = words(fresh.reader().get("/p/demo").text)
+
+    assert "first champion" not in text
+    assert "no version before it to go back to" in text
 
 
 def test_the_loop_tells_its_steps_with_their_reasons() -> None:

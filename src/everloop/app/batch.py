@@ -18,7 +18,15 @@ import msgspec
 
 from everloop.core.errors import Conflict, InvalidInput, MissingExtra
 from everloop.export.model import Subject
-from everloop.serve.batch import PART_ROWS, Part, Task, join_parts, plan_parts, score_part
+from everloop.serve.batch import (
+    PART_ROWS,
+    Part,
+    Task,
+    count_statuses,
+    join_parts,
+    plan_parts,
+    score_part,
+)
 
 Place = Literal["here", "ray"]
 PLAN: Final = "plan.json"
@@ -118,17 +126,16 @@ class Batch:
                 finally:
                     pool.shutdown(cancel_futures=True)
 
-    def finish(self) -> int:
-        """Join the parts into the one file that was asked for; return the number of rows."""
-        from pyarrow import parquet
-
+    def finish(self) -> dict[str, int]:
+        """Join the parts into the one file that was asked for; return its rows by status."""
+        made = [self.folder / part.name for part in self.plan.parts]
+        counts = count_statuses(made)
         if not self.is_file:
             shutil.rmtree(self.folder / f".{BUNDLE}", ignore_errors=True)
-            metadata = [parquet.read_metadata(self.folder / part.name) for part in self.plan.parts]
-            return sum(found.num_rows for found in metadata)
-        rows = join_parts(self.folder, self.plan.parts, self.target)
+            return counts
+        join_parts(made, self.target)
         shutil.rmtree(self.folder)
-        return rows
+        return counts
 
     def _settle(self, subject: Subject, *, restart: bool) -> None:
         """Make the folder, or find it as this very command left it."""

@@ -44,6 +44,10 @@ class ExportBundle(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ref: Annotated[str, Meta(min_length=1, max_length=300)]
 
 
+class ScoreBundle(ExportBundle, frozen=True, kw_only=True):
+    """Ask for the sealed bundle of a version, to answer the rows of files with it."""
+
+
 class ExportedBundle(Struct, frozen=True, kw_only=True):
     """A sealed bundle that left.
 
@@ -107,6 +111,26 @@ def export_bundle(ask: ExportBundle, work: Work, sealed: ExportedBundle) -> Expo
         GateFailed: ``gate.missing`` or ``gate.failed``.
         UnsafeArtifact: ``artifact.not_served`` for a format that never answers in production.
     """
+    return _hand_out(ask, work, sealed, "exported")
+
+
+@verb("bundle.score", permission="model:predict", prepare=_seal)
+def score_bundle(ask: ScoreBundle, work: Work, sealed: ExportedBundle) -> ExportedBundle:
+    """Take the sealed bundle of a version that passed its gate, to answer rows where they lie.
+
+    Whoever may ask a deployment may do so: the answers are the same, and the ledger tells who did.
+
+    Raises:
+        NotFound: no such version or deployment.
+        Conflict: ``deployment.empty`` for one without a champion, ``bundle.raced`` when another
+            version became the champion meanwhile.
+        GateFailed: ``gate.missing`` or ``gate.failed``.
+        UnsafeArtifact: ``artifact.not_served`` for a format that never answers in production.
+    """
+    return _hand_out(ask, work, sealed, "scored_with")
+
+
+def _hand_out(ask: ExportBundle, work: Work, sealed: ExportedBundle, note: str) -> ExportedBundle:
     version, _ = _find(work, ask.ref)
     if version.id != sealed.version:
         raise Conflict(
@@ -117,7 +141,7 @@ def export_bundle(ask: ExportBundle, work: Work, sealed: ExportedBundle) -> Expo
     _require_exportable(work, version)
     work.touch(f"model_version:{version.id}")
     # No row changes, and it shall be known for ever all the same.
-    work.notes["exported"] = sealed.seal
+    work.notes[note] = sealed.seal
     return sealed
 
 
@@ -128,14 +152,24 @@ def show_seal_key(ask: AskSealKey, view: View) -> SealKey:
     return SealKey(public_key=view.services.signers[EVALUATOR].public_key.hex())
 
 
-def fetch_subject(performer: Performer, ref: str, *, reason: str | None = None) -> Subject:
+def fetch_subject(
+    performer: Performer, ref: str, *, reason: str | None = None, to_score: bool = False
+) -> Subject:
     """Return the sealed bundle that a ref names, its seal checked on this side.
+
+    Args:
+        performer: Where it is.
+        ref: A version or a deployment.
+        reason: Why, for the record.
+        to_score: Only to answer rows with it, which needs less than to take it away.
 
     Raises:
         IntegrityError: ``bundle.signature``: it is not what the server's key sealed.
-        EverloopError: what the verb ``bundle.export`` refuses.
+        EverloopError: what the verbs ``bundle.export`` and ``bundle.score`` refuse.
     """
-    told = performer.perform("bundle.export", ExportBundle(ref=ref), ExportedBundle, reason=reason)
+    ask = ScoreBundle(ref=ref) if to_score else ExportBundle(ref=ref)
+    name = "bundle.score" if to_score else "bundle.export"
+    told = performer.perform(name, ask, ExportedBundle, reason=reason)
     files = from_tar(performer.blobs.get(told.archive))
     text = files.get(DESCRIPTION, b"")
     try:

@@ -9,12 +9,14 @@ import msgspec
 import numpy as np
 
 from everloop.app.registering import (
+    ROWS_TO_TRY,
     Registration,
     Seen,
     find_inputs,
     find_task,
     look_at,
     run_environment,
+    to_example,
 )
 from everloop.core.errors import InvalidInput
 from everloop.core.ids import Id
@@ -31,8 +33,6 @@ from everloop.registry.versioning import Override
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-_ROWS_TO_TRY = 16
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,14 +117,9 @@ def _to_files(
 
 def _try_rows(told: Record, table: pa.Table) -> np.ndarray | None:
     """Return a few rows as numbers, for formats that must see the model at work to keep it."""
-    rows = table.slice(0, _ROWS_TO_TRY)
-    signature = told.signature
-    if signature is None:
-        inputs = list(told.inputs) or [name for name in table.column_names if name != told.target]
-        if any(name not in table.column_names for name in inputs):
-            return None
-        signature = infer_signature(table, inputs, told.target, "regression", is_target_given=False)
-    return to_matrix(signature, rows)
+    if told.signature is not None:
+        return to_matrix(told.signature, table.slice(0, ROWS_TO_TRY))
+    return to_example(table, told.inputs, told.target)
 
 
 def _read_signature(performer: Performer, told: Record, seen: Seen, table: pa.Table) -> Signature:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -22,19 +23,30 @@ from everloop.pipeline.codecs import ModelFiles
 from everloop.registry.client import upload_files
 from everloop.registry.examples import store_examples
 from everloop.registry.formats import ModelFormat, save_model
-from everloop.registry.loaders import PYFUNC, load_predictor
+from everloop.registry.loaders import PYFUNC, find_format, load_predictor
 from everloop.registry.model import ModelVersion
-from everloop.registry.signature import Task, count_numbers, infer_signature, name_outputs
+from everloop.registry.signature import (
+    Task,
+    count_numbers,
+    infer_signature,
+    name_outputs,
+    to_matrix,
+)
 from everloop.registry.verbs import RegisterModel
 from everloop.registry.versioning import Override
 from everloop.track.environment import capture_environment
 from everloop.track.queries import RunDetails, ShowRun
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
 
 # A function runs in a locked process here, too; whether it may be registered, the server says.
 _HERE = LoadPolicy(formats=SAFE_FORMATS | {PYFUNC})
+
+
+SEEN_AT_WORK = frozenset({PYFUNC, "torch"})
+ROWS_TO_TRY = 16
 
 
 class Seen(NamedTuple):
@@ -62,6 +74,7 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
         holdout: Ref or id of one kept from training.
         inputs: Columns that it takes, in its order; as the model names them when empty.
         left_out: Columns of the training data that are no inputs, such as the event time.
+        waiver: Why a Python function may be registered.
         bump: The part of the version to raise, against the rule; needs ``bump_reason``.
     """
 
@@ -74,6 +87,7 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
     left_out: tuple[str, ...] = ()
     run: Id | None = None
     params: dict[str, str] = {}
+    waiver: str = ""
     bump: Override | None = None
     bump_reason: str = ""
 
@@ -87,12 +101,12 @@ def register_trained(
         InvalidInput: the model's inputs are not columns of its training data.
         EverloopError: what `model.register` refuses.
     """
-    kind, files = to_files(model)
     training = performer.perform("data.show", ShowDataset(ref=told.training), DatasetVersion)
     holdout = None
     if told.holdout is not None:
         holdout = performer.perform("data.show", ShowDataset(ref=told.holdout), DatasetVersion)
     table = read_table(performer.blobs, training)
+    kind, files = _to_files(model, told, table)
     seen = look_at(model, kind, files)
     inputs = find_inputs(seen, table, told)
     task = told.task or find_task(performer, told.name, seen)
@@ -112,13 +126,16 @@ def register_trained(
         examples=store_examples(performer.blobs, signature, rows),
         params=told.params,
         environment=run_environment(performer, told.run),
+        waiver=told.waiver,
         bump=told.bump,
         bump_reason=told.bump_reason,
     )
     return performer.perform("model.register", ask, ModelVersion, request=request)
 
 
-def to_files(model: object) -> tuple[ModelFormat, dict[str, bytes]]:
+def _to_files(
+    model: object, told: Registration, table: pa.Table
+) -> tuple[ModelFormat, dict[str, bytes]]:
     """Return the format and the files of a model, saved or not.
 
     Raises:
@@ -126,7 +143,25 @@ def to_files(model: object) -> tuple[ModelFormat, dict[str, bytes]]:
     """
     if isinstance(model, ModelFiles):
         return cast("ModelFormat", model.format), dict(model.files)
-    return save_model(model)
+    if find_format(model).name not in SEEN_AT_WORK:
+        return save_model(model)
+    return save_model(model, to_example(table, told.inputs, told.target, told.left_out))
+
+
+def to_example(
+    table: pa.Table, inputs: Sequence[str], target: str, left_out: Sequence[str] = ()
+) -> np.ndarray | None:
+    """Return a few rows as numbers, for formats that must see the model at work to keep it.
+
+    None where the inputs are no columns of the table; what comes next says so.
+    """
+    apart = {target, *left_out}
+    names = list(inputs) or [name for name in table.column_names if name not in apart]
+    if any(name not in table.column_names for name in names):
+        return None
+    rows = table.slice(0, ROWS_TO_TRY)
+    signature = infer_signature(table, names, target, "regression", is_target_given=False)
+    return to_matrix(signature, rows)
 
 
 def look_at(model: object, kind: str, files: dict[str, bytes]) -> Seen:

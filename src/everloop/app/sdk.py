@@ -106,6 +106,7 @@ def register(  # noqa: PLR0913 -- the parts of a registration, all but two keywo
     inputs: Sequence[str] = (),
     run: Id | None = None,
     params: Mapping[str, str] | None = None,
+    waiver: str = "",
     bump: Override | None = None,
     bump_reason: str = "",
     client: Client | None = None,
@@ -114,7 +115,8 @@ def register(  # noqa: PLR0913 -- the parts of a registration, all but two keywo
 
     Args:
         name: Name of the model.
-        model: A LightGBM or scikit-learn model, or `ModelFiles`.
+        model: A model of LightGBM, XGBoost, scikit-learn or PyTorch, an ONNX model, `ModelFiles`,
+            or, by waiver, a Python function of a matrix of rows.
         training: Ref of the dataset version it was trained on.
         target: Name of the column it predicts.
         task: ``regression`` or ``classification``; left out, as the model itself says, else as
@@ -123,6 +125,7 @@ def register(  # noqa: PLR0913 -- the parts of a registration, all but two keywo
         inputs: Columns that the model takes, in its order; left out, as the model names them.
         run: Id of the run that trained it.
         params: What it was trained with.
+        waiver: Why code may be registered in place of a safe format.
         bump: ``major``, ``minor`` or ``patch``: the part of its version number to raise, where
             the rule that goes by evidence does not fit.
         bump_reason: Why it does not fit; kept beside what the rule said.
@@ -145,6 +148,7 @@ def register(  # noqa: PLR0913 -- the parts of a registration, all but two keywo
             inputs=tuple(inputs),
             run=run,
             params=dict(params or {}),
+            waiver=waiver,
             bump=bump,
             bump_reason=bump_reason,
         ),

@@ -44,7 +44,8 @@ GROUP = VerbGroup(
             ),
             "show": Bound("gate.show", arguments=("ref",), show=_show_view),
             "list": Bound(
-                "gate.list", columns=("at", "model=name", "version", "passed", "failed", "id")
+                "gate.list",
+                columns=("at", "model=name", "version", "passed", "waived", "failed", "id"),
             ),
             "waive": Bound(
                 "gate.waive",

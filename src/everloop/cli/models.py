@@ -132,7 +132,9 @@ def register(session: Session, /, name: str, file: Path, **told: Any) -> int:
         raise InvalidInput(
             "model.type_unsupported",
             f"{file.name[:80]!r} is none of {', '.join(FORMATS)}.",
-            hint="Save a LightGBM model as text, a scikit-learn one with skops, XGBoost's as .ubj.",
+            hint="Register a Python function from Python: everloop.register(..., waiver=...)."
+            if file.suffix == ".py"
+            else "Save a LightGBM model as text, a scikit-learn one with skops, XGBoost's as .ubj.",
         )
     version = register_trained(
         with_reason(session.client, told["reason"]),

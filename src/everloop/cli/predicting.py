@@ -10,6 +10,8 @@ import click
 from everloop.cli import output
 from everloop.cli.session import Session
 
+STATUSES = ("ok", "invalid", "refused")
+
 
 @click.command("predict")
 @click.argument("ref")
@@ -54,7 +56,8 @@ def predict(  # noqa: PLR0913, PLR0917 -- one parameter an option
     """Answer the rows of Parquet or CSV files by the version or deployment that REF names.
 
     The sealed bundle answers that serving answers with, so the version must have passed its gate.
-    Each row gets a prediction id, the version, a status and its answer, in the order of the rows.
+    Each row gets a prediction id, the version, a status with its reason, and its answer, in the
+    order of the rows.
     Given again after an interruption, the command goes on where it stopped.
     """
     from rich.console import Console
@@ -69,7 +72,7 @@ def predict(  # noqa: PLR0913, PLR0917 -- one parameter an option
     from everloop.app.batch import Batch
     from everloop.app.exporting import fetch_subject
 
-    subject = fetch_subject(session.client, ref, reason=reason)
+    subject = fetch_subject(session.client, ref, reason=reason, to_score=True)
     batch = Batch(subject, sources, target, keep=keep, part_rows=part_rows, restart=restart)
     parts = batch.remaining()
     done = len(batch.plan.parts) - len(parts)
@@ -80,10 +83,11 @@ def predict(  # noqa: PLR0913, PLR0917 -- one parameter an option
             batch.run("ray" if place == "ray" else "here", workers), total=len(parts)
         ):
             pass
-    rows = batch.finish()
+    counts = batch.finish()
     told = {
         "version": f"{subject.bundle.model}@{subject.bundle.semver}",
-        "rows": rows,
+        "rows": sum(counts.values()),
+        **{status: counts.get(status, 0) for status in STATUSES},
         "parts": len(batch.plan.parts),
         "resumed": done,
         "written": str(target),

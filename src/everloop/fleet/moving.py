@@ -26,7 +26,7 @@ def step(work: Work, fleet: Fleet, release: FleetRelease, why: str) -> FleetRele
 
 def end(work: Work, release: FleetRelease, state: State, why: str) -> FleetRelease:
     """End a release."""
-    work.notes.update(decision=state.value, reason=why)
+    work.decide(state.value, why)
     return work.replace(replace(release, state=state, live=None, ended_at=work.now, why=why))
 
 

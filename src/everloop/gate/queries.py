@@ -64,7 +64,11 @@ class ListGates(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class GateSummary(Struct, frozen=True, kw_only=True):
-    """A report in short."""
+    """A report in short.
+
+    Attributes:
+        waived: Why somebody let the version pass although the report says no; None when nobody did.
+    """
 
     id: Id
     name: str
@@ -73,6 +77,7 @@ class GateSummary(Struct, frozen=True, kw_only=True):
     passed: bool
     failed: tuple[str, ...]
     at: Instant
+    waived: str | None = None
 
 
 class GateList(Struct, frozen=True, kw_only=True):
@@ -135,6 +140,7 @@ def list_gates(ask: ListGates, view: View) -> GateList:
 
 def _summary(view: View, report: GateReport) -> GateSummary:
     version = view.get(ModelVersion, report.version)
+    waiver = None if report.passed else find_waiver(view, version, report)
     return GateSummary(
         id=report.id,
         name=version.name,
@@ -143,4 +149,5 @@ def _summary(view: View, report: GateReport) -> GateSummary:
         passed=report.passed,
         failed=tuple(check.name for check in report.checks if not check.passed),
         at=report.at,
+        waived=None if waiver is None else waiver.why,
     )

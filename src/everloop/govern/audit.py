@@ -10,6 +10,7 @@ from msgspec import Meta, Struct
 from everloop.core.errors import InvalidInput, NotFound
 from everloop.core.ids import is_id
 from everloop.core.ports import Compare, Condition, where
+from everloop.core.search import All, Any, Not, Order, Test
 from everloop.govern.model import Cursor, EntryLine, Limit
 from everloop.govern.starting import find_start
 from everloop.govern.things import line_of
@@ -35,7 +36,9 @@ class ListEntries(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     Attributes:
         actor: Name or id.
-        resource: Anything that the entry names or changes, as a ref.
+        resource: Anything that the entry names or changes, as a ref; ``decision:evidence`` for
+            what evidence decided.
+        without: Actions to leave out, but where they were refused; not together with ``resource``.
         since: Only entries with this number or a higher one.
         whole: Those of all projects and of the instance too; needs a role on the instance.
     """
@@ -44,6 +47,7 @@ class ListEntries(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     actor: Text | None = None
     resource: Text | None = None
     outcome: Text | None = None
+    without: Annotated[tuple[Text, ...], Meta(max_length=100)] = ()
     since: Annotated[int, Meta(ge=0)] = 0
     whole: bool = False
     limit: Limit = 100
@@ -70,6 +74,8 @@ def list_entries(ask: ListEntries, view: View) -> EntryList:
     before = _cursor(ask.after)
     if ask.resource:
         found = _about(ask, view, before)
+    elif ask.without:
+        found = _without(ask, view, before)
     else:
         older = () if before is None else (Condition("index", Compare.LT, before),)
         found = view.tx.select(
@@ -94,6 +100,17 @@ def _conditions(ask: ListEntries, view: View) -> list[Condition]:
     }
     equal = where(**{name: value for name, value in wanted.items() if value})
     return [*equal, Condition("index", Compare.GE, ask.since)]
+
+
+def _without(ask: ListEntries, view: View, before: int | None) -> list[log.LedgerEntry]:
+    """Return up to one entry more than a page of those that are not left out."""
+    refused = Test("outcome", Compare.NE, "ok")
+    others = Not(Test("action", Compare.IN, ask.without))
+    older = () if before is None else (Test("index", Compare.LT, before),)
+    tests = (Test(one.field, one.compare, one.value) for one in _conditions(ask, view))
+    found = All((*tests, *older, Any((refused, others))))
+    newest_first = (Order("index", descending=True),)
+    return view.tx.search(log.LedgerEntry, found, order=newest_first, limit=ask.limit + 1).rows
 
 
 def _about(ask: ListEntries, view: View, before: int | None) -> list[log.LedgerEntry]:

@@ -27,6 +27,7 @@ from everloop.kernel.verbs import query
 from everloop.monitor.queries import PredictionView
 from everloop.registry.evidence import Approval, Waiver, approvals_of
 from everloop.registry.model import ModelVersion
+from everloop.release.queries import find_admitting
 
 ENTRIES_A_NODE = 8
 DEEPEST = 100
@@ -118,7 +119,8 @@ class _Report:
             seeds = [f"model_version:{start.prediction.row.version}"]
         graphs = []
         if at is not Towards.DOWN:
-            graphs.append(self._go(seeds, Direction.UP, ask))
+            origins = self._go(seeds, Direction.UP, ask)
+            graphs.append(self._own_release(origins, start.prediction))
         if start.prediction is not None:
             segment = node_of(start.prediction.segment)
             graphs.append(Graph(nodes=(segment,), edges=()))
@@ -127,6 +129,25 @@ class _Report:
         elif at is not Towards.UP:
             graphs.append(self._go(seeds, Direction.DOWN, ask))
         return _merge(graphs)
+
+    def _own_release(self, graph: Graph, found: PredictionView | None) -> Graph:
+        """Leave out the releases of a prediction's version that did not let this answer through."""
+        if found is None:
+            return graph
+        row, segment = found.row, found.segment
+        own = find_admitting(self._view, segment.deployment, row.version, row.epoch)
+        others = {
+            edge.source
+            for edge in graph.edges
+            if edge.relation == "released"
+            and edge.target == f"model_version:{row.version}"
+            and (own is None or edge.source != node_of(own))
+        }
+        return Graph(
+            nodes=tuple(node for node in graph.nodes if node not in others),
+            edges=tuple(edge for edge in graph.edges if edge.source not in others),
+            truncated=graph.truncated,
+        )
 
     def _go(self, seeds: list[str], direction: Direction, ask: ShowLineage) -> Graph:
         return walk(

@@ -40,5 +40,6 @@ def require_format(policy: LoadPolicy, format_name: str) -> None:
         raise UnsafeArtifact(
             "artifact.format_refused",
             f"This server does not load the format {format_name[:40]!r}.",
-            hint=f"Save the model as one of: {', '.join(sorted(policy.formats))}.",
+            hint=f"Save the model as one of: {', '.join(sorted(policy.formats))}; or an admin lets "
+            "the policy of the server (policy.yaml) name the format.",
         )

@@ -24,6 +24,8 @@ from everloop.kernel.lineage import Edge
 from everloop.kernel.safe_load import LoadPolicy
 
 EDGES_A_QUERY = 500
+DECIDED = "decision:evidence"
+"""What an entry names when evidence decided something, so that it is found among many looks."""
 S = TypeVar("S", bound=msgspec.Struct)
 _NAMES_BYTES = CONTENT.encode()
 
@@ -349,6 +351,11 @@ class Work(View):
     def touch(self, *refs: str) -> None:
         """Name things this call is about; the first one is the entry's resource."""
         self.refs.extend(ref for ref in refs if ref not in self.refs)
+
+    def decide(self, state: str, why: str) -> None:
+        """Say what evidence decided; the entry is found among the decisions, too."""
+        self.notes.update(decision=state, reason=why)
+        self.touch(DECIDED)
 
     def claim(self, digests: Iterable[Digest]) -> None:
         """Say that stored bytes are needed which only other bytes name, such as a list of files.

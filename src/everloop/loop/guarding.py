@@ -241,6 +241,7 @@ def judged(outcome: Outcome, kind: LossName) -> Judged:
         loss=_loss(kind, (outcome.output, outcome.outputs), outcome.truth),
         prediction=outcome.prediction,
         unit=outcome.unit,
+        request=outcome.request,
         shadow_version=outcome.shadow_version,
         overridden=outcome.overridden,
         shadow_loss=_loss(kind, (outcome.shadow_output, outcome.shadow_outputs), outcome.truth),

@@ -31,6 +31,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
             time.
         epoch: Which routes were in force at the request.
         unit: Whom the assignment sticks to, as the caller named it.
+        request: The caller's own name of the request, by which its retries are known.
     """
 
     prediction: Id
@@ -48,6 +49,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     overridden: bool = False
     outputs: tuple[float | None, ...] | None = None
     shadow_outputs: tuple[float | None, ...] | None = None
+    request: str | None = None
 
 
 class Truth(msgspec.Struct, frozen=True, array_like=True):
@@ -81,6 +83,7 @@ def join(row: PredictionRow, truth: float | None, *, overridden: bool = False) -
         overridden=overridden,
         outputs=row.outputs,
         shadow_outputs=row.shadow_outputs,
+        request=row.request,
     )
 
 
@@ -104,6 +107,7 @@ def encode_outcomes(outcomes: Sequence[Outcome]) -> bytes:
             ("overridden", pa.bool_()),
             ("outputs", pa.list_(pa.float64())),
             ("shadow_outputs", pa.list_(pa.float64())),
+            ("request", pa.string()),
         ]
     )
     sink = io.BytesIO()

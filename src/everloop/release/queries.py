@@ -150,6 +150,18 @@ def live_release(view: View, deployment: Deployment) -> Release | None:
     return view.first(Release, *where(deployment=deployment.id, live=LIVE))
 
 
+def find_admitting(view: View, deployment: Id, version: Id, epoch: int) -> Release | None:
+    """Return the release by which a version answered under an epoch of a deployment's routes.
+
+    It is the last one of the version that had begun by then; None for a version that was only
+    pinned by the kill switch.
+    """
+    found = view.select(
+        Release, *where(deployment=deployment, candidate=version), order="id", descending=True
+    )
+    return next((release for release in found if release.epoch <= epoch), None)
+
+
 def view_deployment(view: View, deployment: Deployment) -> DeploymentView:
     """Return a deployment with the names behind its ids."""
     return DeploymentView(

@@ -307,7 +307,7 @@ def observe_release(ask: ObserveRelease, work: Work) -> ReleaseView:
     else:
         after = moving.apply(work, release, decision, at)
     if decision.is_new:
-        work.notes.update(decision=after.state.value, reason=after.why)
+        work.decide(after.state.value, after.why)
         work.touch(f"model_version:{after.candidate}")
     return view_release(work, after)
 

@@ -198,7 +198,7 @@ class Answerer:
     def _settle(self, plan: Plan, scored: Scored, spare: Scored | None) -> Result:
         """Log what was answered, ask the shadow, and return what the caller gets."""
         final = scored if spare is None else spare
-        shadow = self._wanted_shadow(plan) if final.outputs is not None else None
+        shadow = self._wanted_shadow(plan)
         source, answers = self._common(plan)
         block = to_block(source, plan, scored, spare, has_shadow=shadow is not None)
         is_logged = self._log.append(block)
@@ -246,8 +246,13 @@ class Answerer:
         return found
 
     def _wanted_shadow(self, plan: Plan) -> Scorer | None:
+        """Return who is to be compared with the champion: also where that one had no answer.
+
+        If only the shadow's failures were seen, the flakier of two equals would always be it. What
+        the canary answered is compared with nobody: the shadow is the same version.
+        """
         shadow = plan.lineup.shadow
-        if shadow is None or plan.ask.version is not None:
+        if shadow is None or plan.ask.version is not None or plan.arm is Arm.CANARY:
             return None
         if self.awaited_shadows + plan.ask.rows > MAX_AWAITED_SHADOWS:
             return None  # too busy: users come first, and the row says that no shadow was asked

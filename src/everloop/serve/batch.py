@@ -9,7 +9,8 @@ bundle and sees the files: here, or on a cluster.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 PART_ROWS: Final = 262_144
 CHUNK: Final = 4_096
-ID, VERSION, STATUS = "prediction_id", "model_version", "status"
+ID, VERSION, STATUS, REASON = "prediction_id", "model_version", "status", "reason"
 REFUSED: Final = "refused"
 _TYPES: Final = {"float64": "double", "int64": "int64", "bool": "bool", "string": "string"}
 
@@ -128,10 +129,11 @@ def score_part(task: Task, part: Part) -> int:
 
 
 def answer_table(loaded: LoadedBundle, table: pa.Table, keep: Sequence[str] = ()) -> pa.Table:
-    """Return the answers to a table's rows: kept columns, id, version, status and outputs.
+    """Return the answers to a table's rows: kept columns, id, version, status, reason, outputs.
 
     A row that the server would refuse, since something is missing that must be there, is
-    ``refused`` and has no output; the others do not suffer for it.
+    ``refused`` and has no output; the others do not suffer for it. The reason says what is wrong
+    with a row that is not ``ok``, and is null for the others.
 
     Raises:
         InvalidInput: ``signature.rows_refused`` or ``batch.unreadable``.
@@ -147,7 +149,8 @@ def answer_table(loaded: LoadedBundle, table: pa.Table, keep: Sequence[str] = ()
         )
     bundle = loaded.bundle
     matrix = to_matrix(_signature(bundle.inputs), table)
-    fit = _find_fit(bundle.inputs, table)
+    lacks = _find_lacks(bundle.inputs, table)
+    fit = lacks == ""
     width = len(bundle.outputs) or 1
     outputs = np.full((len(matrix), width), np.nan)
     asked = matrix if fit.all() else np.ascontiguousarray(matrix[fit])
@@ -157,7 +160,9 @@ def answer_table(loaded: LoadedBundle, table: pa.Table, keep: Sequence[str] = ()
     columns: dict[str, object] = {name: table[name] for name in keep}
     columns[ID] = pa.array(_ids(len(matrix)), pa.string())
     columns[VERSION] = pa.array([bundle.version_id] * len(matrix), pa.string())
-    columns[STATUS] = pa.array(_statuses(loaded, outputs, fit), pa.string())
+    statuses = _statuses(loaded, outputs, fit)
+    columns[STATUS] = pa.array(statuses, pa.string())
+    columns[REASON] = pa.array(_reasons(statuses, outputs, lacks), pa.string())
     names = bundle.outputs or (bundle.output_name,)
     for place, name in enumerate(names):
         numbers = outputs[:, place]
@@ -165,25 +170,33 @@ def answer_table(loaded: LoadedBundle, table: pa.Table, keep: Sequence[str] = ()
     return pa.table(columns)
 
 
-def join_parts(folder: Path, parts: Sequence[Part], target: Path) -> int:
-    """Write the answers of all parts as one file, and return the number of rows."""
+def join_parts(parts: Sequence[Path], target: Path) -> None:
+    """Write the answers of all parts as one file."""
     from pyarrow import parquet
 
     draft = target.with_name(f".{target.name}.{os.getpid()}")
-    rows = 0
     writer = None
     try:
         for part in parts:
-            table = parquet.read_table(folder / part.name)
+            table = parquet.read_table(part)
             if writer is None:
                 writer = parquet.ParquetWriter(draft, table.schema, compression="zstd")
             writer.write_table(table)
-            rows += table.num_rows
     finally:
         if writer is not None:
             writer.close()
     draft.replace(target)
-    return rows
+
+
+def count_statuses(parts: Iterable[Path]) -> dict[str, int]:
+    """Return how many rows of each status the answers of some parts have."""
+    from pyarrow import parquet
+
+    counts: Counter[str] = Counter()
+    for part in parts:
+        for one in parquet.read_table(part, columns=[STATUS])[STATUS].value_counts().to_pylist():
+            counts[one["values"]] += one["counts"]
+    return dict(counts)
 
 
 @cache
@@ -215,14 +228,14 @@ def _ask(loaded: LoadedBundle, rows: FloatArray, batch: int) -> FloatArray:
     )
 
 
-def _find_fit(inputs: Sequence[InputField], table: pa.Table) -> npt.NDArray[np.bool_]:
-    """Tell for each row whether all that must be there is."""
-    fit = np.ones(table.num_rows, dtype=bool)
+def _find_lacks(inputs: Sequence[InputField], table: pa.Table) -> npt.NDArray[np.object_]:
+    """Name for each row the first input that must be there and is not; empty where all are."""
+    lacks = np.full(table.num_rows, "", dtype=object)
     for field in inputs:
         column = table[field.name]
         if not field.nullable and column.null_count:
-            fit &= column.is_valid().to_numpy()
-    return fit
+            lacks[column.is_null().to_numpy() & (lacks == "")] = field.name
+    return lacks
 
 
 def _statuses(
@@ -236,6 +249,20 @@ def _statuses(
     found = np.where(sound.all(axis=1), Status.OK.value, Status.INVALID.value).astype(object)
     found[~fit] = REFUSED
     return found
+
+
+def _reasons(
+    statuses: npt.NDArray[np.object_], outputs: FloatArray, lacks: npt.NDArray[np.object_]
+) -> list[str | None]:
+    reasons: list[str | None] = [None] * len(statuses)
+    for place in np.flatnonzero(statuses != Status.OK.value):
+        if lacks[place]:
+            reasons[place] = f"{lacks[place]} is missing"
+        elif np.isfinite(outputs[place]).all():
+            reasons[place] = "the answer is out of the model's bounds"
+        else:
+            reasons[place] = "the answer is no number"
+    return reasons
 
 
 def _ids(rows: int) -> list[str]:

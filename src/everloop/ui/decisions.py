@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 from typing import Final
 
 from everloop.data.model import DatasetVersion
 from everloop.gate.queries import GateView
 from everloop.govern.audit import EntryList
 from everloop.govern.model import EntryLine
+from everloop.kernel.unit_of_work import DECIDED
 from everloop.loop.model import LoopTransition
 from everloop.loop.queries import RunHistory
 from everloop.registry.queries import ModelView
 from everloop.release.queries import DeploymentView, ReleaseView
 from everloop.ui.visit import Visit
-from everloop.ui.words import is_decision, plain
+from everloop.ui.words import ROUTINE, plain
 
-LOOKED_THROUGH: Final = 300
 SHOWN: Final = 12
 _TURNS: Final = frozenset({"loop.start", "loop.advance"})
 
@@ -38,11 +37,13 @@ def last_decisions(visit: Visit) -> list[Decision] | None:
 
     None when no package keeps a ledger.
     """
-    found = visit.query("audit.list", EntryList, limit=LOOKED_THROUGH)
-    if found is None:
+    # Asked for by themselves: the looks and seals between two decisions may be thousands.
+    by_evidence = visit.query("audit.list", EntryList, resource=DECIDED, limit=SHOWN)
+    others = visit.query("audit.list", EntryList, without=ROUTINE, limit=SHOWN)
+    if by_evidence is None or others is None:
         return None
-    news = (line for line in found.items if is_decision(line.action, line.outcome, line.decision))
-    lines = list(islice(news, SHOWN))
+    found = {line.index: line for line in (*by_evidence.items, *others.items)}
+    lines = [found[index] for index in sorted(found, reverse=True)[:SHOWN]]
     turns: dict[str, list[LoopTransition]] = {}
     return [_tell(visit, line, turns) for line in lines]
 

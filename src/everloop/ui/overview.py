@@ -220,6 +220,9 @@ def _gate_stage(visit: Visit, view: DeploymentView, last: GateSummary | None) ->
             "gate", "Gate", "good", "passed", f"{last.name}@{last.version}", "all checks", target
         )
     failed = ", ".join(plain(name) for name in last.failed)
+    if last.waived is not None:
+        told = f"refused ({failed}), let pass: {last.waived}"
+        return Stage("gate", "Gate", "warn", "waived", f"{last.name}@{last.version}", told, target)
     return Stage("gate", "Gate", "bad", "refused", f"{last.name}@{last.version}", failed, target)
 
 
@@ -244,7 +247,7 @@ def _serve_stage(visit: Visit, view: DeploymentView) -> Stage:
     target = address("p", visit.project, "deployments", view.deployment.name)
     if not view.champion:
         return Stage("serve", "Serve", "idle", "no champion", "Nobody answers", href=target)
-    detail = f"before: {view.previous}" if view.previous else "first champion"
+    detail = f"before: {view.previous}" if view.previous else "no version before it to go back to"
     return Stage(
         "serve", "Serve", "good", "champion", f"{view.model}@{view.champion}", detail, target
     )

@@ -97,26 +97,19 @@ _VERDICTS: Final[Mapping[str, str]] = {
 }
 
 # Work that goes on all the time and decides nothing.
-_ROUTINE: Final = frozenset(
-    {
-        "feedback.add",
-        "login.close",
-        "login.create",
-        "login.open",
-        "loop.claim",
-        "loop.turn",
-        "monitor.observe",
-        "prediction.seal",
-        "release.observe",
-        "run.log",
-        "step.record",
-    }
+ROUTINE: Final = (
+    "feedback.add",
+    "login.close",
+    "login.create",
+    "login.open",
+    "loop.claim",
+    "loop.turn",
+    "monitor.observe",
+    "prediction.seal",
+    "release.observe",
+    "run.log",
+    "step.record",
 )
-
-
-def is_decision(action: str, outcome: str, decision: str | None = None) -> bool:
-    """Tell whether an entry is news to somebody who wants to know what was decided."""
-    return outcome != "ok" or decision is not None or action not in _ROUTINE
 
 
 def tone(state: object) -> Tone:

@@ -45,7 +45,7 @@ def test_a_file_of_answers_is_in_the_order_of_the_rows(
     batch = Batch(subject, [source], tmp_path / "out.parquet", keep=["name"], part_rows=300)
 
     assert [300, 300, 300, 100] == list(batch.run(workers=1))
-    assert 1_000 == batch.finish()
+    assert {"ok": 1_000} == batch.finish()
 
     assert served(rows(1_000)) == outputs(tmp_path / "out.parquet")
     names = parquet.read_table(tmp_path / "out.parquet")["name"].to_pylist()
@@ -76,7 +76,7 @@ def test_what_was_answered_before_an_interruption_stays(
 
     again = Batch(subject, [source], target, part_rows=300)
     assert [300, 100] == list(again.run(workers=1))
-    assert 1_000 == again.finish()
+    assert {"ok": 1_000} == again.finish()
 
     assert before == [(target / f"part-{k:05d}.parquet").read_bytes() for k in range(2)]
     answers = [each for part in again.plan.parts for each in outputs(target / part.name)]
@@ -202,4 +202,4 @@ def test_answers_that_are_finished_are_replaced_only_when_asked(
     assert ids == parquet.read_table(place)["prediction_id"].to_pylist()
     again = Batch(subject, [source], place, restart=True)
     list(again.run(workers=1))
-    assert 1_000 == again.finish()
+    assert {"ok": 1_000} == again.finish()

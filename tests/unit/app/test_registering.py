@@ -7,10 +7,20 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import xgboost as xgb
+from msgspec import structs
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
-from everloop.app.registering import Registration, Seen, find_inputs, find_task, look_at
+from everloop.app.registering import (
+    Registration,
+    Seen,
+    find_inputs,
+    find_task,
+    look_at,
+    register_trained,
+)
 from everloop.core.errors import InvalidInput
+from everloop.data.snapshot import commit_table
+from everloop.kernel.safe_load import SAFE_FORMATS, LoadPolicy
 from everloop.registry.formats import save_model
 from tests.kit import World, world
 
@@ -78,6 +88,26 @@ def test_a_model_is_asked_for_its_inputs_its_answers_and_its_task(
 @pytest.fixture
 def here() -> World:
     return world()
+
+
+def ours(rows: np.ndarray) -> np.ndarray:
+    import numpy as np
+
+    return np.where(rows[:, 1] > 3, 1.0, 0.0)
+
+
+def test_a_function_is_registered_by_waiver_with_its_training_data() -> None:
+    here = world(policy=LoadPolicy(formats=SAFE_FORMATS | {"pyfunc"}))
+    table = pa.table({"hour": range(8), "warmth": [float(k) for k in range(8)], "cups": range(8)})
+    commit_table(here.owner, "bar", table)
+
+    with pytest.raises(InvalidInput) as refused:
+        register_trained(here.owner, told(), ours)
+    version = register_trained(here.owner, structs.replace(told(), waiver="It is law."), ours)
+
+    assert "model.waiver_missing" == refused.value.code
+    assert ("pyfunc", "It is law.") == (version.format, version.waiver)
+    assert ["hour", "warmth"] == [field.name for field in version.signature.inputs]
 
 
 def test_a_classifier_is_registered_as_one_without_being_told(here: World) -> None:

@@ -6,22 +6,31 @@ compared with were published with the method (median and 90th percentile of requ
 
 from __future__ import annotations
 
+import asyncio
 import math
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 from msgspec import structs
 
+from everloop.core.errors import EverloopError
 from everloop.core.wire import Arm
+from everloop.release.collect import news_of_rows
 from everloop.release.config import USUAL_WEIGHTS, Strategy
 from everloop.release.counting import begin
 from everloop.release.decision import decide
+from everloop.release.eprocess import start_paired, update_paired
 from everloop.release.model import Assigned, BadEvent, Guardrail, News, State
+from everloop.serve.decode import FloatArray
 from everloop.serve.router import assign_arm
 from tests.parts.campaigns import RAMP, Campaign, Mutant, rolled_back, settings
 from tests.unit.release.test_decision import START, release
+from tests.unit.serve.served import version_id
+from tests.unit.serve.test_answer import Desk, version
 
 RUNS = 2_000
 SHORT = {"requests": 500, "look_every": 20, "base": 0.2}
@@ -183,3 +192,42 @@ def test_units_that_fail_whoever_answers_them_speak_against_nobody_as_the_share_
     ends = [_fail_always(seed) for seed in range(100)]
 
     assert ends.count(State.ROLLED_BACK) / 100 <= most(0.05, 100)
+
+
+def test_two_equally_flaky_versions_gather_no_evidence_in_the_shadow(tmp_path: Path) -> None:
+    luck = np.random.default_rng(7)
+
+    def flaky(matrix: FloatArray) -> FloatArray:
+        if luck.random() < 0.2:
+            raise ZeroDivisionError
+        return np.ones(len(matrix))
+
+    desk = Desk(tmp_path)
+    desk.lineup = replace(desk.lineup, champion=version(1, flaky), shadow=version(2, flaky))
+    for _ in range(1_500):
+        with suppress(EverloopError):
+            desk.ask()
+        asyncio.run(desk.answerer.drain())
+    rows = desk.rows()
+    desk.log.close()
+    shadowed = structs.replace(
+        release("shadow"), champion=rows[0].version, candidate=version_id(2), epoch=1
+    )
+
+    pairs = news_of_rows(shadowed, rows).pairs
+
+    lost = [pair.candidate for pair in pairs]
+    assert 400 < len(pairs)
+    assert abs(sum(lost) - len(pairs) / 2) < 3 * math.sqrt(len(pairs) / 4)
+    false = 0
+    runs = np.array_split(np.array(lost), 20)
+    for run in runs:
+        evidence = start_paired()
+        for one in run:
+            evidence = update_paired(
+                evidence, loss_champion=float(not one), loss_challenger=float(one)
+            )
+            if evidence.log_evidence_bad >= math.log(100):
+                false += 1
+                break
+    assert false <= most(0.01, len(runs)) * len(runs)

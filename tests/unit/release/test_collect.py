@@ -5,6 +5,8 @@ import pytest
 
 from everloop.core.ids import Id
 from everloop.core.wire import Arm, PredictionRow, Status
+from everloop.loop.guarding import judged as outcome_judged
+from everloop.monitor.outcomes import decode_outcomes, encode_outcomes, join
 from everloop.release.collect import (
     Judged,
     find_latency_limit,
@@ -319,3 +321,18 @@ def test_the_champions_record_is_what_it_answered_before_the_release() -> None:
     assert Tally(answers=2, bad=1) == record["label_loss"]
     assert Tally(answers=2, bad=0) == record["override"]
     assert "range" not in record
+
+
+def test_labels_of_retries_of_one_request_speak_with_one_voice() -> None:
+    again = [by_canary(id=Id(name), request="r") for name in "ab"]
+    other = by_canary(id=Id("c"), request="s")
+    kept = decode_outcomes(encode_outcomes([join(one, 99.0) for one in (*again, other)]))
+
+    labelled = [outcome_judged(one, "absolute_error") for one in kept]
+    news = news_of_labels(CANARY, labelled)
+
+    units = [event.unit for event in news.events]
+    assert [Guardrail.LABEL_LOSS] * 3 == [event.guardrail for event in news.events]
+    assert units[0] is not None
+    assert units[0] == units[1]
+    assert units[2] is None

@@ -277,14 +277,28 @@ def test_a_busy_process_asks_no_shadow_and_says_so(desk: Desk) -> None:
     assert 2_000 == desk.answerer.awaited_shadows
 
 
-def test_requests_without_an_answer_leave_no_shadow_awaited(desk: Desk) -> None:
+def test_the_shadow_is_asked_about_what_the_champion_failed_at(desk: Desk) -> None:
     desk.lineup = replace(desk.lineup, champion=version(1, broken), shadow=version(2))
 
     with pytest.raises(EverloopError):
         desk.ask(*[ROW] * 3)
+    asyncio.run(desk.answerer.drain())
 
     assert 0 == desk.answerer.awaited_shadows
-    assert [None] * 3 == [row.shadow_version for row in desk.rows()]
+    assert [(Status.ERROR, version_id(2), EXPECTED)] * 3 == [
+        (row.status, row.shadow_version, row.shadow_output) for row in desk.rows()
+    ]
+
+
+def test_the_shadow_is_not_asked_about_what_the_canary_answered(desk: Desk) -> None:
+    desk.canary(plus(1.0))
+    assert desk.lineup.canary is not None
+    desk.lineup = replace(desk.lineup, shadow=desk.lineup.canary.scorer)
+
+    desk.ask(*[ROW] * 3)
+    asyncio.run(desk.answerer.drain())
+
+    assert [(Arm.CANARY, None)] * 3 == [(row.arm, row.shadow_version) for row in desk.rows()]
 
 
 def test_masked_inputs_are_answered_and_never_logged(desk: Desk) -> None:

@@ -13,6 +13,7 @@ from pyarrow import csv, parquet
 from everloop.core.errors import InvalidInput
 from everloop.serve.batch import (
     ID,
+    REASON,
     REFUSED,
     STATUS,
     VERSION,
@@ -57,7 +58,7 @@ def test_answers_are_those_of_the_server_in_the_order_of_the_rows() -> None:
 
     found = answer_table(LOADED, table, ["name"])
 
-    assert ["name", ID, VERSION, STATUS, "rentals"] == found.column_names
+    assert ["name", ID, VERSION, STATUS, REASON, "rentals"] == found.column_names
     assert served(table) == found["rentals"].to_pylist()
     assert table["name"].to_pylist() == found["name"].to_pylist()
     assert 5_000 == len(set(found[ID].to_pylist()))
@@ -75,6 +76,7 @@ def test_a_row_without_what_must_be_there_is_refused_alone() -> None:
 
     assert REFUSED == found[STATUS][4].as_py()
     assert found["rentals"][4].as_py() is None
+    assert [None] * 4 + ["hour is missing"] + [None] * 5 == found[REASON].to_pylist()
     expected = served(table)
     assert expected[:4] == found["rentals"].to_pylist()[:4]
     assert expected[5:] == found["rentals"].to_pylist()[5:]

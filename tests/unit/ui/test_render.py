@@ -13,7 +13,7 @@ import pytest
 from everloop.cli.main import cli as root
 from everloop.core.errors import InvalidInput
 from everloop.ui import render
-from everloop.ui.words import is_decision, sentence, tone
+from everloop.ui.words import sentence, tone
 
 # A command line in a page: the command, then the first word of its arguments.
 TURNED = "safe\u202egnp.exe"
@@ -121,14 +121,7 @@ def test_a_refused_action_reads_as_refused() -> None:
     assert "performed future.verb" == sentence("future.verb")
 
 
-def test_refusals_of_routine_work_are_news() -> None:
-    assert is_decision("run.log", "denied")
-    assert not is_decision("run.log", "ok")
-
-
-def test_evidence_that_decides_is_news_and_evidence_that_does_not_is_routine() -> None:
-    assert not is_decision("release.observe", "ok")
-    assert is_decision("release.observe", "ok", "promoted")
+def test_what_evidence_decides_reads_as_decided() -> None:
     assert "promoted a version by the evidence" == sentence("release.observe", "ok", "promoted")
 
 
