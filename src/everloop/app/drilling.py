@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+from typing import Final
+
 from msgspec import Struct
 
 from everloop.app.home import Home
 from everloop.app.ingest import find_log, read_applied
 from everloop.core.clock import Instant
-from everloop.core.ids import ProjectId
+from everloop.core.ids import Id, ProjectId
 from everloop.core.wire import Applied
 from everloop.kernel.authz import Caller, Project
 from everloop.kernel.perform import Kernel
@@ -15,6 +18,8 @@ from everloop.kernel.performer import LocalPerformer
 from everloop.kernel.unit_of_work import View
 from everloop.release.halting import DrillView, SettleDrill, live_drills
 from everloop.release.model import Deployment, Drill
+
+_LOG: Final = logging.getLogger(__name__)
 
 
 class _Waiting(Struct, frozen=True, kw_only=True):
@@ -35,14 +40,23 @@ class Drills:
         self._kernel = kernel
         self._caller = caller
         self.are_waiting = True
+        self._problems: dict[Id, str] = {}
 
     def step(self) -> None:
-        """Tell each waiting drill what its server has in force."""
+        """Tell each waiting drill what its server has in force; none holds up another."""
         waiting = self._find()
         self.are_waiting = bool(waiting)
         for one in waiting:
-            performer = LocalPerformer(self._kernel, self._caller, one.project)
-            performer.perform("deployment.settle", self._report(one), DrillView)
+            try:
+                performer = LocalPerformer(self._kernel, self._caller, one.project)
+                performer.perform("deployment.settle", self._report(one), DrillView)
+            except Exception as error:  # noqa: BLE001 -- the servers must be kept, whatever fails here
+                self._tell_once(one, repr(error))
+
+    def _tell_once(self, one: _Waiting, problem: str) -> None:
+        if self._problems.get(one.drill.id) != problem:
+            self._problems[one.drill.id] = problem
+            _LOG.error("the drill of %s can't be settled: %s", one.deployment, problem)
 
     def _find(self) -> list[_Waiting]:
         found = []
@@ -50,7 +64,8 @@ class Drills:
             for project in tx.select(Project):
                 view = View(tx, self._caller, ProjectId(project.id), self._kernel.services)
                 for drill in live_drills(view):
-                    name = view.get(Deployment, drill.deployment).name
+                    deployment = view.find(Deployment, drill.deployment)
+                    name = deployment.name if deployment else drill.deployment
                     found.append(_Waiting(drill=drill, deployment=name, project=project.name))
         return found
 

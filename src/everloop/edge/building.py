@@ -41,7 +41,32 @@ GOLDEN_ROWS: Final = 32
 # A device has another processor and other libraries: the last bits of an exponential may differ.
 TOLERANCES: Final = {"lightgbm": 1e-12, "xgboost": 3e-7, "onnx": 1e-6}
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
-_MAIN: Final = f"import sys\nfrom {PACKAGE}.main import main\nsys.exit(main())\n"
+# Python imports from a zip without comparing checksums, and an old one can't read the code: this
+# part is written for any Python, and looks first.
+_MAIN: Final = f"""\
+import sys
+import zipfile
+
+
+def refuse(what, hint):
+    sys.stderr.write("%s [edge.unreadable] %s\\n" % (what, hint))
+    sys.exit(1)
+
+
+if sys.version_info < (3, 9):
+    refuse("This needs Python 3.9 or newer.", "Run it with a newer Python.")
+try:
+    with zipfile.ZipFile(sys.path[0]) as archive:
+        for name in archive.namelist():
+            if name.startswith("{PACKAGE}/"):
+                archive.read(name)
+except Exception as error:
+    refuse("The bundle is damaged: %r." % error, "Fetch it again, or export it again.")
+
+from {PACKAGE}.main import main
+
+sys.exit(main())
+"""
 
 
 class Golden(msgspec.Struct, frozen=True, kw_only=True):

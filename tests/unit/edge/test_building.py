@@ -204,3 +204,29 @@ def test_inputs_that_the_project_masks_are_masked_on_devices() -> None:
     bundle = sealed.seal(made, version, mask=("age",)).bundle
 
     assert ("age", "income") == bundle.masked
+
+
+def test_a_file_whose_code_is_damaged_refuses_itself(
+    built: tuple[World, EdgeBundleView, Path], tmp_path: Path
+) -> None:
+    whole = built[2].read_bytes()
+    with zipfile.ZipFile(built[2]) as archive:
+        places = [
+            (info.header_offset + 30 + len(info.filename), info.compress_size)
+            for info in archive.infolist()
+            if info.filename.startswith("everloop_edge/")
+        ]
+    path = tmp_path / "damaged.pyz"
+
+    for number, (start, size) in enumerate(places):
+        spoiled = bytearray(whole)
+        spoiled[start + size * number // len(places)] ^= 0x41
+        path.write_bytes(spoiled)
+        done = sealed.run(path, "verify")
+        assert (1, "") == (done.returncode, done.stdout)
+        assert "[edge.unreadable]" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_help_calls_the_file_by_its_name(built: tuple[World, EdgeBundleView, Path]) -> None:
+    assert f"usage: {built[2].name} " in sealed.run(built[2], "--help").stdout

@@ -105,7 +105,9 @@ class Journal:
                 self._rotate(fold=False)
             segments = self._segments()
             rows = self._fold(folded, segments, keep=BATCH_ROWS)
-            if not folded["sketches"]:
+            if not (folded["sketches"] or folded["torn"]):
+                for _, path in segments:  # nothing but ends of lines
+                    path.unlink()
                 return None
             batch = {
                 "series": folded["series"],

@@ -131,7 +131,7 @@ def _say(value: Any) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="bundle.pyz", description="A sealed model that answers on this machine."
+        prog=Path(sys.argv[0]).name, description="A sealed model that answers on this machine."
     )
     given = os.environ.get(STATE_VARIABLE)
     shared = argparse.ArgumentParser(add_help=False)

@@ -7,7 +7,7 @@ import json
 import os
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Lock
+from threading import BoundedSemaphore, Lock
 from typing import Any, Dict, Optional, Tuple
 
 from everloop.edge.device.engine import Engine
@@ -15,11 +15,23 @@ from everloop.edge.device.refusal import EdgeError
 
 MOST_BYTES = 1_000_000
 STALLED_S = 10.0
+MOST_CALLERS = 64
 BIND_S = 10.0
+
+
+_FULL_TOLD = json.dumps(
+    {"error": {"code": "edge.busy", "message": "Too many callers at once; ask again."}}
+).encode()
+_FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n"
+    b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(_FULL_TOLD)
+) + _FULL_TOLD
 
 
 class Service(ThreadingHTTPServer):
     """Answers for one engine; one request at a time, since the engine is used by one thread.
+
+    Each connection has a thread; more than ``MOST_CALLERS`` at once are told to come again.
 
     Args:
         engine: What answers.
@@ -35,8 +47,28 @@ class Service(ThreadingHTTPServer):
         super().__init__(address, Handler, bind_and_activate=False)
         self.engine = engine
         self.turn = Lock()
+        self._room = BoundedSemaphore(MOST_CALLERS)
         self._parent = parent
         _bind(self)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Give a connection its thread, where there is room for one more."""
+        if self._room.acquire(blocking=False):
+            super().process_request(request, client_address)
+            return
+        try:
+            request.settimeout(1.0)
+            request.sendall(_FULL)
+        except OSError:
+            pass  # it did not wait for its answer
+        self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer one connection."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of a caller that went away or stalled; the next one is answered."""

@@ -113,6 +113,27 @@ def test_a_torn_line_is_counted_and_swallows_no_other(journal: Journal, tmp_path
     after.close()
 
 
+def test_a_log_of_nothing_but_torn_lines_is_told_and_forgotten(
+    journal: Journal, tmp_path: Path
+) -> None:
+    (tmp_path / "journal.log").write_bytes(b'deadbeef ["torn by a po')
+
+    batch = journal.seal()
+
+    assert batch is not None
+    assert ({}, 1, []) == (batch["sketches"], batch["torn"], batch["rows"])
+    journal.sent(batch)
+    assert journal.seal() is None
+    assert (0, 0) == (journal.standing()["bytes"], journal.standing()["torn"])
+
+
+def test_a_log_of_nothing_but_ends_of_lines_is_forgotten(journal: Journal, tmp_path: Path) -> None:
+    (tmp_path / "journal.log").write_bytes(b"\n\n")
+
+    assert journal.seal() is None
+    assert 0 == journal.standing()["bytes"]
+
+
 def test_a_full_log_drops_bodies_counts_them_and_keeps_the_sketch_exact(tmp_path: Path) -> None:
     journal = Journal(tmp_path, limit_bytes=8_000)
     journal.learn("v1", COLUMNS)

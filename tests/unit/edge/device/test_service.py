@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -13,7 +14,7 @@ import pytest
 
 from everloop.edge.device.bundle import open_bundle
 from everloop.edge.device.engine import Engine
-from everloop.edge.device.service import Handler, Service
+from everloop.edge.device.service import MOST_CALLERS, Handler, Service
 from tests.kit import world
 from tests.unit.edge import sealed
 
@@ -118,3 +119,23 @@ def test_what_is_no_http_is_refused(service: Service, line: bytes) -> None:
         odd.makefile("rb").read()
 
     assert 200 == ask(service, "GET", "/healthz")[0]
+
+
+def test_callers_beyond_the_bound_are_told_to_come_again(service: Service) -> None:
+    address = ("127.0.0.1", service.server_address[1])
+    before = threading.active_count()
+    with contextlib.ExitStack() as idle:
+        for _ in range(MOST_CALLERS + 5):
+            idle.enter_context(socket.create_connection(address))
+        with socket.create_connection(address) as late:
+            told = late.makefile("rb").read()
+        most = threading.active_count()
+
+    assert told.startswith(b"HTTP/1.1 503 ")
+    assert b"retry-after: 1\r\n" in told
+    assert most <= before + MOST_CALLERS
+
+
+def test_a_caller_that_was_told_so_is_answered_later(service: Service) -> None:
+    for _ in range(MOST_CALLERS + 5):  # each gives its place back
+        assert 200 == ask(service, "GET", "/healthz")[0]
