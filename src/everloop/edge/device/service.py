@@ -40,6 +40,7 @@ class Service(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 2 * MOST_CALLERS
 
     def __init__(
         self, engine: Engine, address: Tuple[str, int], parent: Optional[int] = None
