@@ -241,10 +241,10 @@ def test_packed_bodies_that_wait_to_be_answered_do_not_fill_the_memory_together(
     with listening(limits) as running:
         with running.link() as link:
             link.send(request("GET", "/later") + 6 * bomb)
-            wait_until(lambda: running.listener.refused_busy == 1)
+            wait_until(lambda: running.listener.room.taken == 4_000_000)
             running.open_gate()
             statuses = [answer.status for answer in link.read_all()]
-        assert 0 == running.listener.buffered_bytes
+        assert 0 == running.listener.room.taken
 
     assert [200] * 5 + [429] == statuses
 

@@ -1,8 +1,8 @@
 """HTTP/1.1 for the data plane: an asyncio protocol on llhttp (httptools), and its limits.
 
-Parsing is llhttp's; what stands here is the order of things: one reply for each request, in the
-order of the requests (RFC 9112, section 9.3.2), no body longer than allowed, no client that holds
-a connection by being slow. A refusal is answered and the connection closed after it has been read.
+What stands here is the order of things: one reply for each request, in the order of the requests
+(RFC 9112, section 9.3.2), and no client that holds a connection by being slow. A refusal is
+answered and the connection closed after it has been read. Requests are read in `reading`.
 """
 
 from __future__ import annotations
@@ -15,42 +15,23 @@ from http import HTTPStatus
 from time import monotonic, perf_counter_ns
 from typing import Final, Protocol, cast
 
-import httptools
-import msgspec
-
-from everloop.core.errors import EverloopError, InvalidInput, LimitExceeded
+from everloop.core.errors import EverloopError, InvalidInput
 from everloop.serve.exchange import Answer, Reply, Request, refuse
 from everloop.serve.limits import (
-    MOST_HEADERS,
     Limits,
     busy,
     failed,
-    head_too_large,
-    malformed,
-    too_large,
-    unpack,
 )
 from everloop.serve.observe.jsonlog import say_failure
 from everloop.serve.observe.tally import Tally
+from everloop.serve.reading import Reader, Room, Whole
 
 SWEEP_S: Final = 0.25
 LINGER_S: Final = 2.0
 MOST_UNSENT: Final = 32
 LONGEST_UNSENT: Final = 16_384
-_TOO_MUCH: Final = "Too much is being sent at once."
-VERSIONS: Final = frozenset({"1.0", "1.1"})
-# What two readers of one head must not read differently (RFC 9112, sections 3.2 and 6.3).
-ONCE: Final = frozenset(
-    {
-        *(b"host", b"content-length", b"transfer-encoding"),
-        *(b"content-encoding", b"content-type", b"authorization"),
-    }
-)
 _STATUS_LINES: Final = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
-}
-_METHODS: Final = {
-    name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")
 }
 
 
@@ -71,10 +52,9 @@ class Listener:
         self.tally = Tally() if tally is None else tally
         self.application = application
         self.limits = limits
+        self.room = Room(limits)
         self.connections: set[Connection] = set()
         self.in_flight = 0
-        self.buffered_bytes = 0
-        self.refused_busy = 0
         self.is_draining = False
         self.date = b""
         self._outbox: list[tuple[asyncio.Transport, bytes]] = []
@@ -128,41 +108,21 @@ class Listener:
         self.date = b"date: " + formatdate(usegmt=True).encode() + b"\r\n"
 
 
-class _Whole(msgspec.Struct, gc=False):
-    """A request that has come to its end; ``held`` is its part of the bytes that are counted."""
-
-    request: Request
-    keep: bool
-    held: int
-
-
 class Connection(asyncio.Protocol):
     """One connection."""
 
-    _target: bytes
-    _headers: dict[bytes, bytes]
-    _body: bytes | bytearray
-    _body_bytes: int
-    _head_bytes: int
-    _encoding: bytes
-    _version: str
-    _started_ns: int
     __slots__ = (
-        "_body", "_body_bytes", "_deadline", "_discarding", "_encoding", "_head_bytes", "_headers",
-        "_held", "_is_busy", "_is_eof", "_is_stuck", "_listener", "_parser",
-        "_quiet_bytes", "_refusal", "_started_ns", "_target", "_transport", "_version", "_waiting",
+        "_deadline", "_is_busy", "_is_eof", "_is_stuck", "_listener", "_reader", "_transport",
+        "_waiting",
     )  # fmt: skip
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._transport: asyncio.Transport | None = None
-        self._parser = httptools.HttpRequestParser(self)
-        self._waiting: deque[_Whole | EverloopError] = deque()
-        self._held = 0
-        self._is_busy = self._is_eof = self._is_stuck = self._discarding = False
+        self._reader = Reader(self, listener.room)
+        self._waiting: deque[Whole | EverloopError] = deque()
+        self._is_busy = self._is_eof = self._is_stuck = False
         self._deadline = 0.0
-        self._refusal: EverloopError | None = None
-        self._begin()
 
     # --- asyncio's side -------------------------------------------------------------------------
 
@@ -181,24 +141,22 @@ class Connection(asyncio.Protocol):
         self._listener.connections.discard(self)
         self._transport = None
         self._drop_waiting()
-        self._release(self._held)
-        self._held = 0
+        self._reader.close()
 
     def data_received(self, data: bytes) -> None:
         """Read what came."""
-        if self._discarding:
-            return
-        if not self._started_ns:
-            self._started_ns = perf_counter_ns()
+        reader = self._reader
+        if not reader.started_ns and not reader.is_done:
             self._deadline = monotonic() + self._listener.limits.request_s
         try:
-            self._feed(data)
-        except httptools.HttpParserError as error:
-            self._misread(str(error))
+            reader.feed(data)
+        except EverloopError as problem:
+            self._refuse_rest(problem)
 
     def eof_received(self) -> bool:
         """Keep the way back open while answers are due."""
         self._is_eof = True
+        self._listener.flush()  # before the connection may be closed
         return self._is_busy or bool(self._waiting)
 
     def pause_writing(self) -> None:
@@ -217,98 +175,11 @@ class Connection(asyncio.Protocol):
         elif self._transport is not None and not self._waiting:
             self._transport.resume_reading()
 
-    # --- llhttp's side --------------------------------------------------------------------------
+    # --- the reader's side ----------------------------------------------------------------------
 
-    def on_url(self, url: bytes) -> None:
-        """Take a part of the target."""
-        self._target += url
-        if len(self._target) > self._listener.limits.target_bytes:
-            self._stop(
-                LimitExceeded(
-                    "request.target_too_long",
-                    "The path is too long.",
-                    hint=f"Use at most {self._listener.limits.target_bytes:,} bytes.",
-                )
-            )
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Take one header."""
-        if self._head_bytes < 0:
-            return  # a trailer is no header: nobody looked at it when the head was checked
-        headers = self._headers
-        key = name.lower()
-        if key in ONCE and key in headers:
-            self._stop(malformed(f"there are two headers {key.decode()}"))
-        headers[key] = value
-        self._head_bytes += len(name) + len(value)
-        if len(headers) > MOST_HEADERS or self._head_bytes > self._listener.limits.head_bytes:
-            self._stop(head_too_large(self._listener.limits))
-
-    def on_headers_complete(self) -> None:
-        """Look at what the head says of the body."""
-        headers = self._headers
-        self._head_bytes = -1
-        self._version = self._parser.get_http_version()
-        self._require_framing(headers)
-        length = headers.get(b"content-length")
-        if length is not None and int(length) > self._listener.limits.body_bytes:
-            self._stop(too_large(self._listener.limits))
-        if b"content-encoding" in headers:
-            self._encoding = headers[b"content-encoding"].strip().lower()
-            if self._encoding not in {b"gzip", b"deflate", b"identity"}:
-                self._stop(
-                    InvalidInput(
-                        "request.unsupported_encoding",
-                        f"The content encoding {self._encoding[:40]!r} is not known here.",
-                        hint="Send the body plain, as gzip or as deflate.",
-                    )
-                )
-        if b"expect" in headers and self._transport is not None and not self._is_before():
-            self._listener.flush()
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-    def on_body(self, body: bytes) -> None:
-        """Take a part of the body."""
-        self._body_bytes += len(body)
-        if self._body_bytes > self._listener.limits.body_bytes:
-            self._stop(too_large(self._listener.limits))
-        elif not self._body:
-            self._body = body
-        elif isinstance(self._body, bytearray):
-            self._body += body
-        else:
-            # One buffer that grows: a body in a million chunks must not become a million objects.
-            self._body = bytearray(self._body) + body
-
-    def on_message_complete(self) -> None:
-        """Hand over a whole request."""
-        if self._discarding:
-            return
-        parser = self._parser
-        keep = parser.should_keep_alive() and self._version == "1.1"
-        path, _, query = self._target.partition(b"?")
-        method = parser.get_method()
-        request = Request(
-            method=_METHODS.get(method) or method.decode("ascii", "replace"),
-            path=path.decode("latin-1"),
-            query=query.decode("latin-1"),
-            headers=self._headers,
-            body=bytes(self._body) if isinstance(self._body, bytearray) else self._body,
-            arrived_ns=self._started_ns,
-        )
-        if self._encoding not in {b"", b"identity"}:
-            try:
-                request.body = unpack(self._encoding, request.body, self._listener.limits)
-            except EverloopError as error:
-                self._stop(error)
-            # What little was sent may be much now, and wait for the answers before it.
-            if not self._has_room(len(request.body)):
-                self._stop(busy(_TOO_MUCH))
-        whole = _Whole(request, keep, self._held)
-        self._held = 0
-        self._begin()
+    def take(self, whole: Whole) -> None:
+        """Answer a request, or let it wait for those before it."""
         self._deadline = 0.0
-        self._discarding = not keep
         if self._is_before() or self._is_stuck:
             self._waiting.append(whole)
             is_full = whole.held or len(self._waiting) > self._listener.limits.pipelined
@@ -317,17 +188,23 @@ class Connection(asyncio.Protocol):
         else:
             self._start(whole)
 
+    def encourage(self) -> None:
+        """Say that a body may be sent, unless answers are due before that."""
+        if self._transport is not None and not self._is_before():
+            self._listener.flush()
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
     # --- our side -------------------------------------------------------------------------------
 
     def check(self, now: float) -> None:
         """Close the connection if its time is over."""
         if not self._deadline or now < self._deadline or self._transport is None:
             return
-        if self._discarding or self._is_stuck:
+        if self._reader.is_done or self._is_stuck:
             self._transport.abort()
         elif self._is_busy:
             self._deadline = 0.0
-        elif self._started_ns:
+        elif self._reader.started_ns:
             self._refuse_rest(
                 InvalidInput(
                     "request.slow",
@@ -340,8 +217,9 @@ class Connection(asyncio.Protocol):
 
     def close_if_idle(self) -> None:
         """Close the connection unless a request is being read or answered."""
-        if self._transport is None or self._is_busy or self._waiting or self._started_ns:
+        if self._transport is None or self._is_busy or self._waiting or self._reader.started_ns:
             return
+        self._listener.flush()
         self._transport.close()
 
     def abort(self) -> None:
@@ -353,98 +231,15 @@ class Connection(asyncio.Protocol):
         """Tell whether a request is still to be answered before the one that is coming in."""
         return self._is_busy or bool(self._waiting)
 
-    def _require_framing(self, headers: dict[bytes, bytes]) -> None:
-        """Refuse a head that another reader could take for another request."""
-        if self._version not in VERSIONS:
-            self._stop(
-                InvalidInput(
-                    "request.http_version",
-                    f"HTTP/{self._version} is not spoken here.",
-                    hint="Send HTTP/1.1.",
-                )
-            )
-        if b"host" not in headers and self._version == "1.1":
-            self._stop(malformed("there is no header host"))
-        coding = headers.get(b"transfer-encoding")
-        if coding is not None and coding.strip().lower() != b"chunked":
-            self._stop(malformed("the transfer encoding is not chunked"))
-
-    def _begin(self) -> None:
-        """Make ready for the next request."""
-        self._target = b""
-        self._headers = {}
-        self._body = b""
-        self._body_bytes = self._head_bytes = self._quiet_bytes = 0
-        self._encoding = b""
-        self._started_ns = 0
-
-    def _feed(self, data: bytes) -> None:
-        body_bytes = self._body_bytes
-        while data:
-            try:
-                self._parser.feed_data(data)
-                break
-            except httptools.HttpParserUpgrade as upgrade:
-                # Nothing is upgraded to: the request was answered as it stands (RFC 9110, 7.8).
-                self._parser = httptools.HttpRequestParser(self)
-                data = data[upgrade.args[0] :]
-                self._started_ns = perf_counter_ns() if data else 0
-        if self._started_ns and not self._discarding:
-            self._hold(len(data), self._body_bytes - body_bytes)
-
-    def _hold(self, read: int, grown: int) -> None:
-        """Count what is kept of a request that has not come to its end."""
-        listener = self._listener
-        if self._head_bytes >= 0:
-            # A header without an end never reaches `on_header`.
-            self._head_bytes += read
-            if self._head_bytes > 2 * listener.limits.head_bytes:
-                self._refuse_rest(head_too_large(listener.limits))
-        elif grown <= 0:
-            # Neither does the end of a trailer, or of what may stand beside a chunk's length.
-            self._quiet_bytes += read
-            if self._quiet_bytes > listener.limits.head_bytes:
-                self._refuse_rest(head_too_large(listener.limits))
-        else:
-            self._quiet_bytes = 0
-            if not self._has_room(grown):
-                self._refuse_rest(busy(_TOO_MUCH))
-
-    def _has_room(self, grown: int) -> bool:
-        """Count bytes that are kept, and tell whether they may be."""
-        listener = self._listener
-        self._held += grown
-        listener.buffered_bytes += grown
-        if listener.buffered_bytes <= listener.limits.buffered_bytes:
-            return True
-        listener.refused_busy += 1
-        return False
-
-    def _release(self, held: int) -> None:
-        self._listener.buffered_bytes -= held
-
     def _drop_waiting(self) -> None:
         for each in self._waiting:
-            if isinstance(each, _Whole):
-                self._release(each.held)
+            if isinstance(each, Whole):
+                self._listener.room.give_back(each.held)
         self._waiting.clear()
-
-    def _misread(self, problem: str) -> None:
-        """Refuse what the parser cannot read, unless it follows a last request."""
-        if not self._discarding:
-            self._refuse_rest(self._refusal or malformed(problem or "it cannot be read"))
-
-    def _stop(self, problem: EverloopError) -> None:
-        """Stop parsing, out of a callback of the parser."""
-        self._refusal = problem
-        raise problem
 
     def _refuse_rest(self, problem: EverloopError) -> None:
         """Refuse the request that is coming in, after those before it, and read no more."""
-        self._discarding = True
-        self._body = b""
-        self._release(self._held)
-        self._held = 0
+        self._reader.close()
         if self._is_before() or self._is_stuck:
             self._waiting.append(problem)
         else:
@@ -452,20 +247,19 @@ class Connection(asyncio.Protocol):
 
     def _last_words(self, problem: EverloopError) -> None:
         """Send a refusal; the client may take its time to read it, but not too much."""
-        self._discarding = True
+        self._reader.close()
         self._write(refuse(problem), is_last=True, with_body=True)
         self._deadline = monotonic() + LINGER_S
         if self._transport is not None and self._transport.can_write_eof():
             # Closing at once would reset a connection with unread bytes, and the reply be lost.
             self._transport.write_eof()
 
-    def _start(self, whole: _Whole) -> None:
+    def _start(self, whole: Whole) -> None:
         """Answer a request; and those that wait for it, as long as answers come at once."""
         listener = self._listener
         while True:
             listener.in_flight += 1
             if listener.in_flight > listener.limits.in_flight:
-                listener.refused_busy += 1
                 answer: Answer = refuse(busy("Too many requests at once."))
             else:
                 answer = listener.application.handle(whole.request)
@@ -484,7 +278,7 @@ class Connection(asyncio.Protocol):
                 return
             whole = following
 
-    def _finisher(self, whole: _Whole) -> Callable[[asyncio.Future[Reply]], None]:
+    def _finisher(self, whole: Whole) -> Callable[[asyncio.Future[Reply]], None]:
         def finish(task: asyncio.Future[Reply]) -> None:
             self._listener.in_flight -= 1
             self._is_busy = False
@@ -508,10 +302,10 @@ class Connection(asyncio.Protocol):
         if self._transport is not None and not self._is_stuck and not self._waiting:
             self._transport.resume_reading()
 
-    def _finish(self, whole: _Whole, reply: Reply) -> bool:
+    def _finish(self, whole: Whole, reply: Reply) -> bool:
         """Send a reply; return whether the connection goes on."""
         if whole.held:
-            self._release(whole.held)
+            self._listener.room.give_back(whole.held)
         took_us = (perf_counter_ns() - whole.request.arrived_ns) / 1_000
         self._listener.tally.replied(reply.status, took_us)
         is_last = (
@@ -527,7 +321,9 @@ class Connection(asyncio.Protocol):
             return False
         if not self._is_stuck:
             limits = self._listener.limits
-            self._deadline = monotonic() + (limits.request_s if self._started_ns else limits.idle_s)
+            self._deadline = monotonic() + (
+                limits.request_s if self._reader.started_ns else limits.idle_s
+            )
         return True
 
     def _write(self, reply: Reply, *, is_last: bool, with_body: bool) -> None:
