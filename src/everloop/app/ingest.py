@@ -149,9 +149,7 @@ class LogSource:
             told = self._performer.perform("feedback.add", ask, FeedbackReceipt)
             given_up = len(told.refused) + len(told.unknown) - told.waiting
             if given_up:
-                _LOG.warning(
-                    "%d labels were given up: too many wait, or their class is unknown.", given_up
-                )
+                _LOG.warning("%d labels were refused; see `everloop feedback refused`.", given_up)
         # What is handed on twice after a crash counts once.
         for name, chunk in chunks:
             self._offsets[task.deployment, name] = chunk.next_offset
@@ -163,7 +161,7 @@ class LogSource:
 
     def _retry(self) -> None:
         """Join the labels that came before their predictions were sealed."""
-        waiting = self._performer.perform("feedback.waiting", CountWaiting(), WaitingCount)
+        waiting = self._performer.perform("feedback.waiting", CountWaiting(names=0), WaitingCount)
         after: Id | None = None
         while waiting.batches:
             done = self._performer.perform("feedback.retry", RetryFeedback(after=after), Retried)

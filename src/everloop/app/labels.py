@@ -96,6 +96,7 @@ def tell_labels(
             unknown=(*total.unknown, *done.unknown)[:MOST_TOLD],
             refused=(*total.refused, *done.refused)[:MOST_TOLD],
             waiting=total.waiting + done.waiting,
+            reasons=(*total.reasons, *done.reasons)[:MOST_TOLD],
         )
         if progress is not None:
             progress(len(some))

@@ -29,6 +29,7 @@ VERB_MODULES = (
     "everloop.release.history",
     "everloop.monitor.erasing",
     "everloop.monitor.feedback",
+    "everloop.monitor.refusals",
     "everloop.release.status",
     "everloop.registry.about",
     "everloop.track.files",

@@ -78,8 +78,8 @@ def add(session: Session, file: str, **given: Unpack[_Given]) -> int:
     )
     for name in told.unknown[:10]:
         output.write_clean(f"  unknown: {name}")
-    for name in told.refused[:10]:
-        output.write_clean(f"  no such class: {name}")
+    for name, reason in list(zip(told.refused, told.reasons, strict=True))[:10]:
+        output.write_clean(f"  {reason.value.replace('_', ' ')}: {name}")
     return 0
 
 
@@ -122,7 +122,15 @@ GROUP = VerbGroup(
                 deployments=("deployment",),
                 columns=("seq", "fresh", "corrected", "source", "received_at", "id"),
             ),
-            "waiting": Bound("feedback.waiting"),
+            "waiting": Bound(
+                "feedback.waiting", arguments=("deployment",), deployments=("deployment",)
+            ),
+            "refused": Bound(
+                "feedback.refused",
+                arguments=("deployment",),
+                deployments=("deployment",),
+                columns=("reason", "count", "newest"),
+            ),
         },
         written={"add": add},
     ),

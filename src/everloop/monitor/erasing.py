@@ -15,8 +15,10 @@ from everloop.core.ids import Id
 from everloop.core.ports import Compare, Condition, where
 from everloop.kernel.unit_of_work import Desk, View, Work
 from everloop.kernel.verbs import query, verb
+from everloop.monitor.lookup import drop_keys
 from everloop.monitor.model import FeedbackBatch, PredictionSegment
 from everloop.monitor.outcomes import encode_outcomes
+from everloop.monitor.refusals import forget_names
 from everloop.monitor.segments import erase_rows, read_segment
 
 IdText = Annotated[Id, Meta(max_length=40)]
@@ -115,10 +117,12 @@ def erase_predictions(ask: ErasePredictions, work: Work, ready: _Ready) -> Erase
     prove it. The bytes themselves go with the next `everloop gc`.
     """
     for segment, left in ready.segments:
-        work.replace(replace(segment, blob=left, labels=None, keys=None, erased_at=work.now))
+        work.replace(replace(segment, blob=left, labels=None, erased_at=work.now))
+        drop_keys(work, segment)
         work.touch(f"prediction_segment:{segment.id}")
     for batch in ready.batches:
         work.replace(replace(batch, outcomes=ready.empty, labels=None))
+    forget_names(work, ask.deployment, ask.before)
     if ready.segments or ready.batches:
         work.touch(f"deployment:{ask.deployment}")
     return Erased(

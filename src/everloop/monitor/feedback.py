@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import Annotated
 
@@ -12,13 +13,14 @@ from everloop.core import merkle
 from everloop.core.canonical import canonical_json
 from everloop.core.digest import Digest
 from everloop.core.ids import Id
-from everloop.core.ports import Compare, Condition
+from everloop.core.ports import Compare, Condition, where
 from everloop.core.wire import Label
 from everloop.kernel.unit_of_work import Desk, View, Work
 from everloop.kernel.verbs import Payload, query, verb
 from everloop.monitor import labelling
 from everloop.monitor.lookup import keep_tally, last_seq, tally_of
-from everloop.monitor.model import FeedbackBatch, WaitingFeedback
+from everloop.monitor.model import FeedbackBatch, LabelRefusal, WaitingFeedback
+from everloop.monitor.refusals import NOBODY, keep_refused
 
 MAX_LABELS = 20_000
 MOST_WAIT_HOURS = 24 * 366
@@ -58,7 +60,7 @@ class FeedbackReceipt(msgspec.Struct, frozen=True, kw_only=True):
         corrected: Labels that differ from an earlier one and replace it.
         repeated: Labels known already, or older than what is known; ignored.
         unknown: Ids and keys that are no sealed prediction of this project.
-        refused: Ids and keys whose label is no class of the version that answered.
+        refused: Ids and keys whose label judges nothing; ``reasons`` says why, in the same order.
         waiting: How many of the unknown ones wait for their prediction: all, or none where too many
             wait already; send those again.
     """
@@ -69,6 +71,7 @@ class FeedbackReceipt(msgspec.Struct, frozen=True, kw_only=True):
     unknown: tuple[str, ...]
     refused: tuple[str, ...] = ()
     waiting: int = 0
+    reasons: tuple[LabelRefusal, ...] = ()
 
 
 def _prepare(ask: AddFeedback, desk: Desk) -> labelling.Ready:
@@ -87,9 +90,15 @@ def add_feedback(ask: AddFeedback, work: Work, ready: labelling.Ready) -> Feedba
         InvalidInput: ``label.not_finite`` or ``label.incomplete``.
     """
     waiting = 0
+    refused = list(ready.refused)
     if not ask.is_dry:
         _commit(work, ready, ask.labels, ask.source)
-    if ready.waiting is not None and _has_room(work, len(ready.unknown)):
+    has_room = ready.waiting is not None and _has_room(work, len(ready.unknown))
+    if ready.waiting is not None and not has_room:
+        refused += _refuse(ready.unknown, ask.deployment, LabelRefusal.NO_ROOM)
+    if not ask.is_dry:
+        keep_refused(work, refused)
+    if ready.waiting is not None and has_room:
         waiting = len(ready.unknown)
         work.insert(
             WaitingFeedback(
@@ -109,8 +118,9 @@ def add_feedback(ask: AddFeedback, work: Work, ready: labelling.Ready) -> Feedba
         corrected=ready.corrected,
         repeated=ready.repeated,
         unknown=tuple(label.name for label in ready.unknown),
-        refused=ready.refused,
+        refused=tuple(one.name for one in ready.refused),
         waiting=waiting,
+        reasons=tuple(one.reason for one in ready.refused),
     )
 
 
@@ -141,6 +151,13 @@ def _commit(work: Work, ready: labelling.Ready, labels: tuple[Label, ...], sourc
         work.touch(node, f"deployment:{deployment}")
         for labelled in group.segments:
             work.link(node, "judged", f"prediction_segment:{labelled}")
+
+
+def _refuse(
+    labels: Iterable[Label], deployment: Id | None, reason: LabelRefusal
+) -> Iterator[labelling.Refusal]:
+    for label in labels:
+        yield labelling.Refusal(name=label.name, deployment=deployment or NOBODY, reason=reason)
 
 
 def _has_room(work: Work, count: int) -> bool:
@@ -207,6 +224,11 @@ def retry_feedback(ask: RetryFeedback, work: Work, ready: list[_Again]) -> Retri
         _commit(work, again.ready, again.labels, again.row.source)
         joined += again.ready.joined
         rest, row = len(again.ready.unknown), again.row
+        refused = list(again.ready.refused)
+        if row.expires_at <= work.now:
+            late = again.ready.unknown
+            refused += _refuse(late, row.deployment, LabelRefusal.NO_PREDICTION)
+        keep_refused(work, refused)
         if not rest or row.expires_at <= work.now:
             given_up += rest
             work.delete(row)
@@ -226,19 +248,39 @@ def _waiting(view: View, after: Id | None) -> list[WaitingFeedback]:
 
 
 class CountWaiting(_Ask, frozen=True, kw_only=True):
-    """Ask how many labels wait for their predictions."""
+    """Ask which labels wait for their predictions.
+
+    Attributes:
+        deployment: Only those that named this one; all of them when left out.
+        names: How many to name, the oldest first.
+    """
+
+    deployment: IdText | None = None
+    names: Annotated[int, Meta(ge=0, le=1_000)] = 20
 
 
 class WaitingCount(msgspec.Struct, frozen=True, kw_only=True):
-    """Labels that wait, in batches as they came."""
+    """Labels that wait, in batches as they came.
+
+    Attributes:
+        names: Ids and keys of the oldest, as far as they were asked for.
+    """
 
     labels: int
     batches: int
+    names: tuple[str, ...] = ()
 
 
 @query("feedback.waiting", permission="feedback:read")
 def count_waiting(ask: CountWaiting, view: View) -> WaitingCount:
-    """Count the labels that came before their predictions were sealed."""
-    del ask
-    rows = view.select(WaitingFeedback)
-    return WaitingCount(labels=sum(row.count for row in rows), batches=len(rows))
+    """Count the labels that came before their predictions were sealed, and name the oldest."""
+    wanted = {} if ask.deployment is None else {"deployment": ask.deployment}
+    rows = view.select(WaitingFeedback, *where(**wanted), order="id")
+    names: list[str] = []
+    for row in rows:
+        if len(names) >= ask.names:
+            break
+        names += [label.name for label in labelling.decode_raw(view.services.blobs.get(row.labels))]
+    return WaitingCount(
+        labels=sum(row.count for row in rows), batches=len(rows), names=tuple(names[: ask.names])
+    )

@@ -14,8 +14,8 @@ from everloop.core.errors import InvalidInput
 from everloop.core.ids import Id
 from everloop.core.wire import Label, PredictionRow
 from everloop.kernel.unit_of_work import Desk
-from everloop.monitor.lookup import keyed_segments, segments_around
-from everloop.monitor.model import PredictionSegment
+from everloop.monitor.lookup import newest_of_keys, segments_around
+from everloop.monitor.model import LabelRefusal, PredictionSegment
 from everloop.monitor.outcomes import (
     Outcome,
     Truth,
@@ -24,7 +24,7 @@ from everloop.monitor.outcomes import (
     encode_truths,
     join,
 )
-from everloop.monitor.segments import decode_keys, read_segment, rows_of
+from everloop.monitor.segments import read_segment, rows_of
 from everloop.registry.model import ModelVersion
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -45,6 +45,14 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     segments: tuple[Id, ...]
 
 
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+    """A label that judges nothing, by what it named."""
+
+    name: str
+    deployment: Id
+    reason: LabelRefusal
+
+
 class Ready(msgspec.Struct, frozen=True, kw_only=True):
     """Joined labels, ready to be committed.
 
@@ -59,7 +67,7 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
     corrected: int
     repeated: int
     unknown: tuple[Label, ...]
-    refused: tuple[str, ...]
+    refused: tuple[Refusal, ...]
     waiting: Digest | None = None
 
 
@@ -110,19 +118,10 @@ class _Finder:
 
     def by_keys(self, keys: set[str]) -> dict[str, Id]:
         """Return the newest prediction of each business key that is known."""
-        found: dict[str, Id] = {}
         if self._deployment is None or not keys:
-            return found
+            return {}
         with self._desk.read() as view:
-            for segment in keyed_segments(view, self._deployment):
-                assert segment.keys is not None
-                names = decode_keys(self._desk.services.blobs.get(segment.keys))
-                for key in keys.intersection(names):
-                    # Segments of several workers overlap in time.
-                    found[key] = max(names[key], found.get(key, names[key]))
-                if len(found) == len(keys):
-                    break
-        return found
+            return newest_of_keys(view, self._deployment, keys)
 
     def holder(self, prediction: Id) -> _Open | None:
         """Return the opened segment that holds a prediction."""
@@ -172,7 +171,7 @@ def prepare(
     finder = _Finder(desk, deployment)
     keys = finder.by_keys({label.key for label in labels if label.key and not label.prediction})
     unknown: list[Label] = []
-    refused: list[str] = []
+    refused: list[Refusal] = []
     repeated = 0
     now = desk.services.clock.now()
     for label in labels:
@@ -181,9 +180,12 @@ def prepare(
         if prediction is None or found is None:
             unknown.append(label)
             continue
-        told = _truth(label, finder.classes(found.rows[prediction].version), label.at or now)
-        if told is None:
-            refused.append(label.name)
+        row = found.rows[prediction]
+        told = _truth(label, row, finder.classes(row.version), label.at or now)
+        if isinstance(told, LabelRefusal):
+            refused.append(
+                Refusal(name=label.name, deployment=found.segment.deployment, reason=told)
+            )
         elif _says_nothing_new(told, found.truths.get(prediction)):
             repeated += 1
         else:
@@ -233,13 +235,17 @@ def _require_meaning(label: Label, deployment: Id | None) -> None:
         )
 
 
-def _truth(label: Label, classes: tuple[str, ...], at: Instant) -> Truth | None:
-    """Return what a label says in numbers; None when its class is none of the version's."""
+def _truth(
+    label: Label, row: PredictionRow, classes: tuple[str, ...], at: Instant
+) -> Truth | LabelRefusal:
+    """Return what a label says in numbers, or why it judges nothing."""
+    if label.prediction is not None and label.key is not None and label.key != row.key:
+        return LabelRefusal.OTHER_KEY  # one of the two is wrong, and nobody knows which
     at_us = round((at - _EPOCH).total_seconds() * 1e6)
     value = label.value
     if isinstance(value, str):
         if value not in classes:
-            return None
+            return LabelRefusal.UNKNOWN_CLASS if classes else LabelRefusal.NOT_A_NUMBER
         value = classes.index(value)
     return Truth(None if value is None else float(value), at_us, label.overridden)
 

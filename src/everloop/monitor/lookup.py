@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterable, Iterator
 
 from msgspec.structs import replace
 
 from everloop.core.ids import Id
 from everloop.core.ports import Compare, Condition, where
 from everloop.kernel.unit_of_work import View, Work
-from everloop.monitor.model import FeedbackBatch, PredictionSegment, Tally
+from everloop.monitor.model import FeedbackBatch, PredictedKey, PredictionSegment, Tally
 
 PAGE = 8
-KEYED_PAGE = 100
-MOST_KEYED = 5_000
+KEYS_AT_ONCE = 500
 NOT_YET = Id("")
 
 
@@ -44,22 +44,45 @@ def segments_around(view: View, prediction: Id) -> Iterator[PredictionSegment]:
         last = page[-1]
 
 
-def keyed_segments(view: View, deployment: Id) -> Iterator[PredictionSegment]:
-    """Yield the newest segments of a deployment whose rows have business keys."""
-    last: PredictionSegment | None = None
-    for _ in range(MOST_KEYED // KEYED_PAGE):
-        page = view.select(
-            PredictionSegment,
-            *where(deployment=deployment),
-            order="seq",
-            descending=True,
-            limit=KEYED_PAGE,
-            after=last,
-        )
-        yield from (segment for segment in page if segment.keys is not None)
-        if len(page) < KEYED_PAGE:
-            return
-        last = page[-1]
+def keep_keys(work: Work, segment: PredictionSegment, keys: dict[str, Id]) -> None:
+    """Note which predictions of a new segment business keys name."""
+    work.insert_many(
+        [
+            PredictedKey(
+                id=work.new_id(),
+                project=work.project,
+                deployment=segment.deployment,
+                segment=segment.id,
+                key=_key_digest(key),
+                prediction=prediction,
+            )
+            for key, prediction in keys.items()
+        ]
+    )
+
+
+def drop_keys(work: Work, segment: PredictionSegment) -> None:
+    """Forget the business keys of a segment."""
+    for row in work.select(PredictedKey, *where(segment=segment.id)):
+        work.delete(row)
+
+
+def newest_of_keys(view: View, deployment: Id, keys: Iterable[str]) -> dict[str, Id]:
+    """Return the newest prediction of each business key that is known."""
+    by_digest = {_key_digest(key): key for key in keys}
+    digests = list(by_digest)
+    found: dict[str, Id] = {}
+    for start in range(0, len(digests), KEYS_AT_ONCE):
+        wanted = Condition("key", Compare.IN, tuple(digests[start : start + KEYS_AT_ONCE]))
+        for row in view.select(PredictedKey, *where(deployment=deployment), wanted):
+            key = by_digest[row.key]
+            # Segments of several workers overlap in time.
+            found[key] = max(row.prediction, found.get(key, row.prediction))
+    return found
+
+
+def _key_digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def tally_of(view: View, deployment: Id) -> Tally:

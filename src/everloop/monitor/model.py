@@ -98,7 +98,6 @@ class PredictionSegment(Record, frozen=True, kw_only=True):
         labels: Blob of the truths known so far.
         labelled: How many rows have one.
         dropped: Answers given before these rows for which the log had no space.
-        keys: Blob of the business keys of the rows, when they have any.
         erased_at: When the rows, labels and keys were erased; what is left proves the root.
     """
 
@@ -122,8 +121,23 @@ class PredictionSegment(Record, frozen=True, kw_only=True):
     labels: Digest | None = None
     labelled: int = 0
     dropped: int = 0
-    keys: Digest | None = None
     erased_at: Instant | None = None
+
+
+@record("predicted_key", index=(("deployment", "key"), ("segment",), ("project",)), covered=False)
+class PredictedKey(Record, frozen=True, kw_only=True):
+    """Which prediction a business key names; an index of what the segments say.
+
+    Attributes:
+        key: Digest of the key, which may be personal.
+        prediction: The newest one of the segment that has it.
+    """
+
+    project: ProjectId
+    deployment: Id
+    segment: Id
+    key: str
+    prediction: Id
 
 
 @record("tally", unique=(("deployment",),), index=(("project",),), covered=False)
@@ -172,6 +186,40 @@ class FeedbackBatch(Record, frozen=True, kw_only=True):
     received_at: Instant
     received_from: ActorId
     labels: Digest | None = None
+
+
+class LabelRefusal(StrEnum):
+    """Why a label judges nothing."""
+
+    UNKNOWN_CLASS = "unknown_class"
+    NOT_A_NUMBER = "not_a_number"
+    OTHER_KEY = "other_key"
+    NO_PREDICTION = "no_prediction"
+    NO_ROOM = "no_room"
+
+
+class RefusedLabel(Struct, frozen=True, kw_only=True):
+    """A label by the id or key that it named, and when it was refused."""
+
+    name: str
+    at: Instant
+
+
+@record("refused_labels", unique=(("project", "deployment", "reason"),))
+class RefusedLabels(Record, frozen=True, kw_only=True):
+    """Labels of a deployment that were refused for one reason.
+
+    Attributes:
+        deployment: Whose predictions they were about; empty when they did not say.
+        count: How many there were in all.
+        newest: The last few of them, the newest first.
+    """
+
+    project: ProjectId
+    deployment: Id
+    reason: LabelRefusal
+    count: int
+    newest: tuple[RefusedLabel, ...]
 
 
 @record("waiting_feedback", index=(("project", "expires_at"),))

@@ -39,7 +39,7 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
     reference: Digest | None
     profile: Digest | None
     versions: tuple[VersionRows, ...]
-    keys: Digest | None
+    keys: dict[str, Id]
 
 
 def prepare(blob: Digest, champion: Id | None, desk: Desk) -> Ready:
@@ -57,7 +57,6 @@ def prepare(blob: Digest, champion: Id | None, desk: Desk) -> Ready:
         reference = reference_of(view, champion)
     ids = sorted(row.id for row in rows)
     times = [row.at for row in rows]
-    keys = keys_of(rows)
     counted = Counter(row.version for row in rows)
     return Ready(
         rows=len(rows),
@@ -69,7 +68,7 @@ def prepare(blob: Digest, champion: Id | None, desk: Desk) -> Ready:
         reference=reference,
         profile=None if reference is None else _put_profile(desk, table, reference),
         versions=tuple(VersionRows(version=v, rows=n) for v, n in sorted(counted.items())),
-        keys=None if keys is None else desk.services.blobs.put(keys),
+        keys=keys_of(rows),
     )
 
 

@@ -99,15 +99,10 @@ def read_segment(data: bytes) -> pa.Table:
         ) from error
 
 
-def keys_of(rows: Sequence[PredictionRow]) -> bytes | None:
-    """Return the business keys of rows with the newest prediction of each; None without any."""
+def keys_of(rows: Sequence[PredictionRow]) -> dict[str, Id]:
+    """Return the newest prediction of each business key of the rows."""
     named = sorted((row.id, row.key) for row in rows if row.key is not None)
-    return msgspec.json.encode({key: prediction for prediction, key in named}) if named else None
-
-
-def decode_keys(data: bytes) -> dict[str, Id]:
-    """Return the newest prediction of each business key of a segment."""
-    return msgspec.json.decode(data, type=dict[str, Id])
+    return {key: prediction for prediction, key in named}
 
 
 def erase_rows(table: pa.Table) -> bytes:

@@ -14,7 +14,7 @@ from everloop.core.ports import where
 from everloop.kernel.unit_of_work import Work
 from everloop.kernel.verbs import verb
 from everloop.monitor import observing, sealing
-from everloop.monitor.lookup import keep_tally, last_seq, tally_of
+from everloop.monitor.lookup import keep_keys, keep_tally, last_seq, tally_of
 from everloop.monitor.model import Alert, AlertState, PredictionSegment
 
 IdText = Annotated[Id, Meta(max_length=40)]
@@ -101,9 +101,9 @@ def seal_segment(ask: SealSegment, work: Work, ready: sealing.Ready) -> SealedSe
             versions=ready.versions,
             sealed_at=work.now,
             dropped=ask.dropped,
-            keys=ready.keys,
         )
     )
+    keep_keys(work, segment, ready.keys)
     node = f"prediction_segment:{segment.id}"
     work.touch(node, f"deployment:{ask.deployment}")
     for counted in ready.versions:

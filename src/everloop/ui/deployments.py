@@ -13,6 +13,7 @@ from everloop.loop.queries import LoopStatus
 from everloop.monitor.drift import ColumnDrift
 from everloop.monitor.model import Alert, LossPoint, Window
 from everloop.monitor.queries import AlertList, LossList, MonitorView, WindowList
+from everloop.monitor.refusals import RefusedList
 from everloop.registry.queries import ModelView
 from everloop.release.history import History
 from everloop.release.queries import DeploymentList, DeploymentView, ReleaseList, ReleaseView
@@ -67,6 +68,7 @@ def show_deployment(visit: Visit) -> Response:
         view=found,
         deployment=found.deployment,
         monitor=visit.query("monitor.show", MonitorView, deployment=key),
+        refused=visit.query("feedback.refused", RefusedList, deployment=key),
         latest=losses.items[0] if losses and losses.items else None,
         windows=closed,
         heat=heat_rows(closed),

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from everloop.core.errors import InvalidInput, NotFound
 from everloop.core.ids import Id
+from everloop.core.ports import where
 from everloop.core.wire import Label
 from everloop.monitor import feedback
 from everloop.monitor.erasing import Erasable, Erased, ErasePredictions, ListErasable
@@ -20,6 +21,7 @@ from everloop.monitor.feedback import (
     RetryFeedback,
     WaitingCount,
 )
+from everloop.monitor.model import LabelRefusal, PredictedKey
 from everloop.monitor.outcomes import Outcome, decode_outcomes
 from everloop.monitor.queries import (
     FeedbackList,
@@ -31,6 +33,7 @@ from everloop.monitor.queries import (
     SegmentList,
     ShowPrediction,
 )
+from everloop.monitor.refusals import ListRefused, RefusedList
 from everloop.monitor.segments import read_segment, segment_root
 from tests.kit import World, world
 from tests.unit.monitor.test_verbs import DEPLOYMENT, seal, some_rows
@@ -200,7 +203,9 @@ def test_erased_predictions_leave_what_proves_that_they_were_there(made: World) 
     ).items
     data = made.blobs.get(segments[0].blob)
     assert segments[0].root == segment_root(read_segment(data))
-    assert (None, None, 3) == (segments[0].labels, segments[0].keys, segments[0].rows)
+    assert (None, 3) == (segments[0].labels, segments[0].rows)
+    late = tell(made, Label(key="order-1", value=1.0), is_dry=True)
+    assert ("order-1",) == late.unknown
     assert b"ann" not in data
     assert [] == outcomes(made)
     listed = made.owner.perform(
@@ -211,3 +216,87 @@ def test_erased_predictions_leave_what_proves_that_they_were_there(made: World) 
         label_of(made, old[1].id)
     again = made.server.perform("prediction.erase", ask, Erased)
     assert (0, 0) == (again.segments, again.batches)
+
+
+def refused(made: World) -> dict[LabelRefusal, tuple[int, list[str]]]:
+    ask = ListRefused(deployment=DEPLOYMENT)
+    rows = made.owner.perform("feedback.refused", ask, RefusedList).items
+    return {row.reason: (row.count, [label.name for label in row.newest]) for row in rows}
+
+
+def test_a_label_whose_key_and_prediction_are_of_different_rows_is_refused(made: World) -> None:
+    one, other = (replace(row, key=f"order-{at}") for at, row in enumerate(some_rows(2)))
+    seal(made, [one, other])
+
+    told = tell(
+        made,
+        Label(prediction=one.id, key="order-1", value=3.0),
+        Label(prediction=other.id, key="order-1", value=4.0),
+    )
+
+    assert (1, (one.id,), (LabelRefusal.OTHER_KEY,)) == (told.joined, told.refused, told.reasons)
+    assert [None, 4.0] == [label_of(made, row.id) for row in (one, other)]
+
+
+def test_labels_that_judge_nothing_are_counted_by_reason_and_the_last_are_named(
+    made: World,
+) -> None:
+    rows = some_rows(30)
+    seal(made, rows)
+
+    for row in rows:
+        tell(made, Label(prediction=row.id, value="many"))
+    tell(made, Label(prediction=rows[0].id, value="many"), is_dry=True)
+
+    count, names = refused(made)[LabelRefusal.NOT_A_NUMBER]
+    assert 30 == count
+    assert [row.id for row in rows[:9:-1]] == names
+
+
+def test_labels_that_waited_in_vain_are_seen_while_they_wait_and_after(made: World) -> None:
+    tell(made, Label(key="order-7", value=1.0), wait_hours=1.0)
+    ask = CountWaiting(deployment=DEPLOYMENT)
+    waiting = made.owner.perform("feedback.waiting", ask, WaitingCount)
+    elsewhere = made.owner.perform("feedback.waiting", CountWaiting(deployment=OTHER), WaitingCount)
+
+    made.clock.push(hours=2)
+    made.owner.perform("feedback.retry", RetryFeedback(), Retried)
+
+    assert (1, ("order-7",)) == (waiting.labels, waiting.names)
+    assert (0, ()) == (elsewhere.labels, elsewhere.names)
+    assert {LabelRefusal.NO_PREDICTION: (1, ["order-7"])} == refused(made)
+
+
+def test_labels_for_which_there_is_no_room_are_counted(
+    made: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feedback, "MOST_WAITING", 1)
+
+    told = tell(made, *(Label(key=f"order-{at}", value=1.0) for at in range(2)), wait_hours=1.0)
+
+    assert 0 == told.waiting
+    assert {LabelRefusal.NO_ROOM: (2, ["order-1", "order-0"])} == refused(made)
+
+
+def test_the_names_of_refused_labels_go_with_the_predictions_of_their_time(made: World) -> None:
+    rows = some_rows(1)
+    seal(made, rows)
+    tell(made, Label(prediction=rows[0].id, value="many"))
+    made.clock.push(days=31)
+
+    ask = ErasePredictions(deployment=DEPLOYMENT, before=made.clock.now())
+    made.server.perform("prediction.erase", ask, Erased)
+
+    assert {LabelRefusal.NOT_A_NUMBER: (1, [])} == refused(made)
+
+
+def test_business_keys_are_found_by_an_index_and_not_by_reading_segments(made: World) -> None:
+    rows = [replace(row, key=f"order-{at}") for at, row in enumerate(some_rows(3))]
+    for at, row in enumerate(rows):
+        seal(made, [row], offset=at)
+    kernel = made.kernel
+    with kernel.store.read() as tx:
+        found = tx.select(PredictedKey, *where(deployment=DEPLOYMENT))
+
+    assert {row.id for row in rows} == {key.prediction for key in found}
+    assert not any("order" in key.key for key in found)

@@ -731,6 +731,24 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
         batch_op.create_index("ix_model_version_run", ["run"], unique=False)
 
     op.create_table(
+        "predicted_key",
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("project", TEXT, nullable=False),
+        sa.Column("deployment", TEXT, nullable=False),
+        sa.Column("segment", TEXT, nullable=False),
+        sa.Column("key", TEXT, nullable=False),
+        sa.Column("prediction", TEXT, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_predicted_key"),
+    )
+    with op.batch_alter_table("predicted_key", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_predicted_key_deployment_key", ["deployment", "key"], unique=False
+        )
+        batch_op.create_index("ix_predicted_key_project", ["project"], unique=False)
+        batch_op.create_index("ix_predicted_key_segment", ["segment"], unique=False)
+
+    op.create_table(
         "prediction_segment",
         sa.Column("id", TEXT, nullable=False),
         sa.Column("revision", sa.BigInteger(), nullable=False),
@@ -754,7 +772,6 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
         sa.Column("labels", TEXT, nullable=True),
         sa.Column("labelled", sa.BigInteger(), nullable=False),
         sa.Column("dropped", sa.BigInteger(), nullable=False),
-        sa.Column("keys", TEXT, nullable=True),
         sa.Column("erased_at", TEXT, nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_prediction_segment"),
         sa.UniqueConstraint(
@@ -783,6 +800,20 @@ def upgrade() -> None:  # noqa: PLR0915 -- written by a tool, one table after th
             unique=False,
         )
 
+    op.create_table(
+        "refused_labels",
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("project", TEXT, nullable=False),
+        sa.Column("deployment", TEXT, nullable=False),
+        sa.Column("reason", TEXT, nullable=False),
+        sa.Column("count", sa.BigInteger(), nullable=False),
+        sa.Column("newest", TEXT, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_refused_labels"),
+        sa.UniqueConstraint(
+            "project", "deployment", "reason", name="uq_refused_labels_project_deployment_reason"
+        ),
+    )
     op.create_table(
         "release",
         sa.Column("id", TEXT, nullable=False),
