@@ -18,6 +18,7 @@ import httpx
 import psutil
 import pytest
 
+from everloop.serve.feedback import REFUSED_FILE
 from tests.parts.prometheus import Scrape
 from tests.unit.serve.served import ROW, TOKEN, Served, make_folder, wait_until
 
@@ -76,6 +77,15 @@ def test_a_real_prometheus_reads_the_counts_of_all_workers_also_after_one_was_ki
 def live_workers(pid: int) -> list[psutil.Process]:
     children = psutil.Process(pid).children()
     return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_labels_that_could_not_be_used_are_counted_by_reason(served: Served) -> None:
+    (served.folder / REFUSED_FILE).write_bytes(b'{"unknown_class": 3}')
+
+    found = series(served.start().url)
+
+    name = 'everloop_labels_refused_total{deployment="bikes",reason="unknown_class"}'
+    assert 3.0 == found[name]
 
 
 def test_who_asks_is_told_where_the_time_went(served: Served) -> None:

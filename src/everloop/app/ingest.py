@@ -28,9 +28,11 @@ from everloop.monitor.feedback import (
     WaitingCount,
 )
 from everloop.monitor.queries import ListSegments, SegmentList
+from everloop.monitor.refusals import ListRefused, RefusedList
 from everloop.monitor.segments import encode_rows
 from everloop.monitor.verbs import SealedSegment, SealSegment
-from everloop.serve.feedback import FOLDER
+from everloop.serve.feedback import FOLDER, REFUSED_FILE, read_refused
+from everloop.serve.files import write_atomically
 from everloop.serve.log import Chunk, list_files, read_rows
 from everloop.serve.log.file import counted_bytes
 from everloop.serve.log.frames import WrittenFeedback
@@ -42,6 +44,7 @@ _LOG = logging.getLogger(__name__)
 SOURCE = "serve"
 WAIT_HOURS = 24.0
 PAGE = 1_000
+TELL_S: Final = 5.0
 GATHERED_BYTES: Final = 4 * 1024 * 1024
 """About ten thousand answers of thirty inputs: enough for a segment."""
 
@@ -61,6 +64,7 @@ class LogSource:
         self._offsets: dict[tuple[Id, str], int] = {}
         self._clock = clock
         self._sealed_at: dict[Id, float] = {}
+        self._told_at: dict[Id, float] = {}
 
     def size_bytes(self) -> int:
         """Return how much is logged in all: a cheap sign that there is something to seal."""
@@ -104,9 +108,22 @@ class LogSource:
         if sealed:
             self._sealed_at[deployment] = self._clock()
             self._retry()
+        self._tell_refused(deployment, folder.parent)
         if damage is not None:
             raise damage
         return sealed
+
+    def _tell_refused(self, deployment: Id, folder: Path) -> None:
+        """Let the serving process know, for its metrics, how many labels could not be used."""
+        now = self._clock()
+        if now < self._told_at.get(deployment, -math.inf) + TELL_S:
+            return
+        self._told_at[deployment] = now
+        ask = ListRefused(deployment=deployment)
+        rows = self._performer.perform("feedback.refused", ask, RefusedList).items
+        counts = {row.reason.value: row.count for row in rows}
+        if counts != read_refused(folder):
+            write_atomically(folder / REFUSED_FILE, msgspec.json.encode(counts))
 
     def _is_early(self, deployment: Id, folder: Path, pause_s: float) -> bool:
         """Tell whether to gather more: not for long, and not much."""

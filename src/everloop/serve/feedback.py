@@ -23,12 +23,13 @@ from everloop.core.wire import Label
 from everloop.serve.decode import MAX_FUTURE
 from everloop.serve.dispatch import Route
 from everloop.serve.exchange import JSON_TYPES, Reply, Request
-from everloop.serve.log.file import FrameFile
+from everloop.serve.log.file import FrameFile, remove_drafts
 from everloop.serve.log.frames import FEEDBACK, WrittenFeedback
 from everloop.serve.log.writer import new_file
 from everloop.serve.service import Endpoint, Service
 
 FOLDER: Final = "feedback"
+REFUSED_FILE: Final = "labels-refused.json"
 MAX_LABELS: Final = 20_000
 FILE_BYTES: Final = 4 * 1024 * 1024
 MAX_BYTES: Final = 256 * 1024 * 1024
@@ -160,6 +161,7 @@ class FeedbackLog:
     def _make(self, size: int) -> FrameFile:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
+            remove_drafts(self._folder)
         except OSError as error:
             raise _no_space() from error
         made = new_file(self._folder, self._worker, max(FILE_BYTES, size + 64), self._max_bytes)
@@ -195,6 +197,14 @@ class TokenBuckets:
                 context={"retry_after_s": wait_s},
             )
         self._levels[mark] = level - amount, now
+
+
+def read_refused(folder: Path) -> dict[str, int]:
+    """Return how many labels the control plane could not use, by reason, as far as it said so."""
+    try:
+        return msgspec.json.decode((folder / REFUSED_FILE).read_bytes(), type=dict[str, int])
+    except (OSError, msgspec.MsgspecError):
+        return {}
 
 
 def read_labels(content_type: bytes, body: bytes) -> list[Label]:

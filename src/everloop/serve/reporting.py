@@ -11,6 +11,7 @@ from typing import Final
 
 from everloop.serve.dispatch import Route
 from everloop.serve.exchange import Reply, Request
+from everloop.serve.feedback import read_refused
 from everloop.serve.http import Listener
 from everloop.serve.observe.prometheus import CONTENT_TYPE, expose
 from everloop.serve.observe.tally import Tally, add_up, save_tally
@@ -44,7 +45,17 @@ class Reporter:
         del request
         self._measure()
         whole = add_up(self._service.tally, self._folder, self._worker)
-        return Reply(200, expose(whole, self._drifts(whole)), CONTENT_TYPE)
+        return Reply(200, expose(whole, self._drifts(whole), self._refused()), CONTENT_TYPE)
+
+    def _refused(self) -> dict[tuple[str, str], int]:
+        """Return what the control plane said about labels, by deployment and reason."""
+        found: dict[tuple[str, str], int] = {}
+        for endpoint in tuple(self._service.endpoints.values()):
+            folder = endpoint.switchboard.log
+            if folder is not None:
+                told = read_refused(folder.parent)
+                found.update(((endpoint.name, reason), count) for reason, count in told.items())
+        return found
 
     def _drifts(self, whole: Tally) -> dict[tuple[str, str], dict[str, float]]:
         return {

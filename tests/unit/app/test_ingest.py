@@ -31,7 +31,7 @@ from everloop.monitor.queries import (
     ShowMonitor,
     ShowPrediction,
 )
-from everloop.serve.feedback import FOLDER, FeedbackLog
+from everloop.serve.feedback import FOLDER, FeedbackLog, read_refused
 from everloop.serve.log import Block, LogWriter, Source, list_files
 from everloop.serve.log.file import HEADER_BYTES
 from tests.kit import World, world
@@ -255,6 +255,17 @@ def test_labels_that_are_read_again_after_a_crash_count_once(
     ask = ListFeedback(deployment=DEPLOYMENT)
     batches = here.server.perform("feedback.list", ask, FeedbackList).items
     assert [(1, 0), (0, 1)] == [(batch.fresh, batch.corrected) for batch in batches]
+
+
+def test_the_server_learns_how_many_labels_could_not_be_used(
+    here: World, home: Home, writer: LogWriter
+) -> None:
+    write(writer, range(3))
+    take(home, Label(prediction=id_of(1), value="many"))
+
+    source(here, home).seal(DEPLOYMENT, "demand", None)
+
+    assert {"not_a_number": 1} == read_refused(home.serve("demand"))
 
 
 def test_the_files_of_servers_that_have_gone_are_deleted_when_their_labels_are_taken(

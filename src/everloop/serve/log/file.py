@@ -17,7 +17,9 @@ import fcntl
 import mmap
 import os
 import struct
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 from zlib import crc32
@@ -35,6 +37,7 @@ _WORD: Final = struct.Struct("<Q")
 _WORDS: Final = struct.Struct("<QQQ")
 _HEAD: Final = struct.Struct("<IIB")
 HEAD_BYTES: Final = _HEAD.size
+DRAFT_S: Final = 1.0
 
 
 class FrameFile:
@@ -55,6 +58,7 @@ class FrameFile:
         self.end = 0
         self.room = size_bytes
         self.synced = 0
+        self._is_name_synced = False
         # Under its own name only once it is locked and has its header.
         draft = path.with_name(f".{path.name}")
         self._descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -73,7 +77,7 @@ class FrameFile:
             os.close(self._descriptor)
             raise
         finally:
-            draft.unlink()
+            draft.unlink(missing_ok=True)
 
     def append(self, kind: int, payload: bytes) -> bool:
         """Write a frame; False when there is no room for it."""
@@ -102,6 +106,9 @@ class FrameFile:
         """
         end = self.end
         os.fdatasync(self._descriptor)
+        if not self._is_name_synced:
+            _sync_folder(self.path.parent)
+            self._is_name_synced = True
         self._words[_SYNCED_WORD] = end
         self.synced = end
         return end
@@ -121,6 +128,31 @@ class FrameFile:
             os.fsync(self._descriptor)
         finally:
             os.close(self._descriptor)
+
+
+def remove_drafts(folder: Path) -> None:
+    """Delete what processes left that were killed while they made a file of a folder.
+
+    One that is being made now is kept: its maker holds the lock a moment after it began.
+    """
+    for draft in folder.glob(".*.log"):
+        with suppress(OSError):
+            descriptor = os.open(draft, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                age_s = time.time() - os.fstat(descriptor).st_mtime
+                if age_s > DRAFT_S and _can_lock(descriptor):
+                    draft.unlink(missing_ok=True)
+            finally:
+                os.close(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the name of a new file outlive a power cut, as its bytes do."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class Frame(NamedTuple):

@@ -21,7 +21,7 @@ import numpy as np
 
 from everloop.core.wire import Scalar
 from everloop.serve.log.block import Block, Numbers, Source
-from everloop.serve.log.file import HEAD_BYTES, HEADER_BYTES, FrameFile
+from everloop.serve.log.file import HEAD_BYTES, HEADER_BYTES, FrameFile, remove_drafts
 from everloop.serve.log.frames import BLOCK, GAP, SHADOW, SOURCE, WrittenSource
 
 FIRST_FILE_BYTES: Final = 1024 * 1024
@@ -154,8 +154,7 @@ class LogWriter:
         self._own_flusher = Flusher() if flusher is None else None
         self._flusher = flusher or self._own_flusher
         folder.mkdir(parents=True, exist_ok=True)
-        for draft in folder.glob(f".{worker}-*.log"):  # of a process that was killed
-            draft.unlink(missing_ok=True)
+        remove_drafts(folder)
         assert self._flusher is not None
         self._flusher.add(self)
 

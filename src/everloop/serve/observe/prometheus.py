@@ -32,18 +32,29 @@ GAUGES: Final = {
 
 
 Drifts = Mapping[tuple[str, str], Mapping[str, float]]
+Refused = Mapping[tuple[str, str], int]
 MOST_INPUTS: Final = 100
 
 
-def expose(tally: Tally, drifts: Drifts = MappingProxyType({})) -> bytes:
+def expose(
+    tally: Tally, drifts: Drifts = MappingProxyType({}), refused: Refused = MappingProxyType({})
+) -> bytes:
     """Return all counts as text.
 
     Args:
         tally: The counts.
         drifts: The population stability index of inputs, by deployment and version.
+        refused: Labels that judge nothing, by deployment and reason.
     """
-    lines = (*_lines(tally), *_drift_lines(drifts))
+    lines = (*_lines(tally), *_refused_lines(refused), *_drift_lines(drifts))
     return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _refused_lines(refused: Refused) -> Iterator[str]:
+    if refused:
+        yield from _head("labels_refused_total", "counter", "Labels that judge nothing, by reason.")
+    for (deployment, reason), count in sorted(refused.items()):
+        yield _line("labels_refused_total", (("deployment", deployment), ("reason", reason)), count)
 
 
 def _drift_lines(drifts: Drifts) -> Iterator[str]:

@@ -21,6 +21,7 @@ from everloop.serve.log.file import (
     counted_bytes,
     read_frame,
     read_frames,
+    remove_drafts,
 )
 
 MANY = 1 << 20
@@ -201,6 +202,40 @@ def test_a_draft_is_never_taken_for_a_file(tmp_path: Path) -> None:
         with pytest.raises(BlockingIOError):
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         os.close(descriptor)
+
+
+def test_the_name_of_a_new_file_reaches_the_disk_with_its_first_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    with closing(written(tmp_path / "w0-1.log", b"one")) as file:
+        file.sync()
+        file.append(1, b"two")
+        file.sync()
+
+        assert [tmp_path] == synced
+
+
+def test_drafts_of_killed_processes_go_and_those_of_living_ones_stay(tmp_path: Path) -> None:
+    left, held, young = (tmp_path / f".p{at}-1.log" for at in range(3))
+    for draft in (left, held, young):
+        draft.write_bytes(b"")
+    for draft in (left, held):
+        os.utime(draft, (1, 1))
+    descriptor = os.open(held, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+    remove_drafts(tmp_path)
+
+    os.close(descriptor)
+    assert {held, young} == set(tmp_path.iterdir())
 
 
 WRITE = """
