@@ -37,7 +37,7 @@ _WORD: Final = struct.Struct("<Q")
 _WORDS: Final = struct.Struct("<QQQ")
 _HEAD: Final = struct.Struct("<IIB")
 HEAD_BYTES: Final = _HEAD.size
-DRAFT_S: Final = 1.0
+DRAFT_NS: Final = 1_000_000_000
 
 
 class FrameFile:
@@ -139,8 +139,8 @@ def remove_drafts(folder: Path) -> None:
         with suppress(OSError):
             descriptor = os.open(draft, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                age_s = time.time() - os.fstat(descriptor).st_mtime
-                if age_s > DRAFT_S and _can_lock(descriptor):
+                age_ns = time.time_ns() - os.fstat(descriptor).st_mtime_ns
+                if age_ns > DRAFT_NS and _can_lock(descriptor):
                     draft.unlink(missing_ok=True)
             finally:
                 os.close(descriptor)
