@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import msgspec
 
 from everloop.core.canonical import canonical_json
 from everloop.core.digest import Digest, content_digest
+from everloop.core.errors import IntegrityError
 from everloop.core.ids import Id
 from everloop.data.contract import read_contract
 from everloop.data.model import DatasetVersion
@@ -25,7 +27,7 @@ from everloop.registry.formats import native_files, require_served
 from everloop.registry.masking import require_known_masks
 from everloop.registry.model import ModelVersion
 from everloop.release.model import Deployment
-from everloop.serve.bundle import Bundle, GoldenAnswer, Verdict, write_bundle
+from everloop.serve.bundle import Bundle, GoldenAnswer, Verdict, read_sealed, write_bundle
 from everloop.serve.protocol import InputField
 
 # An answer this far outside the range seen in training counts as invalid: the range's own width.
@@ -45,6 +47,27 @@ def seal_bundle(view: View, deployment: Deployment, version_id: Id, folder: Path
     """
     if not folder.exists():
         write_sealed(view, view.get(ModelVersion, version_id), folder, deployment.name)
+
+
+def mend_bundle(view: View, deployment: Deployment, version_id: Id, folder: Path) -> bool:
+    """Write a bundle again if it is not as it was sealed; return whether it was.
+
+    What lies there is kept until the new one is written.
+
+    Raises:
+        EverloopError: as `write_sealed`.
+        OSError: the folder cannot be replaced.
+    """
+    try:
+        read_sealed(folder, view.services.signers[EVALUATOR].public_key)
+    except IntegrityError:
+        fresh = folder.with_name(f".{folder.name}.mended")
+        shutil.rmtree(fresh, ignore_errors=True)
+        write_sealed(view, view.get(ModelVersion, version_id), fresh, deployment.name)
+        shutil.rmtree(folder)
+        fresh.rename(folder)
+        return True
+    return False
 
 
 def write_sealed(view: View, version: ModelVersion, folder: Path, deployment: str = "") -> Bundle:

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import msgspec
 
-from everloop.app.bundles import personal_inputs, seal_bundle
+from everloop.app.bundles import mend_bundle, personal_inputs, seal_bundle
 from everloop.app.config import Config
 from everloop.app.home import PRIVATE_FOLDER, Home
+from everloop.app.ingest import read_applied
 from everloop.app.processes import ServingProcess, find_running
 from everloop.core.clock import Instant
 from everloop.core.errors import EverloopError
@@ -73,6 +74,7 @@ class Supervisor:
         self._seen = -1
         self._refreshed = 0.0
         self._told: set[str] = set()
+        self._looked: dict[Path, Instant] = {}
 
     def step(self) -> bool:
         """Do what there is to do; return whether the routes were derived anew."""
@@ -142,6 +144,7 @@ class Supervisor:
         targets = targets_of(routes)
         for target in targets:
             self._seal(view, deployment, target, folder)
+        self._mend(view, deployment, targets, folder)
         # In any case: the server refuses what it has no bundle of, and heeds all the rest, such as
         # a revoked token, a halt or a rollback to a version that it has.
         write_routes(folder, routes)
@@ -154,6 +157,24 @@ class Supervisor:
             seal_bundle(view, deployment, target.version_id, folder / target.bundle)
         except (EverloopError, OSError) as error:
             self._say_once(f"deployment {deployment.name}, version {target.version_id}: {error}")
+
+    def _mend(
+        self, view: View, deployment: Deployment, targets: list[Target], folder: Path
+    ) -> None:
+        """Write again what the server refused because it is damaged; look once at each refusal."""
+        applied = read_applied(folder)
+        if applied is None or self._looked.get(folder) == applied.at:
+            return
+        self._looked[folder] = applied.at
+        refused = {one.version_id for one in applied.refused}
+        for target in targets:
+            if target.version_id in refused:
+                place = folder / target.bundle
+                try:
+                    if mend_bundle(view, deployment, target.version_id, place):
+                        _LOG.warning("The damaged bundle %s was written again.", place)
+                except (EverloopError, OSError) as error:
+                    self._say_once(f"{place}: {error}")
 
     def _log_rules(self, view: View, deployment: Deployment, routes: Routes) -> LogRules:
         """Return what is logged; what is called personal now counts for bundles sealed before."""

@@ -249,15 +249,7 @@ def open_bundle(folder: Path, public_key: bytes) -> LoadedBundle:
         UnsafeArtifact: the format is not one that is served.
         MissingExtra: the format needs a package that is not installed.
     """
-    bundle = read_description(folder, public_key)
-    try:
-        sealed = {
-            name: _confined(folder, name).read_bytes()
-            for name in (*bundle.files, *bundle.attachments)
-        }
-    except OSError as error:
-        raise _unreadable(folder, str(error)) from error
-    _require_files({**bundle.files, **bundle.attachments}, sealed)
+    bundle, sealed = read_sealed(folder, public_key)
     files = {name: sealed[name] for name in bundle.files}
     predictor = open_predictor(bundle, files)
     try:
@@ -269,6 +261,24 @@ def open_bundle(folder: Path, public_key: bytes) -> LoadedBundle:
         predictor.close()
         raise
     return loaded
+
+
+def read_sealed(folder: Path, public_key: bytes) -> tuple[Bundle, dict[str, bytes]]:
+    """Return what a bundle says of itself, and its files, all of which are as they were sealed.
+
+    Raises:
+        IntegrityError: ``bundle.unreadable``, ``bundle.signature`` or ``bundle.file_changed``.
+    """
+    bundle = read_description(folder, public_key)
+    try:
+        sealed = {
+            name: _confined(folder, name).read_bytes()
+            for name in (*bundle.files, *bundle.attachments)
+        }
+    except OSError as error:
+        raise _unreadable(folder, str(error)) from error
+    _require_files({**bundle.files, **bundle.attachments}, sealed)
+    return bundle, sealed
 
 
 def open_predictor(bundle: Bundle, files: Mapping[str, bytes]) -> Predictor:

@@ -14,7 +14,7 @@ from everloop.app.home import Home
 from everloop.app.serving import Supervisor, predict_tokens, serving_folder, write_routes
 from everloop.core.ids import ActorId, Id, ProjectId
 from everloop.core.ports import where
-from everloop.core.wire import Routes
+from everloop.core.wire import Applied, RefusedBundle, Routes
 from everloop.data.snapshot import commit_table
 from everloop.kernel.admin import DisableActor, RevokeRole
 from everloop.kernel.authz import Project, Role, hash_secret
@@ -22,6 +22,7 @@ from everloop.kernel.bootstrap import SERVER, local_caller
 from everloop.kernel.tokens import CreateToken, NewToken, RevokeToken
 from everloop.kernel.unit_of_work import View
 from everloop.release.model import Deployment
+from everloop.serve.switchboard import Switchboard
 from tests.kit import PROJECT, World, world
 from tests.unit.release.released import Released
 
@@ -153,6 +154,39 @@ def test_routes_are_in_force_although_a_bundle_cannot_be_written(tmp_path: Path)
     assert not (bundles / version.id).exists()
     routes = msgspec.json.decode((bundles.parent / "routes.json").read_bytes(), type=Routes)
     assert version.id == (routes.champion and routes.champion.version_id)
+
+
+def test_a_damaged_bundle_that_the_server_refused_is_written_again(tmp_path: Path) -> None:
+    released = Released()
+    champion = released.version(1.0)
+    released.champion(champion)
+    home = Home(tmp_path / ".everloop").create()
+    kernel = released.world.kernel
+    supervisor = Supervisor(home, kernel, local_caller(kernel, SERVER), Config(project=PROJECT))
+    folder = home.serve("bikes")
+    refusal = RefusedBundle(
+        role="champion", version_id=champion.id, code="bundle.file_changed", message=""
+    )
+    now = released.world.clock.now()
+
+    try:
+        supervisor.refresh()
+        board = Switchboard(folder, released.world.clock)
+        place = folder / "bundles" / champion.id
+        for file in place.iterdir():
+            file.write_bytes(b"damaged")
+        board.reload()
+        applied = Applied(epoch=0, seen_epoch=1, at=now, pid=1, refused=(refusal,))
+        (folder / "applied.json").write_bytes(msgspec.json.encode(applied))
+        before = board.lineup.champion
+        supervisor.refresh()
+        board.complete()
+    finally:
+        supervisor.stop()
+
+    assert (None, ()) == (before, board.refused)
+    assert board.lineup.champion is not None
+    assert [champion.id] == [path.name for path in (folder / "bundles").iterdir()]
 
 
 def test_an_input_called_personal_after_its_bundle_was_sealed_is_masked_too(
