@@ -36,18 +36,11 @@ ANSWER_S: Final = 30.0
 """How long a caller waits for a model that is busy or dear."""
 CONSTANT: Final = "constant"
 """What stands in the counts for version and arm where a constant answered."""
+SHADOW: Final = "shadow"
+"""Of the arm where a shadow's answers were dropped: they are no predictions."""
 UNFIT: Final = Scored(Status.ERROR, None, 0)
 UNASKED: Final = Scored(Status.OK, None, 0)
 """A version that was not asked, since a constant answers: it neither failed nor answered."""
-
-
-class Counters:
-    """What an answerer did since its start."""
-
-    __slots__ = ("fallbacks", "predictions", "unlogged")
-
-    def __init__(self) -> None:
-        self.predictions = self.fallbacks = self.unlogged = 0
 
 
 class ShadowJob(NamedTuple):
@@ -67,7 +60,6 @@ class Answerer:
     ) -> None:
         self._answer_s = answer_s
         self.tally = Tally() if tally is None else tally
-        self.counters = Counters()
         self.awaited_shadows = 0
         self.shadows: deque[ShadowJob] = deque()
         self.has_shadows = asyncio.Event()
@@ -142,7 +134,8 @@ class Answerer:
         self.awaited_shadows -= rows
         statuses = statuses_of(job.scorer.loaded, scored, rows)
         if not self._log.append_shadow(job.first, numbers_of(scored, rows), statuses):
-            self.counters.unlogged += rows
+            semver = job.scorer.loaded.bundle.semver
+            self.tally.of(job.lineup.deployment, semver, SHADOW).unlogged += rows
 
     def _plan(self, lineup: Lineup, ask: Ask) -> Plan:
         champion = lineup.champion
@@ -205,12 +198,9 @@ class Answerer:
         rows = plan.ask.rows
         is_constant = plan.lineup.constant is not None
         answers.rows[scored.status] = answers.rows.get(scored.status, 0) + rows
-        counters = self.counters
-        counters.predictions += rows
         if not is_constant:
             answers.scoring.add(scored.latency_us)
             if spare is not None:
-                counters.fallbacks += rows
                 answers.fallbacks += rows
         champion = plan.lineup.champion
         assert champion is not None
@@ -218,7 +208,6 @@ class Answerer:
             champion.sketch.add(plan.ask.values, plan.ask.given_matrix)
         if not is_logged:
             if self._log.is_kept:
-                counters.unlogged += rows
                 answers.unlogged += rows
         elif shadow is not None:
             self.awaited_shadows += rows

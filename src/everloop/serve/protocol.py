@@ -118,8 +118,10 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to ``GET /healthz`` and ``GET /readyz``.
 
     Attributes:
-        ready: Whether a model answers.
-        unlogged: Answers whose log line could not be written, since the start.
+        ready: Whether a model answers, in the worker that was asked.
+        predictions: Rows that all workers answered, as ``GET /metrics`` counts them; those of the
+            others are up to a second old. So are the numbers that follow.
+        unlogged: Answers whose log line could not be written.
         refused: Codes of bundles that did not verify.
     """
 

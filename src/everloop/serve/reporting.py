@@ -35,6 +35,7 @@ class Reporter:
         self._folder = folder
         self._worker = worker
         self.listener: Listener | None = None
+        service.count = self.whole
 
     def routes(self) -> list[Route]:
         """Return the address that Prometheus asks."""
@@ -43,8 +44,7 @@ class Reporter:
     def metrics(self, request: Request) -> Reply:
         """Tell the counts of all workers."""
         del request
-        self._measure()
-        whole = add_up(self._service.tally, self._folder, self._worker)
+        whole = self.whole()
         return Reply(200, expose(whole, self._drifts(whole), self._refused()), CONTENT_TYPE)
 
     def _refused(self) -> dict[tuple[str, str], int]:
@@ -56,6 +56,11 @@ class Reporter:
                 told = read_refused(folder.parent)
                 found.update(((endpoint.name, reason), count) for reason, count in told.items())
         return found
+
+    def whole(self) -> Tally:
+        """Return the counts of all workers; those of the others may be a second old."""
+        self._measure()
+        return add_up(self._service.tally, self._folder, self._worker)
 
     def _drifts(self, whole: Tally) -> dict[tuple[str, str], dict[str, float]]:
         return {
@@ -94,12 +99,13 @@ class Reporter:
         service, listener = self._service, self.listener
         service.tally.inputs = {where: sketch.counts for where, sketch in self._sketches()}
         all_of = list(service.endpoints.values())
+        service.tally.awaited = {each.name: each.answerer.awaited_shadows for each in all_of}
         used = resource.getrusage(resource.RUSAGE_SELF)
         service.tally.gauges = {
             "workers": 1.0,
             "requests_in_flight": float(listener.in_flight) if listener else 0.0,
             "connections": float(len(listener.connections)) if listener else 0.0,
-            "shadow_rows_awaited": float(sum(each.answerer.awaited_shadows for each in all_of)),
+            "shadow_rows_awaited": float(sum(service.tally.awaited.values())),
             "rows_waiting": float(
                 sum(scorer.waiting_rows for each in all_of for scorer in each.lineup.resident)
             ),

@@ -82,6 +82,7 @@ class Service:
         tokens: Who may ask bundles that stand alone; None where the routes say so.
         is_draining: Whether the process is ending, so that it is not ready for more.
         shelf: What loads and unloads by request; None where that is not allowed.
+        count: Returns the counts of all workers; of this one until somebody knows the others.
     """
 
     def __init__(self, clock: Clock, tally: Tally | None = None, *, is_open: bool = False) -> None:
@@ -92,6 +93,7 @@ class Service:
         self.flusher: Flusher | None = None
         self.shelf: Shelf | None = None
         self.tally = Tally() if tally is None else tally
+        self.count: Callable[[], Tally] = lambda: self.tally
         self.tokens: TokensFile | None = None
         self._known: dict[bytes, _Known] = {}
 

@@ -22,6 +22,8 @@ BUCKETS_S: Final = (
 MOST_SERIES: Final = 200
 OTHER: Final = "other"
 SUFFIX: Final = ".tally"
+# Each worker has the same, so that a sum would tell of more than there are.
+SHARED: Final = frozenset({"models_resident", "bundles_refused"})
 _BOUNDS_US: Final = tuple(bound * 1e6 for bound in BUCKETS_S)
 
 
@@ -76,6 +78,7 @@ class Tally(msgspec.Struct):
         replies: HTTP replies by status.
         requests: Time from a request's first byte to its reply.
         gauges: What is so at this moment, by name.
+        awaited: Rows that shadows have not answered yet, by deployment.
         inputs: Counts of the inputs' groups, by deployment and version.
     """
 
@@ -83,6 +86,7 @@ class Tally(msgspec.Struct):
     replies: dict[int, int] = {}
     requests: Spread = msgspec.field(default_factory=Spread)
     gauges: dict[str, float] = {}
+    awaited: dict[str, int] = {}
     inputs: dict[tuple[str, str], list[list[float]]] = {}
 
     def of(self, deployment: str, version: str, arm: str) -> Answers:
@@ -108,7 +112,10 @@ class Tally(msgspec.Struct):
             self.replies[status] = self.replies.get(status, 0) + count
         self.requests.plus(other.requests)
         for name, value in other.gauges.items():
-            self.gauges[name] = self.gauges.get(name, 0.0) + value
+            mine_now = self.gauges.get(name, 0.0)
+            self.gauges[name] = max(mine_now, value) if name in SHARED else mine_now + value
+        for name, rows in other.awaited.items():
+            self.awaited[name] = self.awaited.get(name, 0) + rows
         for where, counts in other.inputs.items():
             mine = self.inputs.get(where)
             self.inputs[where] = counts if mine is None else _sums(mine, counts)
@@ -130,7 +137,7 @@ def lay_down(folder: Path) -> None:
     for path in folder.glob(f"*{SUFFIX}"):
         found = _read(path)
         if found is not None:
-            found.gauges, found.inputs = {}, {}
+            found.gauges, found.awaited, found.inputs = {}, {}, {}
             save_tally(folder, path.name.removesuffix(SUFFIX), found)
 
 
@@ -139,7 +146,7 @@ def take_up(folder: Path | None, worker: str) -> Tally:
     found = None if folder is None else _read(folder / f"{worker}{SUFFIX}")
     if found is None:
         return Tally()
-    found.gauges, found.inputs = {}, {}
+    found.gauges, found.awaited, found.inputs = {}, {}, {}
     return found
 
 

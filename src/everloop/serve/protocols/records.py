@@ -100,14 +100,21 @@ class Records:
         service = self._service
         name = request.params.get("model")
         all_of = list(service.endpoints.values()) if name is None else [service.find(name)]
+        tally = service.count()
+        told = None if name is None else all_of[0].lineup.deployment
+        counted = [
+            found for (deployed, _, _), found in tally.answers.items() if told in {None, deployed}
+        ]
         return Health(
             ready=service.is_ready(all_of),
             epoch=max((each.lineup.epoch for each in all_of), default=0),
-            predictions=sum(each.answerer.counters.predictions for each in all_of),
-            fallbacks=sum(each.answerer.counters.fallbacks for each in all_of),
-            unlogged=sum(each.answerer.counters.unlogged for each in all_of),
-            fsync_errors=service.fsync_errors(),
-            awaited_shadows=sum(each.answerer.awaited_shadows for each in all_of),
+            predictions=sum(sum(each.rows.values()) for each in counted),
+            fallbacks=sum(each.fallbacks for each in counted),
+            unlogged=sum(each.unlogged for each in counted),
+            fsync_errors=int(tally.gauges.get("log_fsync_errors", 0)),
+            awaited_shadows=sum(
+                rows for served, rows in tally.awaited.items() if name in {None, served}
+            ),
             refused=tuple(bad.code for each in all_of for bad in each.switchboard.refused),
         )
 

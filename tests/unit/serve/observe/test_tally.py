@@ -17,6 +17,8 @@ from everloop.serve.observe.tally import (
     save_tally,
     take_up,
 )
+from everloop.serve.reporting import Reporter
+from tests.unit.serve.protocols.desk import make_desk
 
 
 def counted(rows: int, took_us: float = 10.0, version: str = "1.0.0") -> Tally:
@@ -38,6 +40,32 @@ def test_counts_of_all_workers_are_added_up(tmp_path: Path) -> None:
     (answers,) = whole.answers.values()
     assert (7, 2, 2.0) == (answers.rows["ok"], whole.replies[200], whole.gauges["workers"])
     assert 2 == sum(answers.scoring.counts)
+
+
+def test_what_each_worker_has_alike_is_not_added_up(tmp_path: Path) -> None:
+    gauges = {"models_resident": 3.0, "bundles_refused": 1.0, "connections": 2.0}
+    save_tally(tmp_path, "w1", Tally(gauges=gauges, awaited={"bikes": 2}))
+
+    whole = add_up(Tally(gauges=gauges, awaited={"bikes": 5}), tmp_path, "w0")
+
+    assert {**gauges, "connections": 4.0} == whole.gauges
+    assert {"bikes": 7} == whole.awaited
+
+
+def test_the_health_of_a_server_is_that_of_all_its_workers(tmp_path: Path) -> None:
+    desk = make_desk(tmp_path / "log")
+    others = tmp_path / "workers"
+    others.mkdir()
+    save_tally(others, "w1", counted(5))
+    Reporter(desk.service, others, "w0")
+
+    predictions = [
+        desk.get(path)[1]["predictions"]
+        for path in ("/healthz", "/models/bikes/healthz", "/models/plain/healthz")
+    ]
+
+    desk.log.close()
+    assert [5, 5, 0] == predictions
 
 
 def test_a_worker_in_a_dead_ones_place_goes_on_from_its_counts(tmp_path: Path) -> None:
