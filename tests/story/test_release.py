@@ -17,9 +17,10 @@ from everloop.kernel.lineage import Edge
 from everloop.registry.model import AliasMove, ModelVersion
 from everloop.registry.queries import ResolveModel
 from everloop.release.model import Deployment, Finding, Guardrail, News, Release, State
+from everloop.release.observing import ObserveRelease
 from everloop.release.queries import ListReleases, ReleaseList, ReleaseView
 from everloop.release.routes import routes_of
-from everloop.release.verbs import ObserveRelease, PromoteRelease, Rollback, StartRelease
+from everloop.release.verbs import PromoteRelease, Rollback, StartRelease
 from everloop.storage.sqlite import SqliteMetadataStore
 from tests.kit import world
 from tests.unit.monitor.test_observing import signed_report

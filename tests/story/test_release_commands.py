@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import click
@@ -18,7 +22,7 @@ from everloop.gate.verbs import WaiveGate
 from everloop.registry.client import register
 from everloop.registry.evidence import Waiver
 from everloop.registry.signature import infer_signature
-from tests.story.project import Project, make_project
+from tests.story.project import Project, clean_environment, make_project
 
 X = np.random.default_rng(1).normal(size=(60, 2))
 TABLE = pa.table({"a": X[:, 0], "b": X[:, 1], "y": X[:, 0] - X[:, 1]})
@@ -81,3 +85,49 @@ def test_a_release_is_begun_looked_at_halted_and_gone_on_with(shop: Shop) -> Non
         after["deployment"]["deployment"]["halt"],
         after["release"]["release"]["state"],
     )
+
+
+def test_a_watched_status_is_drawn_over_on_a_terminal_and_told_in_lines_elsewhere(
+    shop: Shop,
+) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "everloop", "release", "status", "shop", "--watch"]
+    places = {"cwd": shop.project.folder, "env": clean_environment() | {"TERM": "xterm"}}
+    with (
+        subprocess.Popen(command, stdout=theirs, stderr=theirs, **places) as drawn,  # type: ignore[call-overload]
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **places) as told,  # type: ignore[call-overload]
+    ):
+        try:
+            assert told.stdout is not None
+            lines = [told.stdout.readline()]
+            seen = os.read(ours, 65_536)
+            while b"deployment" not in seen:
+                seen += os.read(ours, 65_536)
+            shop.project.run("release", "halt", "shop", "--yes", "--reason", "seen by a test")
+            while "; " not in lines[-1]:
+                lines.append(told.stdout.readline())
+            while b"the champion answers: seen by a test" not in seen:
+                seen += os.read(ours, 65_536)
+        finally:
+            drawn.kill()
+            told.kill()
+            os.close(ours)
+            os.close(theirs)
+            shop.project.run("release", "resume", "shop")
+
+    assert 2 == seen.count(b"\x1b[2J")
+    assert "halted: the champion answers: seen by a test" in lines[-1]
+    assert 1 == len([line for line in lines if line.startswith("last_drill ")])
+
+
+def test_a_drill_is_told_by_the_names_behind_its_ids(shop: Shop) -> None:
+    run = shop.project.run
+    run("release", "deploy", "drilled", "bike")
+    run("release", "start", "drilled", "bike@1")
+    run("release", "start", "drilled", "bike@2", "--strategy", "all_at_once")
+
+    told = run("release", "drill", "drilled", "--yes").stdout
+    listed = run("release", "drills", "drilled").stdout
+
+    assert ["pinned      1.0.0"] == [line for line in told.splitlines() if "pinned" in line]
+    assert "1.0.0" in listed

@@ -32,10 +32,11 @@ from everloop.release.model import (
     State,
     Tally,
 )
+from everloop.release.observing import ObserveRelease
 from everloop.release.queries import DeploymentView, ReleaseView
 from everloop.release.routes import routes_of
 from everloop.release.status import ReleaseStatus, ShowStatus
-from everloop.release.verbs import AbortRelease, ObserveRelease, PromoteRelease, StartRelease
+from everloop.release.verbs import AbortRelease, PromoteRelease, StartRelease
 from everloop.storage.sqlite import SqliteMetadataStore
 from tests.kit import world
 from tests.unit.release.released import Released, faults, pairs, traffic

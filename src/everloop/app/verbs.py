@@ -27,6 +27,7 @@ VERB_MODULES = (
     "everloop.monitor.alerts",
     "everloop.release.halting",
     "everloop.release.history",
+    "everloop.release.observing",
     "everloop.monitor.erasing",
     "everloop.monitor.feedback",
     "everloop.monitor.refusals",

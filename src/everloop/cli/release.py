@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -94,6 +95,36 @@ def _show_status(answer: Any) -> None:
         _show_release(answer.release)
 
 
+def _show_drill(answer: Any) -> None:
+    drill = answer.drill
+    output.write_fields(
+        {
+            "drill": drill.id,
+            "deployment": answer.deployment,
+            "pinned": answer.version,
+            "state": drill.state,
+            "started_at": drill.started_at,
+            "why": drill.why or None,
+        }
+    )
+    output.write_clean(f"How it ended: everloop release drills {answer.deployment}")
+
+
+def _line_of(answer: Any) -> str:
+    """Return in one line how a deployment stands, for a reader that can't be drawn over."""
+    seen, release = answer.deployment, answer.release
+    said = [f"champion {seen.champion or '-'}"]
+    if seen.deployment.halt is not None:
+        said.append(f"halted: {_halted(seen)}")
+    if release is not None:
+        it = release.release
+        said.append(
+            f"{it.state.value} {release.candidate} at {it.share:.0%}, evidence it is worse "
+            f"{it.evidence_bad:.3g} of {1 / it.config.alpha:.0f}: {it.why}"
+        )
+    return "; ".join(said)
+
+
 def _show_history(answer: Any) -> None:
     places = {name: place for place, name in enumerate(answer.figures)}
     output.write_table(
@@ -119,25 +150,38 @@ def from_seconds(seconds: float) -> str:
 
 @click.command("status")
 @click.argument("deployment", shell_complete=completer("release.status", "deployment"))
-@click.option("--watch", is_flag=True, help="Show it anew whenever it changes; ends with Ctrl-C.")
+@click.option(
+    "--watch",
+    is_flag=True,
+    help="Go on with each change: drawn over on a terminal, else in a line; ends with Ctrl-C.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def status(session: Session, deployment: str, *, watch: bool, as_json: bool) -> int:
     """Show how a deployment stands: release, kill switch, freeze window and drills."""
     from everloop.release.status import ReleaseStatus, ShowStatus
 
-    seen: ReleaseStatus | None = None
-    while True:
-        ask = ShowStatus(deployment=deployment)
-        found = session.perform("release.status", ask, ReleaseStatus)
-        if found != seen:
-            if seen is not None and not as_json:
-                output.write("")
-            (output.write_json if as_json else _show_status)(found)
-        seen = found
-        if not watch:
-            return 0
+    ask = ShowStatus(deployment=deployment)
+    seen = session.perform("release.status", ask, ReleaseStatus)
+    is_drawn = watch and not as_json and sys.stdout.isatty()
+    if is_drawn:
+        click.clear()
+    (output.write_json if as_json else _show_status)(seen)
+    while watch:
         time.sleep(WATCH_S)
+        found = session.perform("release.status", ask, ReleaseStatus)
+        if found == seen:
+            continue
+        if as_json:
+            output.write_json(found)
+        elif is_drawn:
+            click.clear()
+            _show_status(found)
+        elif _line_of(found) != _line_of(seen):
+            output.write_clean(_line_of(found))
+        sys.stdout.flush()
+        seen = found
+    return 0
 
 
 GROUP = VerbGroup(
@@ -189,12 +233,13 @@ GROUP = VerbGroup(
                 "deployment.drill",
                 arguments=("deployment",),
                 confirm="Let another version of {deployment} answer for a moment?",
+                show=_show_drill,
             ),
             "drills": Bound(
                 "deployment.drills",
                 arguments=("deployment",),
                 columns=(
-                    "started=drill.started_at", "state=drill.state",
+                    "started=drill.started_at", "pinned=version", "state=drill.state",
                     "switch_ms=drill.switch_ms", "return_ms=drill.return_ms", "why=drill.why",
                 ),
             ),

@@ -26,8 +26,8 @@ from everloop.release.collect import (
     news_of_rows,
 )
 from everloop.release.model import Release, State
+from everloop.release.observing import ObserveRelease
 from everloop.release.queries import ReleaseView
-from everloop.release.verbs import ObserveRelease
 
 RECORD_PIECES = 200
 RECORD_ROWS = 5_000

@@ -48,8 +48,9 @@ class LoadedModel:
         """Return one number for each row, or a 2-D array with one column for each output.
 
         Args:
-            rows: A pandas frame, a pyarrow table, a dict of columns, a list of dicts, or a matrix
-                with the signature's inputs in its order. Columns beyond the inputs are passed over.
+            rows: A pandas frame, a pyarrow table, a dict of columns, a list of dicts, or, with
+                the signature's inputs in its order, a matrix or a list of lists. Columns beyond
+                the inputs are passed over.
 
         Raises:
             InvalidInput: ``model.rows_unreadable``, or ``model.rows_refused`` with everything that

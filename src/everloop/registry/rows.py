@@ -12,8 +12,8 @@ from everloop.core.errors import InvalidInput
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# A pandas or polars frame, a pyarrow table or batch, a mapping of columns, a list of mappings, or a
-# matrix of numbers in the signature's order.
+# A pandas or polars frame, a pyarrow table or batch, a mapping of columns, a list of mappings, or
+# rows in the signature's order: a matrix of numbers, or a list of lists.
 Rows: TypeAlias = object
 
 
@@ -38,13 +38,37 @@ def to_table(rows: Rows, names: Sequence[str] = ()) -> pa.Table:
             return pa.Table.from_pandas(rows, preserve_index=False)
         if hasattr(rows, "__arrow_c_stream__"):
             return pa.table(rows)
-        if isinstance(rows, Sequence) and all(isinstance(row, Mapping) for row in rows):
-            return pa.Table.from_pylist([dict(row) for row in rows])
+        if isinstance(rows, Sequence):
+            return _from_rows(rows, names)
     except (pa.ArrowException, TypeError, ValueError, KeyError) as error:
         if isinstance(error, InvalidInput):
             raise
         raise _unreadable(f"The rows are no table: {str(error)[:200]}.") from error
     raise _unreadable(f"A {type(rows).__name__} holds no rows.")
+
+
+def _from_rows(rows: Sequence[object], names: Sequence[str]) -> pa.Table:
+    import pyarrow as pa
+
+    dicts = [dict(row) for row in rows if isinstance(row, Mapping)]
+    if len(dicts) == len(rows):
+        return pa.Table.from_pylist(dicts)
+    lists = [row for row in rows if isinstance(row, list | tuple)]
+    if len(lists) == len(rows):
+        return _from_lists(lists, names)
+    raise _unreadable(f"A {type(rows).__name__} holds no rows.")
+
+
+def _from_lists(rows: Sequence[Sequence[object]], names: Sequence[str]) -> pa.Table:
+    import pyarrow as pa
+
+    if not names:
+        raise _unreadable("The rows are lists, and nothing names their columns.")
+    wrong = next((place for place, row in enumerate(rows) if len(row) != len(names)), None)
+    if wrong is not None:
+        raise _unreadable(f"Row {wrong} has {len(rows[wrong])} values for {len(names)} inputs.")
+    columns = {name: [row[place] for row in rows] for place, name in enumerate(names)}
+    return pa.table(columns)
 
 
 def _from_matrix(rows: np.ndarray, names: Sequence[str]) -> pa.Table:
@@ -62,5 +86,5 @@ def _unreadable(problem: str) -> InvalidInput:
         "model.rows_unreadable",
         problem,
         hint="Give a pandas frame, a pyarrow table, a dict of columns, a list of dicts, or a "
-        "matrix with the signature's inputs in its order.",
+        "matrix or list of lists with the signature's inputs in its order.",
     )

@@ -85,10 +85,11 @@ class SettleDrill(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class DrillView(Struct, frozen=True, kw_only=True):
-    """A drill and its deployment's name."""
+    """A drill with the names behind its ids; the pinned version as a semantic version."""
 
     drill: Drill
     deployment: str
+    version: str
 
 
 class ListDrills(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -220,7 +221,7 @@ def drill_deployment(ask: DrillDeployment, work: Work) -> DrillView:
     _set(work, deployment, halt)
     work.touch(f"drill:{drill.id}")
     work.link(f"drill:{drill.id}", "exercised", f"deployment:{deployment.id}")
-    return DrillView(drill=drill, deployment=deployment.name)
+    return _view(work, drill, deployment)
 
 
 @verb("deployment.settle", permission="deployment:admin")
@@ -232,7 +233,7 @@ def settle_drill(ask: SettleDrill, work: Work) -> DrillView:
     """
     drill = work.get(Drill, Id(ask.drill.removeprefix("drill:")))
     deployment = work.get(Deployment, drill.deployment)
-    view = DrillView(drill=drill, deployment=deployment.name)
+    view = _view(work, drill, deployment)
     if drill.state in {DrillState.PASSED, DrillState.FAILED}:
         return view
     is_late = work.now - drill.asked_at > timedelta(seconds=DRILL_S)
@@ -273,7 +274,12 @@ def list_drills(ask: ListDrills, view: View) -> DrillList:
     """
     deployment = get_deployment(view, ask.deployment)
     rows = view.select(Drill, *where(deployment=deployment.id), descending=True, limit=ask.limit)
-    return DrillList(items=tuple(DrillView(drill=row, deployment=deployment.name) for row in rows))
+    return DrillList(items=tuple(_view(view, row, deployment) for row in rows))
+
+
+def _view(view: View, drill: Drill, deployment: Deployment) -> DrillView:
+    version = view.get(ModelVersion, drill.version).version
+    return DrillView(drill=drill, deployment=deployment.name, version=version)
 
 
 def live_drills(view: View) -> list[Drill]:

@@ -7,10 +7,16 @@ from starlette.responses import Response
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of a chart; gaps are None."""
+    """One line of a chart; gaps are None.
+
+    Attributes:
+        colour: Place in the palette, for what has the same colour in several charts; by its place
+            among the lines when None.
+    """
 
     label: str
     values: tuple[float | None, ...]
+    colour: int | None = None
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ from everloop.monitor.model import Alert, LossPoint, Window
 from everloop.monitor.queries import AlertList, LossList, MonitorView, WindowList
 from everloop.monitor.refusals import RefusedList
 from everloop.registry.queries import ModelView
-from everloop.release.history import History
+from everloop.release.history import PROCESSES, History
 from everloop.release.queries import DeploymentList, DeploymentView, ReleaseList, ReleaseView
 from everloop.release.status import ReleaseStatus
 from everloop.ui.charts import Line, Mark, Series, send_json
@@ -148,7 +148,9 @@ def evidence_series(found: History, part: Literal["bad", "good"]) -> Series:
     for name, values in figures.items():
         kind, _, guardrail = name.partition(":")
         if guardrail and kind == part and any(values):
-            lines.append(Line(label=guardrail.replace("_", " "), values=values))
+            # One colour in both charts; the first two look like those of the level and the sum.
+            place = PROCESSES.index(guardrail) + 2
+            lines.append(Line(label=guardrail.replace("_", " "), values=values, colour=place))
     return Series(x=_times(figures), lines=tuple(lines), is_time=True, marks=_turns(figures))
 
 

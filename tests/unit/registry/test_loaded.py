@@ -45,8 +45,9 @@ def model() -> LoadedModel:
         TABLE.to_batches()[0],
         {"city": CITY, "a": A.tolist()},
         [{"a": float(value), "city": city} for value, city in zip(A, CITY, strict=True)],
+        [list(pair) for pair in zip(A.tolist(), CITY, strict=True)],
     ],
-    ids=["table", "batch", "columns", "dicts"],
+    ids=["table", "batch", "columns", "dicts", "lists"],
 )
 def test_rows_of_every_kind_get_the_same_answers(model: LoadedModel, rows: object) -> None:
     np.testing.assert_allclose(model.predict(rows), A * 2)
@@ -81,7 +82,17 @@ def test_rows_that_do_not_fit_the_signature_are_refused_by_name(
 
 
 @pytest.mark.parametrize(
-    "rows", [42, "a,b", [1, 2], {"a": [1.0], "city": ["Rom", "Rom"]}, np.zeros((2, 3)), np.zeros(2)]
+    "rows",
+    [
+        42,
+        "a,b",
+        [1, 2],
+        [[1.0, "Rom"], [2.0]],
+        [{}, []],
+        {"a": [1.0], "city": ["Rom", "Rom"]},
+        np.zeros((2, 3)),
+        np.zeros(2),
+    ],
 )
 def test_what_holds_no_rows_is_an_input_error(model: LoadedModel, rows: object) -> None:
     with pytest.raises(InvalidInput) as refused:

@@ -21,17 +21,13 @@ from everloop.registry.model import ModelVersion
 from everloop.registry.signature import Field, Signature
 from everloop.registry.verbs import RegisterModel
 from everloop.release.model import Assigned, BadEvent, Guardrail, Limits, News, Pair
+from everloop.release.observing import ObserveRelease
 from everloop.release.queries import (
     DeploymentView,
     ReleaseView,
     ShowDeployment,
 )
-from everloop.release.verbs import (
-    CreateDeployment,
-    ObserveRelease,
-    Rollback,
-    StartRelease,
-)
+from everloop.release.verbs import CreateDeployment, Rollback, StartRelease
 from tests.kit import World, world
 from tests.unit.serve.served import shifted_model
 

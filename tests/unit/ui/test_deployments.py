@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Literal, get_args
 
 from everloop.core.ids import Id, ProjectId
 from everloop.monitor.drift import ColumnDrift, ColumnTest, DriftReport
 from everloop.monitor.model import LossPoint, Window
-from everloop.ui.deployments import heat_rows, loss_series
+from everloop.release.history import FIGURES, History
+from everloop.ui.deployments import evidence_series, heat_rows, loss_series
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -79,3 +81,19 @@ def test_a_column_that_a_window_did_not_test_has_an_empty_cell() -> None:
     rows = heat_rows([window(drift("x", 0.1)), window()])
 
     assert [0.1, None] == [cell.effect for cell in rows[0].cells]
+
+
+def test_a_guardrail_has_one_colour_in_both_charts() -> None:
+    seen = {"at": 1.0, "share": 0.2, "champion": 9.0, "canary": 3.0, "evidence_bad": 1.2}
+    logs = {"bad:latency": 0.1, "bad:error": 0.2, "good:latency": 0.3, "good:paired_loss": 0.4}
+    point = tuple((seen | logs).get(name) for name in FIGURES)
+    found = History(figures=FIGURES, points=(point,), rollback_at=100.0, promote_at=20.0)
+
+    against, proof = (
+        {line.label: line.colour for line in evidence_series(found, part).lines}
+        for part in get_args(Literal["bad", "good"])
+    )
+
+    assert against["latency"] == proof["latency"]
+    told = [colour for colour in (against | proof).values() if colour is not None]
+    assert 3 == len(told) == len(set(told))

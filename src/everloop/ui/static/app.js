@@ -86,7 +86,7 @@
           series.lines.map(function (line, index) {
             return {
               label: line.label,
-              stroke: colour(colours[index % colours.length]),
+              stroke: colour(line.colour == null ? colours[index % colours.length] : "--c" + line.colour),
               width: 1.5,
               spanGaps: series.lines.length > 1,
               points: { show: series.x.length < 40 },
