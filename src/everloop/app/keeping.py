@@ -107,6 +107,7 @@ class Keeper:
 
     def _keep_loop(self) -> None:
         from everloop.app.ingest import LogSource
+        from everloop.app.retention import DeviceRetention
         from everloop.app.trainer import ProcessTrainer
         from everloop.loop.controller import Controller
 
@@ -115,6 +116,7 @@ class Keeper:
         performer = LocalPerformer(kernel, local_caller(kernel, LOOP), self._client.project)
         trainer = ProcessTrainer(self._home, self._client.project)
         source = LogSource(self._home, performer)
+        retention = DeviceRetention(performer, kernel.services.clock)
         kernel.subscribe(self._hear)
         controller = Controller(
             performer,
@@ -132,6 +134,7 @@ class Keeper:
                 self._ship_leftovers(performer)
                 shipped = trainer.ended
             self._news.clear()
+            retention.step()
             names = performer.perform(
                 "deployment.list", ListDeployments(limit=1000), DeploymentList
             ).items

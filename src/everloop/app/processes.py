@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -49,7 +50,8 @@ class ServingProcess:
         return self._child.pid if self._child is not None else None
 
     def keep(self) -> None:
-        """Start the process if it does not run and its pause is over."""
+        """Start the process if it does not run and its pause is over; bound what it wrote."""
+        self._bound_output()
         if self._is_alive():
             if self._child is not None and time.monotonic() - self._started_at > HEALTHY_S:
                 self._pause_s = FIRST_PAUSE_S
@@ -94,10 +96,7 @@ class ServingProcess:
         command = [sys.executable, "-m", "everloop.serve.main", "--home", str(self._folder)]
         command += ["--public-key", self._key, "--port", str(self._next_port())]
         command += ["--workers", str(self._workers)]
-        output = self._folder / OUTPUT_FILE
-        if output.exists() and output.stat().st_size > OUTPUT_BYTES:
-            output.replace(output.with_suffix(".old"))
-        with output.open("ab") as stream:
+        with (self._folder / OUTPUT_FILE).open("ab") as stream:
             self._child = subprocess.Popen(  # noqa: S603 -- our own program, no shell
                 command,
                 stdin=subprocess.DEVNULL,
@@ -107,6 +106,18 @@ class ServingProcess:
                 start_new_session=True,
             )
         self._started_at = time.monotonic()
+
+    def _bound_output(self) -> None:
+        """Begin the file of its messages anew when it is long; the last one is kept beside it.
+
+        The process has the file open, to append: it goes on at its new beginning. A line that is
+        written between the copy and the cut is lost.
+        """
+        output = self._folder / OUTPUT_FILE
+        with contextlib.suppress(OSError):
+            if output.stat().st_size > OUTPUT_BYTES:
+                shutil.copyfile(output, output.with_suffix(".old"))
+                os.truncate(output, 0)
 
     def _told_pid(self) -> int | None:
         address = read_address(self._folder)

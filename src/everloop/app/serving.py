@@ -75,6 +75,7 @@ class Supervisor:
         self._refreshed = 0.0
         self._told: set[str] = set()
         self._looked: dict[Path, Instant] = {}
+        self._told_before: set[str] = set()
 
     def step(self) -> bool:
         """Do what there is to do; return whether the routes were derived anew."""
@@ -120,6 +121,7 @@ class Supervisor:
     def refresh(self) -> None:
         """Write the routes and bundles that the records ask for now."""
         self._refreshed = time.monotonic()
+        self._told_before, self._told = self._told, set()
         with self._kernel.store.read() as tx:
             projects = {ProjectId(row.id): row.name for row in tx.select(Project)}
             for deployment in tx.select(Deployment):
@@ -192,9 +194,10 @@ class Supervisor:
         )
 
     def _say_once(self, text: str) -> None:
-        if text not in self._told:
-            self._told.add(text)
+        """Say what is wrong when it begins: not again while it lasts, but when it comes back."""
+        if text not in self._told_before and text not in self._told:
             _LOG.error("%s", text)
+        self._told.add(text)
 
 
 def targets_of(routes: Routes) -> list[Target]:

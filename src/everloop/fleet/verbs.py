@@ -13,7 +13,7 @@ from everloop.core.ports import where
 from everloop.core.records import kind_of
 from everloop.edge.model import EdgeBundle
 from everloop.edge.queries import get_bundle
-from everloop.fleet import devices, reporting  # noqa: F401 -- declare the verbs of devices
+from everloop.fleet import devices, erasing, reporting  # noqa: F401 -- declare their verbs
 from everloop.fleet.deciding import begin
 from everloop.fleet.lookup import find_bundle, get_fleet, live_release
 from everloop.fleet.model import (

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import msgspec
 import pyarrow as pa
 import pytest
 
+from everloop.app import processes
 from everloop.app.config import Config
 from everloop.app.home import Home
 from everloop.app.serving import Supervisor, predict_tokens, serving_folder, write_routes
@@ -216,3 +218,53 @@ def test_an_input_called_personal_after_its_bundle_was_sealed_is_masked_too(
         supervisor.stop()
 
     assert [(), ("temperature",)] == masked
+
+
+def test_an_error_is_said_when_it_begins_and_again_when_it_comes_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    released = Released()
+    version = released.version(1.0)
+    released.start(version)
+    home = Home(tmp_path / ".everloop").create()
+    bundles = home.serve("bikes") / "bundles"
+    bundles.mkdir(parents=True)
+    in_the_way = bundles / f".{version.id}.{os.getpid()}"
+    kernel = released.world.kernel
+    supervisor = Supervisor(home, kernel, local_caller(kernel, SERVER), Config(project=PROJECT))
+    said = []
+
+    try:
+        for is_broken in (True, True, False, True):
+            shutil.rmtree(bundles / version.id, ignore_errors=True)
+            if is_broken:
+                in_the_way.write_bytes(b"")
+            else:
+                in_the_way.unlink()
+            caplog.clear()
+            supervisor.refresh()
+            said.append(sum(version.id in record.getMessage() for record in caplog.records))
+    finally:
+        supervisor.stop()
+
+    assert [1, 0, 0, 1] == said
+
+
+def test_the_messages_of_a_running_server_are_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "OUTPUT_BYTES", 1_000)
+    output = tmp_path / processes.OUTPUT_FILE
+    process = processes.ServingProcess(tmp_path, key="00" * 32)
+    with output.open("ab") as stream:  # as the server has it open
+        stream.write(b"old" * 500)
+        stream.flush()
+
+        process.keep()
+        process.ask_to_stop()
+        process.wait()
+        stream.write(b"new")
+
+    assert b"old" * 500 == output.with_suffix(".old").read_bytes()
+    assert b"old" not in output.read_bytes()
+    assert output.read_bytes().endswith(b"new")
