@@ -45,6 +45,13 @@ def test_the_document_is_valid_openapi(client: httpx.Client, path: str) -> None:
     validate(document(client, path))
 
 
+def test_the_document_has_no_words_for_readers_of_the_code(client: httpx.Client) -> None:
+    schemas = document(client)["components"]["schemas"]
+
+    told = [schema.get("description", "") for schema in schemas.values()]
+    assert [] == [text for text in told if "Attributes:" in text or "``" in text]
+
+
 def test_the_index_leads_to_every_model(client: httpx.Client) -> None:
     models = client.get("/").json()["models"]
 

@@ -185,6 +185,29 @@ def test_mlflow_is_told_what_was_wrong_in_its_own_words(
 
 
 @pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/invocations", {"dataframe_records": [ROW]}),
+        ("/score", {"input_data": [ROW]}),
+        ("/v1/models/bikes:predict", {"instances": [ROW]}),
+        ("/models/bikes/predict", {"inputs": [ROW]}),
+        ("/models/bikes/whatif", {"inputs": [ROW]}),
+    ],
+)
+def test_json_goes_by_the_same_names_everywhere(
+    client: httpx.Client, path: str, body: dict[str, object]
+) -> None:
+    def status(kind: str) -> int:
+        return client.post(
+            path, content=json.dumps(body), headers={"content-type": kind} if kind else {}
+        ).status_code
+
+    kinds = ["", "application/json", "application/ld+json", "application/x-www-form-urlencoded"]
+    assert [200] * 4 == [status(kind) for kind in kinds]
+    assert [415] * 2 == [status("application/x-python-pickle"), status("text/plain")]
+
+
+@pytest.mark.parametrize(
     "kind",
     [
         "application/x-pickle",

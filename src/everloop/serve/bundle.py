@@ -141,7 +141,7 @@ class LoadedBundle:
         self.bundle = bundle
         self.model = model
         self.predictor = predictor
-        self.rows = RowDecoder(bundle.inputs)
+        self.rows = RowDecoder(bundle.inputs, bundle.deployment or bundle.model)
         self.reference = attached.get(bundle.reference)
         self.profile = attached.get(bundle.profile)
         kept = attached.get(bundle.background)

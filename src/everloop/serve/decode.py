@@ -11,7 +11,9 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
+from functools import cached_property
 from typing import Annotated, Final, Generic, Literal, TypeVar
+from urllib.parse import quote
 
 import msgspec
 import numpy as np
@@ -26,7 +28,8 @@ from everloop.serve.protocol import Dtype, InputField
 MAX_UNIT_CHARS: Final = 200
 MAX_FUTURE: Final = timedelta(days=1)
 MOST_SEARCHED: Final = 1_000_000
-INPUT_HINT: Final = "GET /models/{model} shows the fields this model takes."
+INPUT_HINT: Final = "GET / tells where the fields of each model are described."
+EXACT: Final = 2**53  # up to here each whole number is a float of its own
 # What a value of each type may be.
 KINDS: Final[Mapping[Dtype, object]] = {
     "float64": float,
@@ -61,8 +64,16 @@ class PredictRequest(msgspec.Struct, Generic[Row], frozen=True, forbid_unknown_f
 class RowDecoder:
     """Reads requests for one signature. Immutable, safe between threads."""
 
-    def __init__(self, fields: tuple[InputField, ...]) -> None:
+    def __init__(self, fields: tuple[InputField, ...], name: str = "") -> None:
+        """Make the decoder.
+
+        Args:
+            fields: The inputs of the signature.
+            name: Under which the model is served, to say where its fields are described.
+        """
         self.fields = fields
+        at = f"GET /models/{quote(name, safe='')} tells what this model takes."
+        self.hint = at if name else INPUT_HINT
         # Field names are the user's and may be anything; attribute names are ours.
         self._names = {f"f{place}": field.name for place, field in enumerate(fields)}
         self.row: type[msgspec.Struct] = msgspec.defstruct(
@@ -95,7 +106,10 @@ class RowDecoder:
         try:
             request: PredictRequest[msgspec.Struct] = self._decoder.decode(body)
         except msgspec.ValidationError as error:
-            raise InvalidInput("request.invalid", f"{error}.", hint=INPUT_HINT) from error
+            found = self._with_points(body)
+            if found is None:
+                raise InvalidInput("request.invalid", f"{error}.", hint=self.hint) from error
+            request = found
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise malformed(body, error) from error
         require_rows(len(request.inputs), "$.inputs")
@@ -107,6 +121,41 @@ class RowDecoder:
             )
         return request
 
+    @cached_property
+    def _lenient(self) -> msgspec.json.Decoder[PredictRequest[msgspec.Struct]]:
+        """Read whole numbers with a point, too."""
+        row = msgspec.defstruct(
+            "Row",
+            [_declare(place, field, has_points=True) for place, field in enumerate(self.fields)],
+            rename=self._names,
+            forbid_unknown_fields=True,
+            kw_only=True,
+        )
+        return msgspec.json.Decoder(PredictRequest[row])  # type: ignore[valid-type]
+
+    def _with_points(self, body: bytes) -> PredictRequest[msgspec.Struct] | None:
+        """Return a request that writes whole numbers as 30.0, which is an integer of JSON Schema.
+
+        Beyond 2^53 the text of such a number may say another one than its float, and it is refused.
+        """
+        if all(field.dtype != "int64" for field in self.fields):
+            return None
+        try:
+            found = self._lenient.decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+        rows = []
+        for row in found.inputs:
+            values = msgspec.structs.asdict(row)
+            for place, field in enumerate(self.fields):
+                value = values[f"f{place}"]
+                if field.dtype == "int64" and isinstance(value, float):
+                    if not (value.is_integer() and abs(value) <= EXACT):
+                        return None
+                    values[f"f{place}"] = int(value)
+            rows.append(self.row(**values))
+        return msgspec.structs.replace(found, inputs=rows)
+
     def from_values(self, values: Mapping[str, Scalar]) -> msgspec.Struct:
         """Return one row from plain values.
 
@@ -116,7 +165,7 @@ class RowDecoder:
         try:
             return msgspec.convert(dict(values), self.row)
         except msgspec.ValidationError as error:
-            raise InvalidInput("request.invalid", f"{error}.", hint=INPUT_HINT) from error
+            raise InvalidInput("request.invalid", f"{error}.", hint=self.hint) from error
 
     def to_matrix(self, rows: Iterable[msgspec.Struct]) -> FloatArray:
         """Return the rows as numbers in the order of the signature; null is NaN."""
@@ -213,8 +262,12 @@ def event_time(text: str | None, now: Instant) -> Instant:
     return at
 
 
-def _declare(place: int, field: InputField) -> tuple[str, object, object] | tuple[str, object]:
+def _declare(
+    place: int, field: InputField, *, has_points: bool = False
+) -> tuple[str, object, object] | tuple[str, object]:
     kind = KINDS[field.dtype]
+    if has_points and field.dtype == "int64":
+        kind = KINDS["int64"] | KINDS["float64"]  # type: ignore[operator]
     if field.nullable:
         return (f"f{place}", kind | None, None)  # type: ignore[operator]
     return (f"f{place}", kind)

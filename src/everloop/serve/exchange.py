@@ -22,7 +22,7 @@ JSON = b"application/json"
 TEXT = b"text/plain; charset=utf-8"
 HTML = b"text/html; charset=utf-8"
 # What curl calls the data of `-d` counts as JSON, and so does what is not called anything.
-JSON_TYPES: Final = frozenset({b"", JSON, b"application/x-www-form-urlencoded"})
+_JSON_TYPES: Final = frozenset({b"", JSON, b"application/x-www-form-urlencoded"})
 Headers: TypeAlias = Mapping[bytes, bytes]
 
 _STATUSES: tuple[tuple[type[EverloopError], int], ...] = (
@@ -96,6 +96,11 @@ class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
     error: Told
 
 
+def is_json(kind: bytes) -> bool:
+    """Tell whether a media type, in small letters and without its parameters, is read as JSON."""
+    return kind in _JSON_TYPES or (kind.startswith(b"application/") and kind.endswith(b"+json"))
+
+
 def require_json(request: Request) -> None:
     """Let pass a request that does not say that its body is something else than JSON.
 
@@ -105,7 +110,7 @@ def require_json(request: Request) -> None:
     told = request.headers.get(b"content-type")
     if told is None or told == JSON:
         return
-    if told.partition(b";")[0].strip().lower() not in JSON_TYPES:
+    if not is_json(told.partition(b";")[0].strip().lower()):
         raise InvalidInput(
             "request.unsupported_type",
             f"The content type {told[:60].decode('latin-1')!r} is not read here.",

@@ -22,7 +22,7 @@ from everloop.core.ids import is_id
 from everloop.core.wire import Label
 from everloop.serve.decode import MAX_FUTURE
 from everloop.serve.dispatch import Route
-from everloop.serve.exchange import JSON_TYPES, Reply, Request
+from everloop.serve.exchange import Reply, Request, is_json
 from everloop.serve.log.file import FrameFile, remove_drafts
 from everloop.serve.log.frames import FEEDBACK, WrittenFeedback
 from everloop.serve.log.writer import new_file
@@ -217,7 +217,7 @@ def read_labels(content_type: bytes, body: bytes) -> list[Label]:
     kind = content_type.partition(b";")[0].strip().lower()
     if kind in _LINES:
         labels = _read_lines(body)
-    elif kind in JSON_TYPES:
+    elif is_json(kind):
         try:
             found = _ONE_OR_MANY.decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -83,7 +83,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PredictAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The answer to ``POST /v1/predict``, in the order of the rows.
+    """The answers to the rows of a request, in their order.
 
     Attributes:
         logged: False when the log could not be written, so that these ids will not be found.
@@ -97,7 +97,7 @@ class PredictAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to ``GET /v1/model``: what the champion takes and gives.
+    """What the champion takes and gives.
 
     Attributes:
         outputs: Names of the numbers of an answer; empty where it is one.

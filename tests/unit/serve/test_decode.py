@@ -41,6 +41,23 @@ def test_null_and_a_missing_nullable_field_are_nan() -> None:
     assert np.isnan(DECODER.to_matrix(request.inputs)[:, 1]).all()
 
 
+def test_a_whole_number_may_be_written_with_a_point() -> None:
+    request = DECODER.decode(
+        b'{"inputs": [%b]}' % msgspec.json.encode(ROW).replace(b"8", b"8.0", 1)
+    )
+
+    (row,) = request.inputs
+    (hour, *_) = msgspec.structs.astuple(row)
+    assert (8, int) == (hour, type(hour))
+
+
+def test_a_refusal_names_the_address_that_tells_what_the_model_takes() -> None:
+    with pytest.raises(InvalidInput) as refused:
+        RowDecoder(INPUTS, "rents/a b").decode(ask(changed(hour="8")))
+
+    assert refused.value.hint.startswith("GET /models/rents%2Fa%20b tells")
+
+
 def test_a_string_that_training_never_saw_is_nan() -> None:
     request = DECODER.decode(ask(changed(weather="frogs")))
 
@@ -52,6 +69,7 @@ def test_a_string_that_training_never_saw_is_nan() -> None:
     [
         (changed(hour="8"), "`$.inputs[0].hour`"),
         (changed(hour=8.5), "`$.inputs[0].hour`"),
+        (changed(hour=2.0**53 + 2), "`$.inputs[0].hour`"),
         (changed(hour=None), "`$.inputs[0].hour`"),
         (changed(working_day=1), "`$.inputs[0].working_day`"),
         (changed(weather=3), "`$.inputs[0].weather`"),

@@ -24,7 +24,16 @@ from everloop.core.wire import Scalar
 from everloop.serve.ask import Result
 from everloop.serve.decode import Values
 from everloop.serve.dispatch import Route
-from everloop.serve.exchange import JSON, TEXT, Answer, Reply, Request, extra_headers, status_of
+from everloop.serve.exchange import (
+    JSON,
+    TEXT,
+    Answer,
+    Reply,
+    Request,
+    extra_headers,
+    is_json,
+    status_of,
+)
 from everloop.serve.identity import to_id
 from everloop.serve.protocols.asking import Reader, make_ask, with_headers
 from everloop.serve.protocols.frames import Frames, read_json
@@ -115,7 +124,7 @@ def _reader(request: Request) -> tuple[Reader, object]:
         return lambda frames: frames.from_csv(text), None
     if kind in JSON_LINES:
         return lambda frames: frames.from_json_lines(request.body), None
-    if kind not in {"application/json", ""}:
+    if not is_json(kind.encode("latin-1")):
         raise _unsupported(f"The content type {kind[:60]!r} is not understood here.")
     body = read_json(request.body)
     if not isinstance(body, dict):

@@ -18,7 +18,7 @@ from everloop.core.errors import InvalidInput
 from everloop.serve.ask import Ask
 from everloop.serve.bundle import LoadedBundle
 from everloop.serve.decode import MAX_UNIT_CHARS, event_time, malformed
-from everloop.serve.exchange import JSON_TYPES, Request
+from everloop.serve.exchange import Request, is_json
 from everloop.serve.lineup import Chosen, Lineup
 from everloop.serve.protocols import binary
 from everloop.serve.protocols.tensors import (
@@ -36,7 +36,7 @@ from everloop.serve.protocols.tensors import (
 from everloop.serve.service import Service
 
 MOST_ID_CHARS: Final = 1_000
-_TYPES: Final = JSON_TYPES | {b"application/octet-stream"}
+_BYTES: Final = b"application/octet-stream"
 _NESTED = re.compile(rb"\s*\[\s*\[")
 
 _Numbers = list[float | None]
@@ -165,7 +165,8 @@ def read_body(request: Request) -> tuple[InferBody, memoryview]:
         InvalidInput: ``request.unsupported_type``, ``request.malformed`` or ``request.invalid``.
     """
     content_type = request.headers.get(b"content-type", b"")
-    if content_type.partition(b";")[0].strip().lower() not in _TYPES:
+    kind = content_type.partition(b";")[0].strip().lower()
+    if kind != _BYTES and not is_json(kind):
         raise InvalidInput(
             "request.unsupported_type",
             f"The content type {content_type[:60].decode('latin-1')!r} is not read here.",

@@ -107,6 +107,10 @@ def describe(endpoints: Sequence[Endpoint], *, with_tokens: bool) -> Json:
     _, schemas = msgspec.json.schema_components(
         [PredictAnswer, ModelCard, ErrorBody], schema_hook=_anything, ref_template=_REF
     )
+    for schema in schemas.values():
+        if "description" in schema:
+            # What stands below the first paragraph is for readers of the code.
+            schema["description"] = str(schema["description"]).partition("\n\n")[0]
     paths: Json = {}
     for place, endpoint in enumerate(endpoints):
         champion = endpoint.lineup.champion

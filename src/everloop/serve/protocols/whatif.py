@@ -18,7 +18,7 @@ from everloop.core.errors import EverloopError, InvalidInput
 from everloop.serve.bundle import LoadedBundle
 from everloop.serve.decode import FloatArray
 from everloop.serve.dispatch import Route
-from everloop.serve.exchange import HTML, Answer, Reply, Request
+from everloop.serve.exchange import HTML, Answer, Reply, Request, require_json
 from everloop.serve.explain import Explainer, constant_answers
 from everloop.serve.protocol import Explanation
 from everloop.serve.service import Service
@@ -85,6 +85,7 @@ class WhatIf:
         lineup = endpoint.lineup
         if lineup.constant is not None:
             raise constant_answers()
+        require_json(request)
         loaded = lineup.choose(None).loaded
         asked = loaded.rows.decode(request.body)
         if len(asked.inputs) != 1:
