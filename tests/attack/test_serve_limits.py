@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -28,12 +29,16 @@ class Toy:
 
     def __init__(self) -> None:
         self.asked: list[Request] = []
+        self.dear = 0
         self.gate = asyncio.Event()
 
     def handle(self, request: Request) -> Answer:
         self.asked.append(request)
         if request.path == "/large":
             return Reply(200, LARGE)
+        if request.path == "/dear":
+            time.sleep(0.1)
+            self.dear += 1
         if request.path == "/later":
             return self._later()
         return Reply(200, b"{}")
@@ -247,6 +252,26 @@ def test_packed_bodies_that_wait_to_be_answered_do_not_fill_the_memory_together(
         assert 0 == running.listener.room.taken
 
     assert [200] * 5 + [429] == statuses
+
+
+def test_no_answer_waits_until_all_others_of_its_turn_are_made() -> None:
+    with listening(PATIENT) as running:
+        links = [running.link() for _ in range(8)]
+        for link in links:  # all of them are listened to
+            link.send(request("GET", "/"))
+            link.read()
+        for link in links:
+            link.send(request("GET", "/dear"))
+        links[0].read()
+        links[1].read()
+        made = running.toy.dear
+        for link in links[2:]:
+            link.read()
+        for link in links:
+            link.close()
+
+    assert made < 8
+    assert 8 == running.toy.dear
 
 
 def test_old_connections_are_closed_after_one_answer_whatever_follows() -> None:

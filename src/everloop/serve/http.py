@@ -29,7 +29,8 @@ from everloop.serve.reading import Reader, Room, Whole
 SWEEP_S: Final = 0.25
 LINGER_S: Final = 2.0
 MOST_UNSENT: Final = 32
-LONGEST_UNSENT: Final = 16_384
+LARGEST_UNSENT: Final = 16_384
+LONGEST_UNSENT_NS: Final = 2_000_000
 _STATUS_LINES: Final = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
 }
@@ -58,19 +59,21 @@ class Listener:
         self.is_draining = False
         self.date = b""
         self._outbox: list[tuple[asyncio.Transport, bytes]] = []
+        self._unsent_since_ns = 0
         self._stamp()
 
     def send(self, transport: asyncio.Transport, data: bytes) -> None:
-        """Write when what has arrived by now is answered.
+        """Write when what has arrived by now is answered, or what takes its time at the latest.
 
         A client that sleeps is woken by each write, which costs more than the write; written
         together, the replies of one turn of the loop wake it once.
         """
-        outbox = self._outbox
-        outbox.append((transport, data))
-        if len(outbox) == 1:
+        outbox, now_ns = self._outbox, perf_counter_ns()
+        if not outbox:
+            self._unsent_since_ns = now_ns
             asyncio.get_running_loop().call_soon(self.flush)
-        elif len(outbox) >= MOST_UNSENT:
+        outbox.append((transport, data))
+        if len(outbox) >= MOST_UNSENT or now_ns - self._unsent_since_ns > LONGEST_UNSENT_NS:
             self.flush()
 
     def flush(self) -> None:
@@ -337,7 +340,7 @@ class Connection(asyncio.Protocol):
             head += b"%s: %s\r\n" % (name, value)
         if is_last:
             head += b"connection: close\r\n"
-        if with_body and not is_last and len(body) < LONGEST_UNSENT:
+        if with_body and not is_last and len(body) < LARGEST_UNSENT:
             self._listener.send(self._transport, b"%s\r\n%s" % (head, body))
             return
         self._listener.flush()  # what comes before it
