@@ -7,22 +7,22 @@ settled in ``tensors``, what an answer says in ``oip``; this module only packs a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from typing import Any, Final, NoReturn
 
 import numpy as np
 
-from everloop.core.errors import EverloopError, InvalidInput
+from everloop.core.errors import EverloopError, InvalidInput, NotFound
 from everloop.serve.ask import Result
 from everloop.serve.decode import FloatArray
-from everloop.serve.exchange import Reply, Request, status_of
+from everloop.serve.exchange import Reply, Request
 from everloop.serve.explain import Explainer, to_method
-from everloop.serve.limits import Limits, failed
-from everloop.serve.observe.jsonlog import say_failure
+from everloop.serve.limits import Limits
 from everloop.serve.proto import load_messages, missing
 from everloop.serve.protocol import Explanation
 from everloop.serve.protocols import binary, oip
+from everloop.serve.protocols.grpc_door import Door, Handle
 from everloop.serve.protocols.oip_body import to_ask
 from everloop.serve.protocols.repository import Repository
 from everloop.serve.protocols.tensors import (
@@ -36,7 +36,7 @@ from everloop.serve.protocols.tensors import (
     require_shape,
     require_size,
 )
-from everloop.serve.service import Endpoint, Service, told
+from everloop.serve.service import Endpoint, Service
 
 SERVICE: Final = "inference.GRPCInferenceService"
 HEALTH: Final = "grpc.health.v1.Health"
@@ -55,17 +55,6 @@ _CONTENTS: Final = {
     "FP32": "fp32_contents",
     "FP64": "fp64_contents",
     BYTES: "bytes_contents",
-}
-_CODES: Final = {
-    400: "INVALID_ARGUMENT",
-    401: "UNAUTHENTICATED",
-    403: "PERMISSION_DENIED",
-    404: "NOT_FOUND",
-    408: "DEADLINE_EXCEEDED",
-    409: "FAILED_PRECONDITION",
-    413: "RESOURCE_EXHAUSTED",
-    429: "RESOURCE_EXHAUSTED",
-    503: "UNAVAILABLE",
 }
 
 
@@ -93,14 +82,16 @@ async def start(service: Service, address: str, limits: Limits) -> Any:
     """
     import grpc.aio
 
-    rpc = Rpc(service, grpc)
+    rpc = Rpc(service, grpc, limits)
     options = [
         ("grpc.so_reuseport", 1),
         ("grpc.max_receive_message_length", limits.body_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_metadata_size", limits.head_bytes),
+        ("grpc.max_concurrent_streams", limits.in_flight),
     ]
-    server = grpc.aio.server(options=options, maximum_concurrent_rpcs=limits.in_flight)
+    # Calls whose messages are still coming count here; in flight are those that have arrived.
+    server = grpc.aio.server(options=options, maximum_concurrent_rpcs=limits.connections)
     server.add_generic_rpc_handlers(rpc.handlers())
     try:
         server.add_insecure_port(address)
@@ -114,16 +105,17 @@ async def start(service: Service, address: str, limits: Limits) -> Any:
 class Rpc:
     """The handlers of this protocol; ``grpc`` is the package, imported after the fork."""
 
-    def __init__(self, service: Service, grpc: Any) -> None:
+    def __init__(self, service: Service, grpc: Any, limits: Limits) -> None:
         self._service = service
         self._grpc = grpc
+        self._door = Door(grpc, limits)
         self._says = load_messages()
         self._repository = Repository(service)
         self._explainer = Explainer()
 
     def handlers(self) -> tuple[Any, ...]:
         """Return what grpc serves by name."""
-        table: dict[str, Callable[[Any, Mapping[bytes, bytes]], Any]] = {
+        table: dict[str, Handle] = {
             "ServerLive": self._live,
             "ServerReady": self._ready,
             "ModelReady": self._model_ready,
@@ -134,49 +126,18 @@ class Rpc:
             "RepositoryModelLoad": self._load,
             "RepositoryModelUnload": self._unload,
         }
+        door = self._door
         ours = {
-            name: self._grpc.unary_unary_rpc_method_handler(
-                self._guarded(handle),
-                request_deserializer=getattr(self._says, f"{name}Request").FromString,
-                response_serializer=_serialise,
-            )
+            name: door.unary(getattr(self._says, f"{name}Request"), handle)
             for name, handle in table.items()
         }
-        asked = self._says.HealthCheckRequest.FromString
+        asked = self._says.HealthCheckRequest
         health = {
-            "Check": self._grpc.unary_unary_rpc_method_handler(
-                self._check, request_deserializer=asked, response_serializer=_serialise
-            ),
-            "Watch": self._grpc.unary_stream_rpc_method_handler(
-                self._watch, request_deserializer=asked, response_serializer=_serialise
-            ),
+            "Check": door.unary(asked, self._check),
+            "Watch": door.stream(asked, self._watch),
         }
         make = self._grpc.method_handlers_generic_handler
         return make(SERVICE, ours), make(HEALTH, health)
-
-    def _guarded(
-        self, handle: Callable[[Any, Mapping[bytes, bytes]], Any]
-    ) -> Callable[[Any, Any], Awaitable[Any]]:
-        """Return a handler that says errors as gRPC does."""
-
-        async def answer(request: Any, context: Any) -> Any:
-            headers = {
-                key.encode(): value if isinstance(value, bytes) else value.encode()
-                for key, value in context.invocation_metadata() or ()
-            }
-            problem: EverloopError
-            try:
-                found = handle(request, headers)
-                return await found if asyncio.iscoroutine(found) else found
-            except EverloopError as error:
-                problem = error
-            except Exception as error:  # noqa: BLE001 -- the process edge: the caller gets no trace
-                say_failure("grpc", error)
-                problem = failed()
-            code = getattr(self._grpc.StatusCode, _CODES.get(status_of(problem), "INTERNAL"))
-            return await context.abort(code, told(problem))
-
-        return answer
 
     def _live(self, request: Any, headers: Mapping[bytes, bytes]) -> Any:
         del request, headers
@@ -314,10 +275,11 @@ class Rpc:
             return None
         return 1 if self._service.is_ready([endpoint]) else 2
 
-    async def _check(self, request: Any, context: Any) -> Any:
+    def _check(self, request: Any, headers: Mapping[bytes, bytes]) -> Any:
+        del headers
         found = self._status(request.service)
         if found is None:
-            await context.abort(self._grpc.StatusCode.NOT_FOUND, "There is no such service.")
+            raise NotFound("service.not_found", "There is no such service.", hint="Name a model.")
         return self._says.HealthCheckResponse(status=found)
 
     async def _watch(self, request: Any, context: Any) -> None:
@@ -331,11 +293,6 @@ class Rpc:
             if self._service.is_draining:
                 return
             await asyncio.sleep(WATCH_PAUSE_S)
-
-
-def _serialise(message: Any) -> bytes:
-    data: bytes = message.SerializeToString()
-    return data
 
 
 def _as_request(headers: Mapping[bytes, bytes], params: Mapping[str, str] | None = None) -> Request:

@@ -1,0 +1,122 @@
+"""What every call over gRPC passes: its message arrives in time, is read, and has room.
+
+A handler is registered as one of a stream, of which it reads one message: so the wait for a message
+that never comes is ours to end, and a call counts as one in flight only when it has arrived.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from everloop.core.errors import EverloopError, InvalidInput
+from everloop.serve.exchange import status_of
+from everloop.serve.limits import Limits, busy, failed
+from everloop.serve.observe.jsonlog import say_failure
+from everloop.serve.service import told
+
+Handle = Callable[[Any, Mapping[bytes, bytes]], Any]
+_CODES: Final = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    408: "DEADLINE_EXCEEDED",
+    409: "FAILED_PRECONDITION",
+    413: "RESOURCE_EXHAUSTED",
+    429: "RESOURCE_EXHAUSTED",
+    503: "UNAVAILABLE",
+}
+
+
+class Door:
+    """Makes handlers out of functions from a message and its headers to an answer.
+
+    Args:
+        grpc: The package, imported after the fork.
+        limits: How long a message may take, and how many calls may be in flight.
+    """
+
+    def __init__(self, grpc: Any, limits: Limits) -> None:
+        self._grpc = grpc
+        self._limits = limits
+        self._in_flight = 0
+
+    def unary(self, kind: Any, handle: Handle) -> Any:
+        """Return the handler of a call with one message of a kind and one answer."""
+
+        async def answer(messages: AsyncIterator[bytes], context: Any) -> Any:
+            try:
+                request = await self._receive(kind, messages)
+                return await self._within(handle, request, context)
+            except EverloopError as error:
+                return await self._refuse(context, error)
+            except Exception as error:  # noqa: BLE001 -- the process edge: the caller gets no trace
+                say_failure("grpc", error)
+                return await self._refuse(context, failed())
+
+        return self._grpc.stream_unary_rpc_method_handler(
+            answer, request_deserializer=None, response_serializer=_serialise
+        )
+
+    def stream(self, kind: Any, handle: Callable[[Any, Any], Awaitable[None]]) -> Any:
+        """Return the handler of a call with one message, which writes its answers itself."""
+
+        async def answer(messages: AsyncIterator[bytes], context: Any) -> None:
+            try:
+                request = await self._receive(kind, messages)
+            except EverloopError as error:
+                await self._refuse(context, error)
+            else:
+                await handle(request, context)
+
+        return self._grpc.stream_stream_rpc_method_handler(
+            answer, request_deserializer=None, response_serializer=_serialise
+        )
+
+    async def _receive(self, kind: Any, messages: AsyncIterator[bytes]) -> Any:
+        try:
+            async with asyncio.timeout(self._limits.request_s):
+                data = await anext(messages)
+        except TimeoutError:
+            raise InvalidInput(
+                "request.slow",
+                f"The message did not come within {self._limits.request_s:g} seconds.",
+                hint="Send it at once.",
+            ) from None
+        except StopAsyncIteration:
+            raise InvalidInput(
+                "request.malformed", "The call has no message.", hint="Send one, even if empty."
+            ) from None
+        try:
+            return kind.FromString(data)
+        except Exception as error:
+            raise InvalidInput(
+                "request.malformed",
+                f"The message is no {kind.DESCRIPTOR.full_name}.",
+                hint="Check the client against the protocol's messages.",
+            ) from error
+
+    async def _within(self, handle: Handle, request: Any, context: Any) -> Any:
+        if self._in_flight >= self._limits.in_flight:
+            raise busy("Too many calls wait for an answer.")
+        headers = {
+            key.encode(): value if isinstance(value, bytes) else value.encode()
+            for key, value in context.invocation_metadata() or ()
+        }
+        self._in_flight += 1
+        try:
+            found = handle(request, headers)
+            return await found if asyncio.iscoroutine(found) else found
+        finally:
+            self._in_flight -= 1
+
+    async def _refuse(self, context: Any, problem: EverloopError) -> Any:
+        name = _CODES.get(status_of(problem), "INTERNAL")
+        return await context.abort(getattr(self._grpc.StatusCode, name), told(problem))
+
+
+def _serialise(message: Any) -> bytes:
+    data: bytes = message.SerializeToString()
+    return data

@@ -1,0 +1,87 @@
+"""Callers of the gRPC port that send damage, hold streams open, or unpack to much."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import grpc
+import pytest
+
+from tests.campaign.grpc_fuzz import (
+    END_HEADERS,
+    HEADERS,
+    PREFACE,
+    SERVICE,
+    SETTINGS,
+    Fuzz,
+    frame,
+    fuzz,
+    head,
+    sound_call,
+)
+from tests.unit.serve.served import make_folder
+
+LINKS, STREAMS = 8, 100  # more than the calls that may be in flight
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Fuzz, str]]:
+    served = make_folder(tmp_path_factory.mktemp("grpc") / "bikes")
+    served.route(served.seal(1))
+    try:
+        address = served.start("--grpc-port", "0").grpc
+        assert address is not None
+        yield Fuzz(served, address, random.Random(1)), address
+    finally:
+        served.close()
+
+
+def test_damaged_calls_and_connections_get_clean_answers(tmp_path: Path) -> None:
+    told = fuzz(tmp_path / "bikes", rounds=150, seed=41)
+
+    assert [] == told["found"]
+
+
+def test_streams_that_are_begun_and_never_ended_take_nobodys_place(
+    desk: tuple[Fuzz, str],
+) -> None:
+    found, address = desk
+    host, _, port = address.rpartition(":")
+    begun = b"".join(
+        frame(HEADERS, END_HEADERS, 2 * number + 1, head()) for number in range(STREAMS)
+    )
+    with ExitStack() as held:
+        for _ in range(LINKS):
+            link = held.enter_context(socket.create_connection((host, int(port))))
+            link.sendall(PREFACE + frame(SETTINGS, 0, 0) + begun)
+            link.recv(1)
+
+        assert [("OK", "")] * 5 == [found.ask("ModelInfer", sound_call()) for _ in range(5)]
+
+
+def test_a_message_that_unpacks_to_much_is_refused(desk: tuple[Fuzz, str]) -> None:
+    found, address = desk
+    options = [("grpc.max_send_message_length", -1)]
+    with grpc.insecure_channel(
+        address, compression=grpc.Compression.Gzip, options=options
+    ) as channel:
+        call = channel.unary_unary(f"/{SERVICE}/ModelInfer")
+        with pytest.raises(grpc.RpcError) as refused:
+            call(bytes(100_000_000), timeout=60)
+
+    assert "RESOURCE_EXHAUSTED" == refused.value.code().name
+    found.require_alive()
+
+
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelReady", "RepositoryIndex"])
+def test_a_message_of_another_kind_is_the_callers_fault(
+    desk: tuple[Fuzz, str], method: str
+) -> None:
+    code, details = desk[0].ask(method, b"\xff" * 20)
+
+    assert "INVALID_ARGUMENT" == code
+    assert f"The message is no inference.{method}Request." in details
