@@ -7,9 +7,9 @@ from pathlib import Path
 from everloop.core.clock import SystemClock
 from everloop.serve.explain import Explainer
 from everloop.serve.protocols import oip, repository
+from everloop.serve.protocols.datatypes import DATATYPES, TAKEN
 from everloop.serve.protocols.oip import OpenInference
 from everloop.serve.protocols.repository import Repository
-from everloop.serve.protocols.tensors import DATATYPES, TAKEN
 from everloop.serve.service import Service
 
 TEXT = Path(__file__).with_name("inference_page.md")

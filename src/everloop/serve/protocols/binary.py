@@ -13,7 +13,8 @@ import numpy as np
 from everloop.core.errors import InvalidInput
 from everloop.core.wire import Scalar
 from everloop.serve.exchange import JSON, Headers, Reply
-from everloop.serve.protocols.tensors import BYTES, HINT, NUMBERS, Tensor, require_size, size_of
+from everloop.serve.protocols.datatypes import BYTES, HINT, NUMBERS
+from everloop.serve.protocols.tensors import Tensor, require_size, size_of
 
 LENGTH_HEADER: Final = b"inference-header-content-length"
 OCTETS: Final = b"application/octet-stream"

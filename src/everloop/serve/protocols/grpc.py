@@ -22,20 +22,12 @@ from everloop.serve.limits import Limits
 from everloop.serve.proto import load_messages, missing
 from everloop.serve.protocol import Explanation
 from everloop.serve.protocols import binary, oip
+from everloop.serve.protocols.datatypes import BYTES, HINT, NUMBERS
 from everloop.serve.protocols.grpc_door import Door, Handle
 from everloop.serve.protocols.oip_body import to_ask
+from everloop.serve.protocols.outputs import OutputAsk, pick_outputs, require_outputs
 from everloop.serve.protocols.repository import Repository
-from everloop.serve.protocols.tensors import (
-    BYTES,
-    HINT,
-    NUMBERS,
-    OutputAsk,
-    Tensor,
-    pick_outputs,
-    require_outputs,
-    require_shape,
-    require_size,
-)
+from everloop.serve.protocols.tensors import Tensor, require_shape, require_size
 from everloop.serve.service import Endpoint, Service
 
 SERVICE: Final = "inference.GRPCInferenceService"

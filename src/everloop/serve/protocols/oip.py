@@ -34,13 +34,9 @@ from everloop.serve.explain import Explainer, to_method
 from everloop.serve.identity import to_id
 from everloop.serve.protocol import Explanation
 from everloop.serve.protocols import binary
+from everloop.serve.protocols.datatypes import DATATYPES
 from everloop.serve.protocols.oip_body import read_body, to_ask, to_tensors, to_wanted
-from everloop.serve.protocols.tensors import (
-    DATATYPES,
-    OutputAsk,
-    pick_outputs,
-    require_outputs,
-)
+from everloop.serve.protocols.outputs import OutputAsk, pick_outputs, require_outputs
 from everloop.serve.service import Endpoint, Service, told
 
 SERVER: Final = "everloop"

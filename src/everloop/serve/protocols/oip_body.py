@@ -21,18 +21,10 @@ from everloop.serve.decode import MAX_UNIT_CHARS, event_time, malformed
 from everloop.serve.exchange import Request, is_json
 from everloop.serve.lineup import Chosen, Lineup
 from everloop.serve.protocols import binary
-from everloop.serve.protocols.tensors import (
-    BYTES,
-    HINT,
-    NUMBERS,
-    NeedsTexts,
-    OutputAsk,
-    Tensor,
-    TensorReader,
-    narrow,
-    require_shape,
-    require_size,
-)
+from everloop.serve.protocols.datatypes import BYTES, HINT, NUMBERS
+from everloop.serve.protocols.outputs import OutputAsk
+from everloop.serve.protocols.rounding import NeedsTexts, narrow
+from everloop.serve.protocols.tensors import Tensor, TensorReader, require_shape, require_size
 from everloop.serve.service import Service
 
 MOST_ID_CHARS: Final = 1_000

@@ -11,51 +11,17 @@ import math
 from collections.abc import Sequence
 from typing import Final, NamedTuple, NoReturn
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from everloop.core.errors import InvalidInput
 from everloop.core.wire import Scalar
 from everloop.serve.bundle import LoadedBundle
 from everloop.serve.decode import FloatArray, require_rows
-from everloop.serve.protocol import Dtype, InputField
+from everloop.serve.protocol import InputField
+from everloop.serve.protocols.datatypes import BYTES, DATATYPES, FLOATS, NUMBERS, TAKEN, wrong
 
-BYTES: Final = "BYTES"
-NUMBERS: Final[dict[str, np.dtype[np.generic]]] = {
-    "BOOL": np.dtype("?"),
-    "UINT8": np.dtype("u1"),
-    "UINT16": np.dtype("<u2"),
-    "UINT32": np.dtype("<u4"),
-    "UINT64": np.dtype("<u8"),
-    "INT8": np.dtype("i1"),
-    "INT16": np.dtype("<i2"),
-    "INT32": np.dtype("<i4"),
-    "INT64": np.dtype("<i8"),
-    "FP16": np.dtype("<f2"),
-    "FP32": np.dtype("<f4"),
-    "FP64": np.dtype("<f8"),
-}
-# What metadata says of each type, and what is taken for it beside that.
-DATATYPES: Final[dict[Dtype, str]] = {
-    "float64": "FP64",
-    "int64": "INT64",
-    "bool": "BOOL",
-    "string": BYTES,
-}
-_FLOATS: Final = frozenset({"FP64", "FP32", "FP16"})
-_SMALL: Final = frozenset({"INT8", "INT16", "INT32", "UINT8", "UINT16", "UINT32"})
-TAKEN: Final[dict[Dtype, frozenset[str]]] = {
-    "float64": _FLOATS | _SMALL,
-    "int64": _SMALL | {"INT64", "UINT64"},
-    "bool": frozenset({"BOOL"}),
-    "string": frozenset({BYTES}),
-}
 EXACT: Final = 1 << 53
-_LEAST_NORMAL: Final = 2.0**-126
-_LARGEST: Final = {"FP32": float(np.finfo(np.float32).max), "FP16": float(np.finfo(np.float16).max)}
 LARGEST: Final = (1 << 63) - 1
-HINT: Final = "GET /v2/models/{model} shows the names, datatypes and shapes that it takes."
 
 Array = npt.NDArray[np.generic]
 
@@ -116,15 +82,15 @@ class TensorReader:
         rows, width = tensor.shape
         if width != len(self._fields):
             names = ", ".join(self._places)
-            _wrong(
+            wrong(
                 f"The tensor {tensor.name[:60]!r} has {width} columns; the model has "
                 f"{len(self._fields)} inputs: {names[:300]}"
             )
         if not self._is_numeric:
             names = ", ".join(self._codes)
-            _wrong(f"Text has no place in a tensor of numbers; send a tensor for each of: {names}")
+            wrong(f"Text has no place in a tensor of numbers; send a tensor for each of: {names}")
         require_rows(rows, "inputs")
-        if tensor.datatype not in _FLOATS:
+        if tensor.datatype not in FLOATS:
             self._require_taken(tensor)
         if isinstance(tensor.data, list):
             columns = [tensor.data[place::width] for place in range(width)]
@@ -163,28 +129,28 @@ class TensorReader:
         for place in self._flags:
             column = matrix[:, place]
             if not ((column == 0.0) | (column == 1.0) | np.isnan(column)).all():
-                _wrong(f"The input {self._fields[place].name[:60]!r} is true or false: 1 or 0")
+                wrong(f"The input {self._fields[place].name[:60]!r} is true or false: 1 or 0")
 
     def _read_columns(self, tensors: Sequence[Tensor]) -> Rows:
         found: dict[str, Tensor] = {}
         for tensor in tensors:
             if tensor.name not in self._places:
                 known = ", ".join(self._places)
-                _wrong(f"There is no input {tensor.name[:60]!r}; there are: {known[:300]}")
+                wrong(f"There is no input {tensor.name[:60]!r}; there are: {known[:300]}")
             if tensor.name in found:
-                _wrong(f"The input {tensor.name[:60]!r} was sent twice")
+                wrong(f"The input {tensor.name[:60]!r} was sent twice")
             if len(tensor.shape) not in {1, 2} or tensor.shape[1:] not in {(), (1,)}:
-                _wrong(
+                wrong(
                     f"The input {tensor.name[:60]!r} has the shape {list(tensor.shape)}; "
                     "it takes [rows, 1] or [rows]"
                 )
             found[tensor.name] = tensor
         if not found:
-            _wrong("There are no inputs")
+            wrong("There are no inputs")
         rows = tensors[0].shape[0]
         odd = next((each for each in tensors if each.shape[0] != rows), None)
         if odd is not None:
-            _wrong(
+            wrong(
                 f"The input {odd.name[:60]!r} has {odd.shape[0]} rows, "
                 f"{tensors[0].name[:60]!r} has {rows}"
             )
@@ -196,7 +162,7 @@ class TensorReader:
     @staticmethod
     def _absent(field: InputField, rows: int) -> Tensor:
         if not field.nullable:
-            _wrong(f"The input {field.name[:60]!r} is missing")
+            wrong(f"The input {field.name[:60]!r} is missing")
         return Tensor(field.name, DATATYPES[field.dtype], (rows,), [None] * rows)
 
     def _join(self, columns: Sequence[Tensor]) -> Rows:
@@ -219,7 +185,7 @@ class TensorReader:
         taken = TAKEN[field.dtype]
         if tensor.datatype not in taken and not (
             # A whole number that may be missing comes as a float out of every data frame.
-            field.dtype == "int64" and field.nullable and tensor.datatype in _FLOATS
+            field.dtype == "int64" and field.nullable and tensor.datatype in FLOATS
         ):
             _mismatch(field, tensor.datatype)
         data = tensor.data
@@ -240,10 +206,10 @@ class TensorReader:
         if not np.isfinite(column).all():
             _require_finite(field, column)
         if field.dtype == "int64":
-            if tensor.datatype in _FLOATS:
+            if tensor.datatype in FLOATS:
                 _require_whole(field, column)
             if exact is not None and any(one is not None and one > LARGEST for one in exact):  # type: ignore[operator]
-                _wrong(f"The input {field.name[:60]!r} takes whole numbers up to 2^63 - 1")
+                wrong(f"The input {field.name[:60]!r} takes whole numbers up to 2^63 - 1")
         return column, exact
 
 
@@ -265,76 +231,16 @@ def _to_values(field: InputField, column: FloatArray) -> list[Scalar]:
 
 def _require_finite(field: InputField, column: FloatArray) -> None:
     if np.isinf(column).any():
-        _wrong(f"The input {field.name[:60]!r} takes no infinity")
+        wrong(f"The input {field.name[:60]!r} takes no infinity")
     if not field.nullable and np.isnan(column).any():
-        _wrong(f"The input {field.name[:60]!r} takes no null and no NaN")
+        wrong(f"The input {field.name[:60]!r} takes no null and no NaN")
 
 
 def _require_whole(field: InputField, column: FloatArray) -> None:
     with np.errstate(invalid="ignore"):
         is_whole = (np.floor(column) == column) | np.isnan(column)
     if not is_whole.all() or (np.abs(column) >= 2.0**63).any():
-        _wrong(f"The input {field.name[:60]!r} takes whole numbers up to 2^63 - 1")
-
-
-def narrow(numbers: FloatArray, datatype: str, texts: Sequence[str] | None = None) -> Array:
-    """Return numbers as 32 or 16 bit floats, rounded once.
-
-    A decimal that becomes a float64 and then a float32 is rounded twice, which goes wrong where
-    the float64 lies exactly between two float32: there, and only there, the text decides.
-
-    Args:
-        numbers: The decimals as float64.
-        datatype: ``FP64``, ``FP32`` or ``FP16``.
-        texts: The decimals as they were written; None to be told whether they are needed.
-
-    Raises:
-        InvalidInput: ``request.invalid`` for a number that is too large.
-        NeedsTexts: some of them lie between two floats.
-    """
-    if datatype == "FP64":
-        return numbers
-    kind = NUMBERS[datatype]
-    size = np.abs(numbers)
-    if (size > _LARGEST[datatype]).any():
-        _wrong(f"A number is too large for {datatype}")
-    made = numbers.astype(kind)
-    if datatype == "FP32" and not _may_lie_between(numbers, size):
-        return made
-    back = made.astype(np.float64)
-    towards = np.where(numbers > back, np.inf, -np.inf).astype(kind)
-    with np.errstate(over="ignore", invalid="ignore"):
-        neighbour = np.nextafter(made, towards).astype(np.float64)
-        is_between = (numbers != back) & ((back + neighbour) / 2 == numbers)
-    if not is_between.any():
-        return made
-    if texts is None:
-        raise NeedsTexts
-    from fractions import Fraction
-
-    for place in np.flatnonzero(is_between).tolist():
-        exact, middle = Fraction(texts[place]), Fraction(float(numbers[place]))
-        low, high = sorted((float(back[place]), float(neighbour[place])))
-        if exact != middle:  # an exact tie is rounded to even already
-            made[place] = low if exact < middle else high
-    return made
-
-
-def _may_lie_between(numbers: FloatArray, size: FloatArray) -> bool:
-    """Tell quickly whether a float64 may be the middle of two float32: hardly any is.
-
-    The middle has a one and 28 zeros behind the bits of a float32; below the least normal float32
-    the bits stand elsewhere.
-    """
-    behind = numbers.view(np.int64) & 0x1FFF_FFFF
-    if (behind == 0x1000_0000).any():
-        return True
-    is_small = size < _LEAST_NORMAL
-    return bool(is_small.any()) and bool((numbers[is_small] != 0.0).any())
-
-
-class NeedsTexts(Exception):
-    """Some decimals can only be rounded right by their texts."""
+        wrong(f"The input {field.name[:60]!r} takes whole numbers up to 2^63 - 1")
 
 
 def size_of(shape: Sequence[int]) -> int:
@@ -349,7 +255,7 @@ def require_size(tensor_name: str, shape: Sequence[int], found: int) -> None:
         InvalidInput: ``request.invalid``.
     """
     if size_of(shape) != found:
-        _wrong(
+        wrong(
             f"The tensor {tensor_name[:60]!r} has the shape {list(shape)[:8]}, "
             f"which is {size_of(shape)} elements, and data of {found}"
         )
@@ -363,12 +269,12 @@ def require_shape(tensor_name: str, datatype: str, shape: Sequence[int]) -> None
     """
     if datatype not in NUMBERS and datatype != BYTES:
         known = ", ".join((*NUMBERS, BYTES))
-        _wrong(
+        wrong(
             f"The tensor {tensor_name[:60]!r} has the datatype {datatype[:20]!r}; "
             f"there are: {known}"
         )
     if not shape or len(shape) > 2 or any(one < 0 for one in shape):
-        _wrong(
+        wrong(
             f"The tensor {tensor_name[:60]!r} has the shape {list(shape)[:8]}; "
             "it takes [rows, columns] or [rows], with a number for each"
         )
@@ -376,68 +282,4 @@ def require_shape(tensor_name: str, datatype: str, shape: Sequence[int]) -> None
 
 def _mismatch(field: InputField, datatype: str) -> NoReturn:
     taken = sorted(TAKEN[field.dtype])
-    _wrong(f"The input {field.name[:60]!r} takes {', '.join(taken)}, not {datatype}")
-
-
-def _wrong(problem: str) -> NoReturn:
-    raise InvalidInput("request.invalid", f"{problem}.", hint=HINT)
-
-
-class OutputAsk(msgspec.Struct):
-    """An output that is asked for."""
-
-    name: str
-    is_binary: bool = False
-
-
-class OutTensor(NamedTuple):
-    """One tensor of an answer, always FP64."""
-
-    name: str
-    data: FloatArray
-    is_binary: bool
-
-
-def pick_outputs(
-    loaded: LoadedBundle, outputs: FloatArray, asked: Sequence[OutputAsk], *, is_binary: bool
-) -> list[OutTensor]:
-    """Return the outputs that were asked for, in that order; all of them when none was named.
-
-    Args:
-        loaded: The version that answered.
-        outputs: One number a row, or one row of numbers.
-        asked: What the request names.
-        is_binary: Whether what it does not name goes as bytes.
-
-    Raises:
-        InvalidInput: ``request.invalid`` for a name that there is not.
-    """
-    bundle = loaded.bundle
-    table = outputs.reshape(len(outputs), -1)
-    if not asked:
-        return [OutTensor(bundle.output_name, table, is_binary)]
-    return [
-        OutTensor(each.name, table[:, _columns_of(loaded, each.name)], each.is_binary)
-        for each in asked
-    ]
-
-
-def require_outputs(loaded: LoadedBundle, asked: Sequence[OutputAsk]) -> None:
-    """Let pass outputs that there are.
-
-    Raises:
-        InvalidInput: ``request.invalid``.
-    """
-    for each in asked:
-        _columns_of(loaded, each.name)
-
-
-def _columns_of(loaded: LoadedBundle, name: str) -> slice:
-    bundle = loaded.bundle
-    if name == bundle.output_name:
-        return slice(None)
-    if name in bundle.outputs:
-        place = bundle.outputs.index(name)
-        return slice(place, place + 1)
-    known = ", ".join((bundle.output_name, *bundle.outputs))
-    _wrong(f"There is no output {name[:60]!r}; there are: {known[:300]}")
+    wrong(f"The input {field.name[:60]!r} takes {', '.join(taken)}, not {datatype}")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from everloop.serve.protocols.tensors import NeedsTexts, narrow
+from everloop.serve.protocols.rounding import NeedsTexts, narrow
 from tests.unit.serve.protocols.desk import NUMBERS, Desk, answer_of, columns, make_desk, version
 
 quick = settings(
