@@ -221,7 +221,7 @@ def _gate_stage(visit: Visit, view: DeploymentView, last: GateSummary | None) ->
         )
     failed = ", ".join(plain(name) for name in last.failed)
     if last.waived is not None:
-        told = f"refused ({failed}), let pass: {last.waived}"
+        told = f"let pass: {last.waived} (refused: {failed})"
         return Stage("gate", "Gate", "warn", "waived", f"{last.name}@{last.version}", told, target)
     return Stage("gate", "Gate", "bad", "refused", f"{last.name}@{last.version}", failed, target)
 
