@@ -205,7 +205,10 @@ def _prepare_retry(ask: RetryFeedback, desk: Desk) -> list[_Again]:
         dated = tuple(
             msgspec.structs.replace(label, at=label.at or row.received_at) for label in labels
         )
-        ready = labelling.prepare(dated, desk, row.deployment, keep=True)
+        ready = labelling.prepare(dated, desk, row.deployment)
+        if 0 < len(ready.unknown) < row.count:  # else nothing new is to be written down
+            left = desk.services.blobs.put(labelling.encode_raw(ready.unknown))
+            ready = msgspec.structs.replace(ready, waiting=left)
         tried.append(_Again(row=row, labels=dated, ready=ready))
         if ready.outcomes:
             break  # what comes next may be about a segment that this one has changed
