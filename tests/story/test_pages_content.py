@@ -7,12 +7,14 @@ import re
 
 import pytest
 
+from everloop.core.wire import Label
 from everloop.gate.verbs import EvaluateGate, WaiveGate
 from everloop.govern.audit import EntryList, ListEntries
 from everloop.kernel.admin import CreateProject
 from everloop.kernel.authz import Role
 from everloop.loop.model import LoopState
 from everloop.loop.verbs import Advance, Claim, Lease, RunView, StartRun
+from everloop.monitor import feedback
 from everloop.registry.evidence import GateReport, Waiver
 from everloop.release.model import Guardrail
 from everloop.track.inputs import AddInputs, NamedData, NamedModel, RunExtended
@@ -294,3 +296,17 @@ def test_the_kill_switch_and_a_drill_are_thrown_from_the_deployments_page() -> N
     assert "smoke in the room" in during
     assert "Resume the deployment" in during
     assert "switching" in after
+
+
+def test_labels_that_were_refused_are_shown_by_reason(
+    filled: Filled, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feedback, "MOST_WAITING", 0)
+    key = filled.released.deployment().deployment.id
+    labels = (Label(key="order-7", value=1.0),)
+    ask = feedback.AddFeedback(labels=labels, deployment=key, wait_hours=1.0)
+    filled.world.owner.perform("feedback.add", ask, feedback.FeedbackReceipt)
+
+    text = words(reader.get("/p/demo/deployments/bikes").text)
+
+    assert "Refused labels Reason Labels The last of them When no room 1 order-7" in text
