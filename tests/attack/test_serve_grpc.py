@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import grpc
@@ -23,7 +23,7 @@ from tests.campaign.grpc_fuzz import (
     head,
     sound_call,
 )
-from tests.unit.serve.served import make_folder
+from tests.unit.serve.served import make_folder, wait_until
 
 LINKS, STREAMS = 8, 100  # more than the calls that may be in flight
 
@@ -61,6 +61,23 @@ def test_streams_that_are_begun_and_never_ended_take_nobodys_place(
             link.recv(1)
 
         assert [("OK", "")] * 5 == [found.ask("ModelInfer", sound_call()) for _ in range(5)]
+
+
+def test_a_path_that_is_no_text_ends_no_port(desk: tuple[Fuzz, str]) -> None:
+    """It ends the loop of grpcio that takes calls, which is begun anew."""
+    found, address = desk
+    host, _, port = address.rpartition(":")
+    for _ in range(3):
+        with socket.create_connection((host, int(port))) as link:
+            link.sendall(PREFACE + frame(SETTINGS, 0, 0))
+            link.sendall(frame(HEADERS, END_HEADERS, 1, head(method="\x93")))
+            link.settimeout(0.2)
+            with suppress(OSError):
+                while link.recv(65_536):
+                    pass
+
+        wait_until(lambda: found.ask("ModelInfer", sound_call())[0] == "OK")
+    found.require_alive()
 
 
 def test_a_message_that_unpacks_to_much_is_refused(desk: tuple[Fuzz, str]) -> None:

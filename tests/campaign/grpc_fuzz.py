@@ -169,7 +169,9 @@ class Fuzz:
         method = self._chance.choice(METHODS)
         code, details = self.ask(method, bytes(data))
         self._statuses[code] += 1
-        if code not in CLEAN or "Traceback" in details or "Exception" in details:
+        if code == "UNAVAILABLE":  # one that was taken while the port was opened anew
+            self.require_alive()
+        elif code not in CLEAN or "Traceback" in details or "Exception" in details:
             self._found.append(f"{number}: {method}: {code} {details[:300]} to {bytes(data)!r}")
 
     def ask(self, method: str, data: bytes) -> tuple[str, str]:
@@ -263,7 +265,8 @@ class Fuzz:
         options = [("grpc.use_local_subchannel_pool", 1)]
         with grpc.insecure_channel(self._address, options=options) as channel:
             call = channel.unary_unary(f"/{SERVICE}/ModelInfer")
-            data = call(sound_call(), metadata=(("authorization", f"Bearer {TOKEN}"),), timeout=30)
+            metadata = (("authorization", f"Bearer {TOKEN}"),)
+            data = call(sound_call(), metadata=metadata, timeout=30, wait_for_ready=True)
         assert 1 == len(SAYS.ModelInferResponse.FromString(data).outputs)
 
     def _resident_bytes(self) -> int:

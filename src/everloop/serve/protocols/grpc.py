@@ -23,7 +23,7 @@ from everloop.serve.proto import load_messages, missing
 from everloop.serve.protocol import Explanation
 from everloop.serve.protocols import binary, oip
 from everloop.serve.protocols.datatypes import BYTES, HINT, NUMBERS
-from everloop.serve.protocols.grpc_door import Door, Handle
+from everloop.serve.protocols.grpc_door import Door, Handle, Kept
 from everloop.serve.protocols.oip_body import to_ask
 from everloop.serve.protocols.outputs import OutputAsk, pick_outputs, require_outputs
 from everloop.serve.protocols.repository import Repository
@@ -64,14 +64,18 @@ def require_grpc() -> None:
         raise missing()
 
 
-async def start(service: Service, address: str, limits: Limits) -> Any:
+async def start(service: Service, address: str, limits: Limits) -> Kept:
     """Start answering on an address that may be shared with other workers; return the server.
-
-    Its ``stop(seconds)`` lets calls in flight end.
 
     Raises:
         OSError: the address is taken.
     """
+    kept = Kept(lambda: _open(service, address, limits))
+    await kept.start()
+    return kept
+
+
+async def _open(service: Service, address: str, limits: Limits) -> Any:
     import grpc.aio
 
     rpc = Rpc(service, grpc, limits)

@@ -7,7 +7,7 @@ that never comes is ours to end, and a call counts as one in flight only when it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final
 
 from everloop.core.errors import EverloopError, InvalidInput
@@ -16,6 +16,8 @@ from everloop.serve.limits import Limits, busy, failed
 from everloop.serve.observe.jsonlog import say_failure
 from everloop.serve.service import told
 
+LOOK_S: Final = 0.05
+ENDING_S: Final = 30.0
 Handle = Callable[[Any, Mapping[bytes, bytes]], Any]
 _CODES: Final = {
     400: "INVALID_ARGUMENT",
@@ -115,6 +117,63 @@ class Door:
     async def _refuse(self, context: Any, problem: EverloopError) -> Any:
         name = _CODES.get(status_of(problem), "INTERNAL")
         return await context.abort(getattr(self._grpc.StatusCode, name), told(problem))
+
+
+class Kept:
+    """A server of grpcio that is begun anew when it breaks.
+
+    One call whose path is not UTF-8 ends the loop that takes calls, and with it the port. The calls
+    that were under way then go on.
+
+    Args:
+        make: Opens and starts a server.
+    """
+
+    def __init__(self, make: Callable[[], Awaitable[Any]]) -> None:
+        self._make = make
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: Any = None
+
+    async def start(self) -> None:
+        """Start, and see to it that it stays so.
+
+        Raises:
+            OSError: the address is taken.
+        """
+        self._server = await self._make()
+        self._begin(self._keep())
+
+    async def stop(self, seconds: float) -> None:
+        """Take no more calls, and let those in flight end."""
+        for task in self._tasks:
+            task.cancel()
+        await self._server.stop(seconds)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _keep(self) -> None:
+        while True:
+            try:
+                await self._server.wait_for_termination(LOOK_S)
+            except Exception as error:  # noqa: BLE001 -- what grpcio broke at is no matter
+                say_failure("grpc", error)
+                self._begin(_end(self._server))
+                self._server = await self._again()
+
+    async def _again(self) -> Any:
+        while True:
+            try:
+                return await self._make()
+            except OSError as error:
+                say_failure("grpc", error)
+                await asyncio.sleep(1.0)
+
+
+async def _end(server: Any) -> None:
+    await server.stop(ENDING_S)
 
 
 def _serialise(message: Any) -> bytes:
