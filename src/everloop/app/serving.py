@@ -12,6 +12,7 @@ import shutil
 import time
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -24,7 +25,7 @@ from everloop.core.clock import Instant
 from everloop.core.errors import EverloopError
 from everloop.core.ids import ActorId, Id, ProjectId
 from everloop.core.ports import Compare, Condition, where
-from everloop.core.wire import LogRules, Routes, Target, TokenHash
+from everloop.core.wire import FEEDBACK, PREDICT, LogRules, Routes, Target, TokenHash
 from everloop.kernel.authz import (
     ACTIONS,
     EVERYWHERE,
@@ -45,8 +46,6 @@ from everloop.release.model import Deployment
 from everloop.release.routes import routes_of
 
 _LOG = logging.getLogger("everloop.serving")
-PREDICT = "prediction:predict"
-FEEDBACK = "feedback:write"
 OWNER_FILE = "deployment.json"
 ROUTES_FILE = "routes.json"
 KEPT_BUNDLES = 8
@@ -135,12 +134,12 @@ class Supervisor:
         folder = serving_folder(self._home, deployment, project)
         key = self._kernel.services.signers[EVALUATOR].public_key.hex()
         now = self._kernel.services.clock.now()
-        routes = routes_of(
-            view, deployment, public_key=key, tokens=predict_tokens(view, deployment, now)
-        )
+        predict, feedback, others = tokens_of(view, deployment, now)
+        routes = routes_of(view, deployment, public_key=key, tokens=predict)
         routes = msgspec.structs.replace(
             routes,
-            feedback_tokens=tokens_for(view, deployment, now, FEEDBACK),
+            feedback_tokens=feedback,
+            other_tokens=others,
             log=self._log_rules(view, deployment, routes),
         )
         targets = targets_of(routes)
@@ -226,33 +225,38 @@ def serving_folder(home: Home, deployment: Deployment, project: str) -> Path:
     return folder
 
 
-def predict_tokens(view: View, deployment: Deployment, now: Instant) -> tuple[TokenHash, ...]:
-    """Return the hashes of all tokens that may ask this deployment for predictions now."""
-    return tokens_for(view, deployment, now, PREDICT)
+class Tokens(NamedTuple):
+    """Hashes of the good tokens of a deployment's project, by what they may do there."""
+
+    predict: tuple[TokenHash, ...]
+    feedback: tuple[TokenHash, ...]
+    others: tuple[TokenHash, ...]
 
 
-def tokens_for(
-    view: View, deployment: Deployment, now: Instant, permission: str
-) -> tuple[TokenHash, ...]:
-    """Return the hashes of all tokens with a permission on this deployment's project now."""
-    action = permission.partition(":")[2]
+def tokens_of(view: View, deployment: Deployment, now: Instant) -> Tokens:
+    """Return the hashes of all good tokens; one that may do two things stands in both places."""
     places = {EVERYWHERE, deployment.project}
-    holders = {
-        grant.actor
-        for grant in view.tx.select(RoleGrant)
-        if grant.project in places and action in ACTIONS[grant.role]
-    }
+    allowed: dict[ActorId, set[str]] = {}
+    for grant in view.tx.select(RoleGrant):
+        if grant.project in places:
+            allowed.setdefault(grant.actor, set()).update(ACTIONS[grant.role])
     disabled = {ActorId(row.id) for row in view.tx.select(Actor, *where(disabled=True))}
-    return tuple(
-        TokenHash(hash=token.secret_hash, expires_at=token.expires_at)
-        for token in view.tx.select(Token, *where(kind=TokenKind.API.value))
-        if token.actor in holders
-        and token.actor not in disabled
-        and token.project in places
-        and token.revoked_at is None
-        and token.expires_at > now
-        and any(fnmatchcase(permission, pattern) for pattern in token.scope)
-    )
+    found: dict[str, list[TokenHash]] = {PREDICT: [], FEEDBACK: [], "": []}
+    for token in view.tx.select(Token, *where(kind=TokenKind.API.value)):
+        is_good = token.revoked_at is None and token.expires_at > now
+        if not is_good or token.actor in disabled or token.project not in places:
+            continue
+        actions = allowed.get(token.actor, set())
+        may = [
+            permission
+            for permission in (PREDICT, FEEDBACK)
+            if permission.partition(":")[2] in actions
+            and any(fnmatchcase(permission, pattern) for pattern in token.scope)
+        ]
+        for permission in may or [""]:
+            told = TokenHash(hash=token.secret_hash, expires_at=token.expires_at)
+            found[permission].append(told)
+    return Tokens(*(tuple(each) for each in found.values()))
 
 
 def write_routes(folder: Path, routes: Routes) -> bool:

@@ -8,12 +8,16 @@ release: that is in the records.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
 from everloop.core.clock import Instant
 from everloop.core.ids import Id
+
+PREDICT: Final = "prediction:predict"
+FEEDBACK: Final = "feedback:write"
+"""What a token must be good for, to ask and to tell the truth."""
 
 
 class Arm(StrEnum):
@@ -87,6 +91,8 @@ class Routes(msgspec.Struct, frozen=True, kw_only=True):
     """Which versions of one deployment answer, and who may ask.
 
     Attributes:
+        other_tokens: Good tokens that may neither ask nor tell the truth; their holders are told
+            what they lack.
         epoch: Grows by at least one with every change of the routes.
         public_key: Hex of the Ed25519 key that sealed the bundles.
         champion: Answers what the canary does not; None before the first release.
@@ -103,6 +109,7 @@ class Routes(msgspec.Struct, frozen=True, kw_only=True):
     public_key: str
     tokens: tuple[TokenHash, ...] = ()
     feedback_tokens: tuple[TokenHash, ...] = ()
+    other_tokens: tuple[TokenHash, ...] = ()
     champion: Target | None = None
     canary: CanaryTarget | None = None
     shadow: Target | None = None

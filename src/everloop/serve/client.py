@@ -12,6 +12,7 @@ import msgspec
 
 from everloop.core.clock import Instant, to_text
 from everloop.core.errors import (
+    Denied,
     EverloopError,
     InvalidInput,
     LimitExceeded,
@@ -25,6 +26,7 @@ from everloop.serve.protocol import Health, ModelCard, PredictAnswer
 _KINDS: dict[int, type[EverloopError]] = {
     400: InvalidInput,
     401: NotAuthenticated,
+    403: Denied,
     404: NotFound,
     405: InvalidInput,
     413: LimitExceeded,

@@ -8,6 +8,7 @@ look at the file system come in, nothing is opened. It must never know what a bu
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,8 @@ EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 -- in a container of a platform, whi
 MOST_WORKERS: Final = 256
 # Amazon SageMaker starts every image with this argument.
 IGNORED_ARGUMENT: Final = "serve"
+
+_KEY: Final = re.compile(r"[0-9a-f]{64}")
 
 Exists = Callable[[Path], bool]
 
@@ -83,13 +86,18 @@ class Found:
         Never where a control plane says what is served; else on the loopback, to holders of tokens,
         or where the environment says so, since who may ask a model may not always take it away.
         """
-        is_guarded = self.tokens_file is not None or self.host == LOOPBACK
+        is_guarded = self.tokens_file is not None or self.is_on_loopback
         return self.home is None and (is_guarded or self.is_repository_open)
 
     @property
     def is_open(self) -> bool:
         """Whether anybody may ask whom the platform lets in."""
         return self.home is None and self.tokens_file is None
+
+    @property
+    def is_on_loopback(self) -> bool:
+        """Whether this machine alone is listened to."""
+        return self.host in {LOOPBACK, "localhost", "::1"}
 
     @property
     def is_managed(self) -> bool:
@@ -204,7 +212,7 @@ def _settled(
         port=found.port if port is None else port,
         grpc_port=grpc,
         workers=workers,
-        public_key=asked.public_key or environ.get("EVERLOOP_PUBLIC_KEY") or None,
+        public_key=_public_key(asked, environ),
         tokens_file=Path(tokens) if tokens else None,
         log=Path(log) if log else None,
         health_path=_path(environ, "AIP_HEALTH_ROUTE"),
@@ -227,6 +235,18 @@ def _whole_number(environ: Mapping[str, str], names: Sequence[str], most: int) -
             hint=f"Correct {name}, or unset it.",
         )
     return None
+
+
+def _public_key(asked: argparse.Namespace, environ: Mapping[str, str]) -> str | None:
+    named, variable = asked.public_key, environ.get("EVERLOOP_PUBLIC_KEY", "").strip()
+    text = str(named or variable).lower()
+    if not text or _KEY.fullmatch(text):
+        return text or None
+    raise InvalidInput(
+        "serving.arguments" if named else "serving.variable",
+        f"{'--public-key' if named else 'EVERLOOP_PUBLIC_KEY'} is {text[:80]!r}, which is no key.",
+        hint="A public key is 64 characters of hex, as in the bundle's file bundle.pub.",
+    )
 
 
 def _path(environ: Mapping[str, str], name: str) -> str | None:

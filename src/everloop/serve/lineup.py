@@ -42,6 +42,7 @@ class Lineup:
         champion: Answers what the canary does not. Under a constant it may be a stand-in, which
             lends its signature alone and is not resident.
         constant: Answers every row instead of any version; None but where a kill switch says so.
+        others: Good tokens that may neither ask nor tell the truth.
         is_halted: Whether the champion alone answers, whichever version a caller names.
         resident: The versions that are loaded.
     """
@@ -56,6 +57,7 @@ class Lineup:
     is_halted: bool = False
     tokens: dict[str, Instant] = field(default_factory=dict)
     feedback_tokens: dict[str, Instant] = field(default_factory=dict)
+    others: dict[str, Instant] = field(default_factory=dict)
     log: LogRules = field(default_factory=LogRules)
     common: dict[tuple[Scorer, Arm, bool], tuple[Source, Answers]] = field(default_factory=dict)
 

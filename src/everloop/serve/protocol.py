@@ -122,7 +122,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
         predictions: Rows that all workers answered, as ``GET /metrics`` counts them; those of the
             others are up to a second old. So are the numbers that follow.
         unlogged: Answers whose log line could not be written.
-        refused: Codes of bundles that did not verify.
+        refused: Codes of bundles that did not verify, and of a file of tokens that is damaged.
     """
 
     ready: bool

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from time import time_ns
 from typing import Final, NamedTuple, Protocol
 
 from everloop.core.clock import Clock, Instant
-from everloop.core.errors import EverloopError, NotAuthenticated, NotFound
+from everloop.core.errors import Denied, EverloopError, NotAuthenticated, NotFound
+from everloop.core.wire import FEEDBACK, PREDICT
 from everloop.serve.answer import Answerer
 from everloop.serve.ask import Ask, Result
 from everloop.serve.exchange import Answer, Reply, Request
@@ -79,6 +80,7 @@ class Service:
 
     Attributes:
         is_open: Whether anybody may ask; so where a platform in front decides who may.
+        is_on_loopback: Whether it listens to this machine alone, whose browsers other sites use.
         tokens: Who may ask bundles that stand alone; None where the routes say so.
         is_draining: Whether the process is ending, so that it is not ready for more.
         shelf: What loads and unloads by request; None where that is not allowed.
@@ -89,6 +91,7 @@ class Service:
         self.clock = clock
         self.endpoints: dict[str, Endpoint] = {}
         self.is_open = is_open
+        self.is_on_loopback = False
         self.is_draining = False
         self.flusher: Flusher | None = None
         self.shelf: Shelf | None = None
@@ -147,12 +150,16 @@ class Service:
 
         Raises:
             NotAuthenticated: ``token.invalid``.
+            Denied: ``token.scope`` or ``request.foreign_origin``.
         """
         if self.is_open:
+            self._require_own_page(request)
             return ""
-        return self._require_token(
-            request, endpoint.lineup.tokens if self.tokens is None else self.tokens.known
-        )
+        if self.tokens is not None:
+            return self._require_token(request, self.tokens.known)
+        lineup = endpoint.lineup
+        lacking = (lineup.feedback_tokens, lineup.others)
+        return self._require_token(request, lineup.tokens, lacking, PREDICT)
 
     def authorise_feedback(self, request: Request, endpoint: Endpoint) -> str:
         """Let pass whoever may tell a deployment the truth; return the mark of their token.
@@ -162,10 +169,11 @@ class Service:
         """
         if self.is_open or self.tokens is not None:
             return self.authorise(request, endpoint)
+        lineup = endpoint.lineup
         try:
-            return self._require_token(request, endpoint.lineup.feedback_tokens)
-        except NotAuthenticated:
-            return self.authorise(request, endpoint)
+            return self._require_token(request, lineup.feedback_tokens)
+        except NotAuthenticated:  # who may ask may tell the truth, too
+            return self._require_token(request, lineup.tokens, (lineup.others,), FEEDBACK)
 
     def authorise_any(self, request: Request) -> None:
         """Let pass whoever may ask everything here.
@@ -173,10 +181,33 @@ class Service:
         Raises:
             NotAuthenticated: ``token.invalid``.
         """
-        if not self.is_open:
+        if self.is_open:
+            self._require_own_page(request)
+        else:
             self._require_token(request, {} if self.tokens is None else self.tokens.known)
 
-    def _require_token(self, request: Request, tokens: Mapping[str, Instant]) -> str:
+    def _require_own_page(self, request: Request) -> None:
+        """Refuse what a page of another site makes a browser send to this machine's own server.
+
+        A browser says which page asks (RFC 6454, section 7), and sends forms anywhere.
+        """
+        origin = request.headers.get(b"origin")
+        if origin is None or not self.is_on_loopback:
+            return
+        if origin.partition(b"://")[2] != request.headers.get(b"host"):
+            raise Denied(
+                "request.foreign_origin",
+                f"A page of {origin[:80].decode('latin-1')!r} may not ask this server.",
+                hint="Set EVERLOOP_TOKENS_FILE: with a token, pages of any site may ask.",
+            )
+
+    def _require_token(
+        self,
+        request: Request,
+        tokens: Mapping[str, Instant],
+        lacking: Sequence[Mapping[str, Instant]] = (),
+        scope: str = "",
+    ) -> str:
         secret = request.headers.get(b"authorization", b"")
         known = self._known.get(secret)
         if known is not None and known.tokens is tokens and time_ns() < known.expires_ns:
@@ -185,7 +216,16 @@ class Service:
         # The hash is looked up, not the secret: how long that takes tells nothing about it.
         mark = hashlib.sha256(token.strip()).hexdigest()
         expires = tokens.get(mark)
-        if scheme.lower() != b"bearer" or expires is None or expires <= self.clock.now():
+        now = self.clock.now()
+        if scheme.lower() != b"bearer" or expires is None or expires <= now:
+            if any(each[mark] > now for each in lacking if mark in each):
+                raise Denied(
+                    "token.scope",
+                    f"The token is good, but may not do this: it lacks {scope}.",
+                    hint=f"Make one with `everloop token create --scope {scope}` for somebody "
+                    "whose role allows it.",
+                    context={"scope": scope},
+                )
             raise NotAuthenticated(
                 "token.invalid",
                 "The token is missing, unknown, expired or revoked.",
@@ -198,6 +238,8 @@ class Service:
 
     def is_ready(self, endpoints: Collection[Endpoint]) -> bool:
         """Tell whether these deployments answer, of which there must be one."""
+        if self.tokens is not None and self.tokens.problem and not self.tokens.known:
+            return False
         return (
             not self.is_draining
             and bool(endpoints)

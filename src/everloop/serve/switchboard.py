@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
-from everloop.core.clock import Clock
+from everloop.core.clock import Clock, Instant
 from everloop.core.digest import Digest
 from everloop.core.errors import EverloopError, IntegrityError
-from everloop.core.wire import Applied, CanaryTarget, RefusedBundle, Routes, Target
+from everloop.core.wire import Applied, CanaryTarget, RefusedBundle, Routes, Target, TokenHash
 from everloop.serve.applied import WORKERS, write_applied
 from everloop.serve.bundle import Bundle, LoadedBundle, key_bytes, open_bundle
 from everloop.serve.decode import FloatArray
@@ -198,8 +199,9 @@ class Switchboard:
             resident=_distinct(*(loaded(target) for _, target in named)),
             constant=routes.constant,
             is_halted=routes.is_halted,
-            tokens={token.hash: token.expires_at for token in routes.tokens},
-            feedback_tokens={token.hash: token.expires_at for token in routes.feedback_tokens},
+            tokens=_ends(routes.tokens),
+            feedback_tokens=_ends(routes.feedback_tokens),
+            others=_ends(routes.other_tokens),
             log=routes.log,
         )
         if routes.champion is not None and champion is None:
@@ -270,6 +272,10 @@ class Switchboard:
             write_applied(self.folder, self._worker, applied)
 
 
+def _ends(tokens: Iterable[TokenHash]) -> dict[str, Instant]:
+    return {token.hash: token.expires_at for token in tokens}
+
+
 def _canary(target: CanaryTarget | None, scorer: Scorer | None) -> Canary | None:
     if target is None or scorer is None:
         return None
@@ -290,6 +296,7 @@ def _without_champion(routes: Routes, wanted: Lineup, before: Lineup) -> Lineup:
         is_halted=wanted.is_halted,
         tokens=wanted.tokens,
         feedback_tokens=wanted.feedback_tokens,
+        others=wanted.others,
         log=wanted.log,
         common={},
     )

@@ -27,12 +27,14 @@ class TokensFile:
 
     Attributes:
         known: End of each token by its hash.
+        problem: Code of what is wrong with the file now; empty when nothing is.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._stamp = self._read_stamp()
         self.known: Mapping[str, Instant] = read_tokens(path)
+        self.problem = ""
 
     def refresh(self) -> None:
         """Read the file again if it changed.
@@ -46,8 +48,10 @@ class TokensFile:
         self._stamp = stamp
         try:
             self.known = read_tokens(self._path)
+            self.problem = ""
         except EverloopError as error:
             say_failure("tokens", error)
+            self.problem = error.code
             self.known = _read_sound_lines(self._path)
 
     def _read_stamp(self) -> tuple[int, int, int] | None:

@@ -70,6 +70,7 @@ def work(group: Group, listening: socket.socket) -> None:
     # Whoever stands before a server without a home decides who may ask.
     tally = take_up(group.state, group.worker)
     service = Service(SystemClock(), tally, is_open=group.settings.is_open)
+    service.is_on_loopback = group.settings.is_on_loopback
     if group.settings.tokens_file is not None and not group.settings.is_managed:
         service.tokens = TokensFile(group.settings.tokens_file)
     group.host.open(service, group.worker)

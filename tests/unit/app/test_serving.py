@@ -13,7 +13,7 @@ import pytest
 from everloop.app import processes
 from everloop.app.config import Config
 from everloop.app.home import Home
-from everloop.app.serving import Supervisor, predict_tokens, serving_folder, write_routes
+from everloop.app.serving import Supervisor, serving_folder, tokens_of, write_routes
 from everloop.core.ids import ActorId, Id, ProjectId
 from everloop.core.ports import where
 from everloop.core.wire import Applied, RefusedBundle, Routes
@@ -66,7 +66,7 @@ def may_ask(here: World, made: NewToken) -> bool:
     with here.kernel.store.read() as tx:
         caller = local_caller(here.kernel, SERVER)
         view = View(tx, caller, target.project, here.kernel.services)
-        hashes = {item.hash for item in predict_tokens(view, target, here.clock.now())}
+        hashes = {item.hash for item in tokens_of(view, target, here.clock.now()).predict}
     return hash_secret(made.secret) in hashes
 
 
@@ -87,6 +87,18 @@ def test_a_token_may_ask_if_its_actor_and_its_scope_may(
     here: World, fields: dict[str, object], expected: bool
 ) -> None:
     assert expected == may_ask(here, token(here, **fields))
+
+
+def test_a_good_token_that_may_not_ask_is_known_as_such(here: World) -> None:
+    made = token(here, actor="ann", scope=("*:read",))
+    target = deployment(here)
+
+    with here.kernel.store.read() as tx:
+        view = View(tx, local_caller(here.kernel, SERVER), target.project, here.kernel.services)
+        found = tokens_of(view, target, here.clock.now())
+
+    assert hash_secret(made.secret) in {each.hash for each in found.others}
+    assert not {*found.others} & {*found.predict, *found.feedback}
 
 
 def test_an_ended_token_may_not_ask(here: World) -> None:

@@ -42,9 +42,7 @@ def test_null_and_a_missing_nullable_field_are_nan() -> None:
 
 
 def test_a_whole_number_may_be_written_with_a_point() -> None:
-    request = DECODER.decode(
-        b'{"inputs": [%b]}' % msgspec.json.encode(ROW).replace(b"8", b"8.0", 1)
-    )
+    request = DECODER.decode(ask(changed(hour=8.0)))
 
     (row,) = request.inputs
     (hour, *_) = msgspec.structs.astuple(row)

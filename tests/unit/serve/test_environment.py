@@ -169,3 +169,14 @@ def test_a_home_of_a_control_plane_never_takes_bundles_by_request() -> None:
     found = discover(["--home", "/srv/serve"], {"EVERLOOP_REPOSITORY": "open"}, only())
 
     assert not found.takes_models
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ"),
+    [(["--public-key", "zz"], {}), ([], {"EVERLOOP_PUBLIC_KEY": "ab" * 31})],
+)
+def test_what_is_no_key_is_refused_as_such(arguments: list[str], environ: dict[str, str]) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        discover(["/models/price", *arguments], environ, lambda path: True)
+
+    assert "is no key" in refused.value.message

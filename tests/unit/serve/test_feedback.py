@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from everloop.core.clock import SystemClock
-from everloop.core.errors import InvalidInput, LimitExceeded, NotAuthenticated, Unavailable
+from everloop.core.errors import Denied, InvalidInput, LimitExceeded, NotAuthenticated, Unavailable
 from everloop.core.ids import Id
 from everloop.core.wire import Label
 from everloop.serve.answer import Answerer
@@ -226,5 +226,5 @@ def test_a_token_that_may_tell_the_truth_need_not_be_one_that_may_ask(tmp_path: 
     reply = asyncio.run(made.take(asked))
 
     assert 202 == reply.status
-    with pytest.raises(NotAuthenticated):
+    with pytest.raises(Denied, match="prediction:predict"):
         made._service.authorise(asked, endpoint)

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from everloop.core.errors import NotAuthenticated
+from everloop.core.errors import Denied
 from everloop.serve.bundle import Bundle
 from everloop.serve.decode import MAX_UNIT_CHARS
 from everloop.serve.dispatch import Route
@@ -28,6 +28,7 @@ _INT64: Final[Json] = {"minimum": -(2**63), "maximum": 2**63 - 1}
 _REFUSALS: Final = {
     "400": "The request cannot be read or does not fit the signature; the message names the field.",
     "401": "The token is missing, unknown, expired or revoked.",
+    "403": "The token may not ask this model; the message names the scope that it lacks.",
     "404": "There is no such model or version here.",
     "408": "The request arrived too slowly.",
     "413": "The body, or the number of rows, is too large.",
@@ -96,7 +97,7 @@ class OpenApi:
         for _, endpoint in sorted(self._service.endpoints.items()):
             try:
                 self._service.authorise(request, endpoint)
-            except NotAuthenticated:
+            except Denied:
                 continue
             found.append(endpoint)
         return found

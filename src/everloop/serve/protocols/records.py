@@ -115,7 +115,10 @@ class Records:
             awaited_shadows=sum(
                 rows for served, rows in tally.awaited.items() if name in {None, served}
             ),
-            refused=tuple(bad.code for each in all_of for bad in each.switchboard.refused),
+            refused=(
+                *(bad.code for each in all_of for bad in each.switchboard.refused),
+                *([service.tokens.problem] if service.tokens and service.tokens.problem else ()),
+            ),
         )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from everloop.core.errors import Denied, EverloopError, InvalidInput, NotAuthenticated
+from everloop.core.errors import Denied, EverloopError, InvalidInput
 from everloop.serve.dispatch import Route
 from everloop.serve.exchange import Reply, Request, to_json
 from everloop.serve.protocols import oip
@@ -83,7 +83,7 @@ class Repository:
         for endpoint in list(self._service.endpoints.values()):
             try:
                 self._service.authorise(request, endpoint)
-            except NotAuthenticated as error:
+            except Denied as error:
                 refused = error
             else:
                 found += _versions_of(endpoint)
