@@ -169,7 +169,7 @@ class Fuzz:
         method = self._chance.choice(METHODS)
         code, details = self.ask(method, bytes(data))
         self._statuses[code] += 1
-        if code == "UNAVAILABLE":  # one that was taken while the port was opened anew
+        if code in {"UNAVAILABLE", "CANCELLED"}:  # taken while the port was opened anew
             self.require_alive()
         elif code not in CLEAN or "Traceback" in details or "Exception" in details:
             self._found.append(f"{number}: {method}: {code} {details[:300]} to {bytes(data)!r}")

@@ -230,6 +230,7 @@ def test_kserve_lists_models_and_asks_one(client: httpx.Client) -> None:
     mixed = client.post("/v1/models/bikes:predict", json={"instances": [ROW, ROW]})
     absent = client.post("/v1/models/cars:predict", json={"instances": [ROW]})
 
+    assert "alive" == client.get("/").json()["status"]  # as its client asks whether a server lives
     assert {"models": ["bikes"]} == listed.json()
     assert {"name": "bikes", "ready": True} == ready.json()
     assert 400 == answer.status_code

@@ -52,9 +52,10 @@ class _Link(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class _Index(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``GET /`` tells."""
+    """What ``GET /`` tells; its status is what KServe's client asks for."""
 
     models: tuple[_Link, ...]
+    status: str = "alive"
     openapi: str = "/openapi.json"
     health: str = "/healthz"
     ready: str = "/readyz"
