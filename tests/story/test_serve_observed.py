@@ -9,11 +9,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import grpc
 import httpx
 import psutil
 import pytest
@@ -24,6 +26,7 @@ from tests.unit.serve.served import ROW, TOKEN, Served, make_folder, wait_until
 
 HEADERS = {"authorization": f"Bearer {TOKEN}"}
 TRACE = "0af7651916cd43dd8448eb211c80319c"
+SERVICE = "opentelemetry.proto.collector.trace.v1.TraceService"
 
 
 @pytest.fixture
@@ -148,17 +151,11 @@ def collector() -> Iterator[HTTPServer]:
     server.server_close()
 
 
-def test_a_traced_request_is_part_of_its_callers_trace(
-    served: Served, collector: HTTPServer
-) -> None:
-    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-
+def trace(served: Served, **variables: str) -> None:
+    """Ask a server with these variables twice, once unsampled; stopped, it has sent its spans."""
     process = subprocess.Popen(
         [sys.executable, "-m", "everloop.serve.main", "--home", str(served.folder)],
-        env={
-            **os.environ,
-            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.server_port}",
-        },
+        env={**os.environ, **variables},
     )
     try:
         wait_until((served.folder / "server.json").exists)
@@ -169,9 +166,12 @@ def test_a_traced_request_is_part_of_its_callers_trace(
         process.send_signal(signal.SIGTERM)
         process.wait(20)
 
+
+def require_spans(bodies: list[bytes]) -> None:
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
     spans = []
-    for encoding, body in collector.taken:  # type: ignore[attr-defined]
-        assert encoding is None
+    for body in bodies:
         told = ExportTraceServiceRequest.FromString(body)
         for resource in told.resource_spans:
             spans += [span for scope in resource.scope_spans for span in scope.spans]
@@ -184,3 +184,37 @@ def test_a_traced_request_is_part_of_its_callers_trace(
         root.start_time_unix_nano <= span.start_time_unix_nano <= span.end_time_unix_nano
         for span in inner
     )
+
+
+def test_a_traced_request_is_part_of_its_callers_trace(
+    served: Served, collector: HTTPServer
+) -> None:
+    trace(served, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{collector.server_port}")
+
+    taken = collector.taken  # type: ignore[attr-defined]
+    assert {None} == {encoding for encoding, _ in taken}
+    require_spans([body for _, body in taken])
+
+
+def test_spans_go_over_grpc_where_the_protocol_says_so(served: Served) -> None:
+    taken: list[bytes] = []
+
+    def export(request: bytes, context: grpc.ServicerContext) -> bytes:
+        taken.append(request)
+        return b""
+
+    door = grpc.server(ThreadPoolExecutor(1))
+    methods = {"Export": grpc.unary_unary_rpc_method_handler(export)}
+    door.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
+    port = door.add_insecure_port("127.0.0.1:0")
+    door.start()
+    try:
+        trace(
+            served,
+            OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{port}",
+            OTEL_EXPORTER_OTLP_PROTOCOL="grpc",
+        )
+    finally:
+        door.stop(None).wait()
+
+    require_spans(taken)

@@ -1,8 +1,8 @@
 """Traces by OpenTelemetry, with the caller's W3C context taken over (``traceparent``).
 
 Nothing is imported and nothing costs until the usual variables ask for it
-(``OTEL_EXPORTER_OTLP_ENDPOINT``); they also say whom to sample and where to send. The spans of a
-request's stages are made after its answer, from the times that `timing.Marks` noted.
+(``OTEL_EXPORTER_OTLP_ENDPOINT``); they also say whom to sample, where to send and how. The spans of
+a request's stages are made after its answer, from the times that `timing.Marks` noted.
 """
 
 from __future__ import annotations
@@ -16,30 +16,58 @@ from everloop.serve.observe.jsonlog import say
 from everloop.serve.observe.timing import Marks
 
 VARIABLES: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+# The variable for traces alone comes first, as OpenTelemetry says.
+PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+HTTP: Final = "http/protobuf"
+GRPC: Final = "grpc"
 _PREDICTION: Final = b"x-everloop-prediction-id"
 
 
 def open_tracer(environ: Mapping[str, str]) -> Tracer | None:
-    """Return a tracer if the variables ask for one; made after the fork, for it has a thread."""
+    """Return a tracer if the variables ask for one; made after the fork, for it has a thread.
+
+    What is asked for and cannot be had turns traces off with a warning, never to another way of
+    sending: what waits at that address would not understand it.
+    """
     if not any(environ.get(name) for name in VARIABLES):
         return None
-    try:
-        return Tracer()
-    except ImportError as error:
-        say(
-            "warn",
-            "tracing-off",
-            f"Traces are asked for and {error.name} is not installed. "
-            'Install it with: pip install "everloop[otel]".',
-        )
+    exporter = environ.get("OTEL_TRACES_EXPORTER") or "otlp"
+    if exporter == "none":
         return None
+    if exporter != "otlp":
+        return _off(f"OTEL_TRACES_EXPORTER is {exporter!r}; a server sends by otlp or not at all.")
+    protocol = next((found for name in PROTOCOLS if (found := environ.get(name))), HTTP)
+    if protocol not in {HTTP, GRPC}:
+        return _off(f"OpenTelemetry's protocol is set to {protocol!r}; it can be {HTTP} or {GRPC}.")
+    try:
+        return Tracer(protocol)
+    except ImportError as error:
+        package = '"everloop[otel]"'
+        if protocol == GRPC:
+            package += " opentelemetry-exporter-otlp-proto-grpc"
+        return _off(f"{error.name} is not installed. Install it with: pip install {package}.")
+
+
+def _off(why: str) -> None:
+    say("warn", "tracing-off", f"Traces are asked for and are off: {why}")
+
+
+def _exporter(protocol: str) -> Any:
+    if protocol == GRPC:
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (
+            OTLPSpanExporter as GrpcExporter,
+        )
+
+        return GrpcExporter()
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    return OTLPSpanExporter()
 
 
 class Tracer:
     """Makes the spans of requests and sends them in the background."""
 
-    def __init__(self) -> None:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    def __init__(self, protocol: str = HTTP) -> None:
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -47,7 +75,7 @@ class Tracer:
 
         resource = Resource.create({"service.name": "everloop-serve"})
         self._provider: Any = TracerProvider(resource=resource)
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        self._provider.add_span_processor(BatchSpanProcessor(_exporter(protocol)))
         self._tracer = self._provider.get_tracer("everloop.serve")
         self._propagator = TraceContextTextMapPropagator()
         # Stages are measured by a clock that never jumps; spans want the time of day.
