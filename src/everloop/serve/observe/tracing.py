@@ -32,24 +32,22 @@ def open_tracer(environ: Mapping[str, str]) -> Tracer | None:
     if not any(environ.get(name) for name in VARIABLES):
         return None
     exporter = environ.get("OTEL_TRACES_EXPORTER") or "otlp"
+    protocol = next((found for name in PROTOCOLS if (found := environ.get(name))), HTTP)
     if exporter == "none":
         return None
     if exporter != "otlp":
-        return _off(f"OTEL_TRACES_EXPORTER is {exporter!r}; a server sends by otlp or not at all.")
-    protocol = next((found for name in PROTOCOLS if (found := environ.get(name))), HTTP)
-    if protocol not in {HTTP, GRPC}:
-        return _off(f"OpenTelemetry's protocol is set to {protocol!r}; it can be {HTTP} or {GRPC}.")
-    try:
-        return Tracer(protocol)
-    except ImportError as error:
-        package = '"everloop[otel]"'
-        if protocol == GRPC:
-            package += " opentelemetry-exporter-otlp-proto-grpc"
-        return _off(f"{error.name} is not installed. Install it with: pip install {package}.")
-
-
-def _off(why: str) -> None:
+        why = f"OTEL_TRACES_EXPORTER is {exporter!r}; a server sends by otlp or not at all."
+    elif protocol not in {HTTP, GRPC}:
+        why = f"OpenTelemetry's protocol is set to {protocol!r}; it can be {HTTP} or {GRPC}."
+    else:
+        try:
+            return Tracer(protocol)
+        except ImportError as error:
+            also = " opentelemetry-exporter-otlp-proto-grpc" if protocol == GRPC else ""
+            why = f"{error.name} is not installed. "
+            why += f'Install it with: pip install "everloop[otel]"{also}.'
     say("warn", "tracing-off", f"Traces are asked for and are off: {why}")
+    return None
 
 
 def _exporter(protocol: str) -> Any:
