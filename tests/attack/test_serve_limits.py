@@ -36,6 +36,8 @@ class Toy:
         self.asked.append(request)
         if request.path == "/large":
             return Reply(200, LARGE)
+        if request.path == "/some":
+            return Reply(200, LARGE[:12_000])
         if request.path == "/dear":
             time.sleep(0.1)
             self.dear += 1
@@ -59,8 +61,8 @@ class Running:
         self.loop.set_exception_handler(
             lambda _, context: self.errors.append(str(context.get("exception")))
         )
-        self._sockets = [socket.create_server(("127.0.0.1", 0))]
-        self.port = int(self._sockets[0].getsockname()[1])
+        self.sockets = [socket.create_server(("127.0.0.1", 0))]
+        self.port = int(self.sockets[0].getsockname()[1])
         self._ready, self._ending = threading.Event(), asyncio.Event()
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -82,7 +84,7 @@ class Running:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
-        server = await self.loop.create_server(self.listener.connect, sock=self._sockets[0])
+        server = await self.loop.create_server(self.listener.connect, sock=self.sockets[0])
         sweeping = asyncio.ensure_future(self.listener.sweep())
         self._ready.set()
         await self._ending.wait()
@@ -177,6 +179,62 @@ def test_who_asks_for_much_and_reads_nothing_is_not_answered_ahead() -> None:
 
     # What the kernel's buffers hold has been answered, and little more: not all 4,000 at once.
     assert answered < 100
+
+
+def never_reading(running: Running, *, room_bytes: int = 4_096) -> socket.socket:
+    """Return a connection for which nobody keeps much room, here or there."""
+    running.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room_bytes)
+    link = socket.socket()
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room_bytes)
+    link.connect(("127.0.0.1", running.port))
+    return link
+
+
+def test_who_asks_for_much_and_reads_nothing_is_cut_off() -> None:
+    with listening(LIMITS) as running, never_reading(running) as link:
+        link.sendall(request("GET", "/large") * 40)
+        wait_until(lambda: bool(running.toy.asked))
+
+        wait_until(lambda: not running.listener.connections)
+
+
+@pytest.mark.parametrize("last", [{}, {"Connection": "close"}])
+def test_who_asks_for_little_and_reads_nothing_is_cut_off(last: dict[str, str]) -> None:
+    with listening(LIMITS) as running, never_reading(running) as link:
+        # More than the system keeps for us, less than what would count as stuck.
+        link.sendall(request("GET", "/some") * 3 + request("GET", "/some", headers=last))
+        wait_until(lambda: 4 == len(running.toy.asked))
+
+        wait_until(lambda: not running.listener.connections)
+
+
+def test_who_reads_slowly_gets_all_of_a_long_answer() -> None:
+    limits = Limits(write_s=1.0)
+    with listening(limits) as running, never_reading(running, room_bytes=65_536) as link:
+        link.sendall(request("GET", "/large"))
+        got, begun = 0, time.monotonic()
+        while got < len(LARGE) and (data := link.recv(40_000)):
+            got += len(data)
+            if time.monotonic() < begun + 3 * limits.write_s:
+                time.sleep(0.2)  # a thin line
+
+    assert got >= len(LARGE)
+
+
+def test_a_broken_request_does_not_cost_the_one_before_it_its_answer() -> None:
+    with listening(LIMITS) as running, running.link() as link:
+        link.send(request("GET", "/later"))
+        wait_until(lambda: bool(running.toy.asked))
+        link.send(b"nonsense\r\n\r\n")
+        # Much more time than a request may take to arrive.
+        assert not link.has_answer(4 * LIMITS.request_s)
+        running.open_gate()
+        first, second = link.read(), link.read()
+
+    assert first is not None
+    assert (200, b'"later"') == (first.status, first.body)
+    assert second is not None
+    assert 400 == second.status
 
 
 def test_upgrades_sent_at_once_are_answered_without_being_taken() -> None:

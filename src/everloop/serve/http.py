@@ -116,7 +116,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_deadline", "_is_busy", "_is_eof", "_is_stuck", "_listener", "_reader", "_transport",
-        "_waiting",
+        "_unsent", "_waiting",
     )  # fmt: skip
 
     def __init__(self, listener: Listener) -> None:
@@ -126,6 +126,7 @@ class Connection(asyncio.Protocol):
         self._waiting: deque[Whole | EverloopError] = deque()
         self._is_busy = self._is_eof = self._is_stuck = False
         self._deadline = 0.0
+        self._unsent = 0
 
     # --- asyncio's side -------------------------------------------------------------------------
 
@@ -165,6 +166,7 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Stop reading from a client that does not read."""
         self._is_stuck = True
+        self._unsent = 0
         self._deadline = monotonic() + self._listener.limits.write_s
         if self._transport is not None:
             self._transport.pause_reading()
@@ -182,7 +184,8 @@ class Connection(asyncio.Protocol):
 
     def take(self, whole: Whole) -> None:
         """Answer a request, or let it wait for those before it."""
-        self._deadline = 0.0
+        if not self._is_stuck:
+            self._deadline = 0.0
         if self._is_before() or self._is_stuck:
             self._waiting.append(whole)
             is_full = whole.held or len(self._waiting) > self._listener.limits.pipelined
@@ -203,10 +206,12 @@ class Connection(asyncio.Protocol):
         """Close the connection if its time is over."""
         if not self._deadline or now < self._deadline or self._transport is None:
             return
-        if self._reader.is_done or self._is_stuck:
-            self._transport.abort()
+        if self._is_stuck or self._transport.is_closing():
+            self._abort_unless_read(now)
         elif self._is_busy:
             self._deadline = 0.0
+        elif self._reader.is_done:
+            self._transport.abort()
         elif self._reader.started_ns:
             self._refuse_rest(
                 InvalidInput(
@@ -216,18 +221,35 @@ class Connection(asyncio.Protocol):
                 )
             )
         else:
-            self._transport.close()
+            self._close()
 
     def close_if_idle(self) -> None:
         """Close the connection unless a request is being read or answered."""
         if self._transport is None or self._is_busy or self._waiting or self._reader.started_ns:
             return
-        self._listener.flush()
-        self._transport.close()
+        self._close()
 
     def abort(self) -> None:
         """Close the connection now."""
         if self._transport is not None:
+            self._transport.abort()
+
+    def _close(self) -> None:
+        """Close the connection when the client has what was written, or takes none of it."""
+        if self._transport is not None:
+            self._listener.flush()
+            self._transport.close()
+            self._unsent = 0
+            self._deadline = monotonic() + self._listener.limits.write_s
+
+    def _abort_unless_read(self, now: float) -> None:
+        """Close the connection now, unless the client took something since the last look."""
+        if self._transport is None:
+            return
+        before, self._unsent = self._unsent, self._transport.get_write_buffer_size()
+        if self._unsent < before or not before:
+            self._deadline = now + self._listener.limits.write_s
+        else:
             self._transport.abort()
 
     def _is_before(self) -> bool:
@@ -320,7 +342,7 @@ class Connection(asyncio.Protocol):
             return False
         if is_last:
             self._drop_waiting()
-            transport.close()
+            self._close()
             return False
         if not self._is_stuck:
             limits = self._listener.limits
