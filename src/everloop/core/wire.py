@@ -197,7 +197,8 @@ class PredictionRow(msgspec.Struct, frozen=True, kw_only=True):
         unit: Whom the assignment sticks to, as the caller named it.
         shadow_version: The version whose shadow answer was asked for; None when there was none,
             or when the process was too busy for it.
-        shadow_status: None also when the process ended before the shadow's answer.
+        shadow_status: None also when the process ended before the shadow's answer, or the shadow
+            was too slow to be asked.
         outputs: The numbers of an answer that has several, such as one a class; ``output`` is
             None then. ``fallback_outputs`` and ``shadow_outputs`` likewise.
         key: The caller's own name of the row (a business key), to join the truth by.

@@ -65,14 +65,14 @@ def news_of_rows(release: Release, rows: Sequence[PredictionRow]) -> News:
     """Return the traffic and the bad events that show without a label."""
     assigned: Counter[tuple[Arm, float, str | None]] = Counter()
     events: list[BadEvent] = []
-    pairs: list[Pair] = []
+    pairs = _Pairs()
     watched = _Judgements(answers_judge(release.limits))
     voices = _Voices(release, ((row.id, row.request) for row in rows))
     for row in rows:
         if row.epoch < release.epoch:
             continue
         if row.shadow_status and _is_paired(release, row.version, row.shadow_version):
-            pairs.extend(_pair_of_failures(row))
+            pairs.add(row, voices.mark(row.id, None, row.request))
         if _is_split(release, row.version, row.arm, row.share):
             unit = voices.mark(row.id, row.unit, row.request)
             assigned[row.arm, row.share, unit] += 1
@@ -87,7 +87,7 @@ def news_of_rows(release: Release, rows: Sequence[PredictionRow]) -> News:
         Assigned(arm=arm, share=share, unit=unit, count=count)
         for (arm, share, unit), count in assigned.items()
     )
-    return News(assigned=parts, events=tuple(events), pairs=tuple(pairs), watched=watched.told())
+    return News(assigned=parts, events=tuple(events), pairs=pairs.told(), watched=watched.told())
 
 
 def news_of_labels(release: Release, labelled: Sequence[Judged]) -> News:
@@ -302,13 +302,40 @@ def _is_paired(release: Release, version: Id, shadow_version: Id | None) -> bool
     return is_shadowed and version == release.champion
 
 
-def _pair_of_failures(row: PredictionRow) -> list[Pair]:
-    """Return what is known without a label: no answer is the worst answer, whoever gave none."""
-    has_answer = row.output is not None or row.outputs is not None
-    has_shadow = row.shadow_output is not None or row.shadow_outputs is not None
-    if has_answer == has_shadow:
-        return []  # Both answered, and the label will tell; or both failed alike.
-    return [Pair(champion=float(not has_answer), candidate=float(not has_shadow))]
+class _Pairs:
+    """What is known of pairs without a label: no answer is the worst answer, whoever gave none.
+
+    A model is asked once for all rows of a request, and fails at all of them at once: they make
+    one pair, or a single hiccup would be as much evidence as a thousand.
+    """
+
+    def __init__(self) -> None:
+        self._found: list[list[Pair]] = []
+        self._by_voice: dict[str, list[Pair]] = {}
+
+    def add(self, row: PredictionRow, voice: str | None) -> None:
+        """Take in a row that the shadow was asked, too."""
+        has_answer = row.output is not None or row.outputs is not None
+        has_shadow = row.shadow_output is not None or row.shadow_outputs is not None
+        if has_answer == has_shadow:
+            return  # Both answered, and the label will tell; or both failed alike.
+        known = None if voice is None else self._by_voice.get(voice)
+        if known is None:
+            known = []
+            self._found.append(known)
+            if voice is not None:
+                self._by_voice[voice] = known
+        known.append(Pair(champion=float(not has_answer), candidate=float(not has_shadow)))
+
+    def told(self) -> tuple[Pair, ...]:
+        """Return a pair for each voice: the mean of what its rows say."""
+        return tuple(
+            Pair(
+                champion=sum(pair.champion for pair in pairs) / len(pairs),
+                candidate=sum(pair.candidate for pair in pairs) / len(pairs),
+            )
+            for pairs in self._found
+        )
 
 
 def _is_split(release: Release, version: Id, arm: Arm, share: float) -> bool:

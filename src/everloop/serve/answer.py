@@ -126,14 +126,19 @@ class Answerer:
             self._keep_shadow(self.shadows.popleft(), scored)
             if self._is_late(scored):
                 # What waits behind it for the same model would wait as long; and the log for it.
+                # It is not asked: one hiccup must not count against it as often as others waited.
                 while self.shadows and self.shadows[0].scorer is job.scorer:
-                    self._keep_shadow(self.shadows.popleft(), UNFIT)
+                    self._keep_shadow(self.shadows.popleft(), None)
 
-    def _keep_shadow(self, job: ShadowJob, scored: Scored) -> None:
+    def _keep_shadow(self, job: ShadowJob, scored: Scored | None) -> None:
         rows = job.ask.rows
         self.awaited_shadows -= rows
-        statuses = statuses_of(job.scorer.loaded, scored, rows)
-        if not self._log.append_shadow(job.first, numbers_of(scored, rows), statuses):
+        if scored is None:
+            is_kept = self._log.append_shadow(job.first, ())
+        else:
+            statuses = statuses_of(job.scorer.loaded, scored, rows)
+            is_kept = self._log.append_shadow(job.first, numbers_of(scored, rows), statuses)
+        if not is_kept:
             semver = job.scorer.loaded.bundle.semver
             self.tally.of(job.lineup.deployment, semver, SHADOW).unlogged += rows
 

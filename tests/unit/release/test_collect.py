@@ -139,6 +139,20 @@ def test_a_shadow_is_not_blamed_for_what_the_champion_could_not_answer_either(
     assert expected == news_of_rows(SHADOW, [found]).pairs
 
 
+def test_a_request_that_the_shadow_failed_at_is_one_pair_however_many_rows_it_had() -> None:
+    lost = {"shadow_version": Id("new"), "shadow_status": Status.ERROR, "share": 0.0}
+    first, second = (f"019a{number}000-0000-7000-8000-00000000" for number in (1, 2))
+    rows = [
+        row(id=Id(f"{start}{place:04x}"), **lost)
+        for start in (first, second)
+        for place in range(200)
+    ]
+
+    pairs = news_of_rows(SHADOW, rows).pairs
+
+    assert (Pair(champion=0.0, candidate=1.0),) * 2 == pairs
+
+
 def test_great_losses_are_bad_events_of_their_arm() -> None:
     news = news_of_labels(
         CANARY,

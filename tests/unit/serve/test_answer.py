@@ -476,7 +476,9 @@ def test_a_shadow_that_never_answers_holds_up_neither_the_log_nor_what_comes_lat
     ended.set()
 
     assert 0 == desk.answerer.awaited_shadows
-    assert [(one.ids()[0], Status.ERROR) for one in asked] == [
+    # The others were not asked: one hiccup is no hundred failures.
+    statuses = [Status.ERROR, *[None] * 99]
+    assert list(zip([one.ids()[0] for one in asked], statuses, strict=True)) == [
         (row.id, row.shadow_status) for row in desk.rows()
     ]
 

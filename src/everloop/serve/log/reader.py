@@ -187,7 +187,7 @@ def _completed(row: PredictionRow, item: ReadBlock, place: int) -> PredictionRow
         changes["fallback_version"] = source.fallback_version
         changes["fallback_output"] = spare.one(place)
         changes["fallback_outputs"] = spare.many(place)
-    if shadow is not None:
+    if shadow is not None and shadow.outputs:
         seen = _answers(shadow.outputs, block.rows)
         changes["shadow_status"] = _status(shadow.statuses, place)
         changes["shadow_output"] = seen.one(place)

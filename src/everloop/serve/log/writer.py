@@ -186,7 +186,7 @@ class LogWriter:
     ) -> bool:
         """Write what the shadow answered to a block that said so; False if that was dropped.
 
-        Shadows answer in the order of their blocks.
+        Shadows answer in the order of their blocks. One without any output was not asked.
         """
         opened, reserved = self._awaiting.pop(first, (None, 0))
         if opened is None:
