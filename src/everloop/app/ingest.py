@@ -36,10 +36,11 @@ from everloop.serve.files import write_atomically
 from everloop.serve.log import Chunk, list_files, read_rows
 from everloop.serve.log.file import counted_bytes
 from everloop.serve.log.frames import WrittenFeedback
-from everloop.serve.log.reader import read_feedback
+from everloop.serve.log.reader import FeedbackChunk, read_feedback
 
 OWNER_FILE = "deployment.json"
 APPLIED_FILE = "applied.json"
+TAKEN_FILE: Final = "taken.json"
 _LOG = logging.getLogger(__name__)
 SOURCE = "serve"
 WAIT_HOURS = 24.0
@@ -147,7 +148,7 @@ class LogSource:
         chunks = []
         damage: IntegrityError | None = None
         for file in list_files(folder):
-            offset = self._offsets.get((task.deployment, file.name), 0)
+            offset = self._taken_until(task.deployment, folder, file.name)
             try:
                 chunks.append((file.name, read_feedback(folder / file.name, offset)))
             except IntegrityError as error:
@@ -167,7 +168,7 @@ class LogSource:
             given_up = len(told.refused) + len(told.unknown) - told.waiting
             if given_up:
                 _LOG.warning("%d labels were refused; see `everloop feedback refused`.", given_up)
-        # What is handed on twice after a crash counts once.
+        self._keep_taken(task.deployment, folder, dict(chunks))
         for name, chunk in chunks:
             self._offsets[task.deployment, name] = chunk.next_offset
             if chunk.is_finished:
@@ -175,6 +176,18 @@ class LogSource:
                 del self._offsets[task.deployment, name]
         if damage is not None:
             raise damage
+
+    def _taken_until(self, deployment: Id, folder: Path, name: str) -> int:
+        key = (deployment, name)
+        if key not in self._offsets:
+            self._offsets[key] = _read_taken(folder).get(name, 0)
+        return self._offsets[key]
+
+    def _keep_taken(self, deployment: Id, folder: Path, chunks: dict[str, FeedbackChunk]) -> None:
+        """Note how far labels were handed on: those refused count as often as they are."""
+        taken = {name: chunk.next_offset for name, chunk in chunks.items()}
+        if any(self._offsets[deployment, name] != offset for name, offset in taken.items()):
+            write_atomically(folder / TAKEN_FILE, msgspec.json.encode(taken))
 
     def _retry(self) -> None:
         """Join the labels that came before their predictions were sealed."""
@@ -235,6 +248,14 @@ class LogSource:
             if len(page) < PAGE:
                 return offset
             cursor = page[-1].seq
+
+
+def _read_taken(folder: Path) -> dict[str, int]:
+    """Return up to where files of labels were handed on before this process."""
+    try:
+        return msgspec.json.decode((folder / TAKEN_FILE).read_bytes(), type=dict[str, int])
+    except (OSError, msgspec.MsgspecError):
+        return {}
 
 
 def _dated(item: WrittenFeedback) -> Iterator[Label]:

@@ -268,6 +268,22 @@ def test_the_server_learns_how_many_labels_could_not_be_used(
     assert {"not_a_number": 1} == read_refused(home.serve("demand"))
 
 
+def test_refused_labels_are_not_counted_anew_by_a_restarted_control_plane(
+    here: World, home: Home, writer: LogWriter
+) -> None:
+    write(writer, range(3))
+    kept = FeedbackLog(log_of(home) / FOLDER)
+    asyncio.run(kept.keep([Label(prediction=id_of(1), value="many")]))
+    source(here, home).seal(DEPLOYMENT, "demand", None)
+    asyncio.run(kept.keep([Label(prediction=id_of(2), value="few")]))
+
+    source(here, home).seal(DEPLOYMENT, "demand", None)
+    source(here, home).seal(DEPLOYMENT, "demand", None)
+
+    kept.close()
+    assert {"not_a_number": 2} == read_refused(home.serve("demand"))
+
+
 def test_the_files_of_servers_that_have_gone_are_deleted_when_their_labels_are_taken(
     here: World, home: Home, writer: LogWriter
 ) -> None:
