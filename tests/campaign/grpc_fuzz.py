@@ -12,6 +12,7 @@ import contextlib
 import random
 import socket
 import struct
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,10 @@ CLEAN: Final = {
     *("OK", "INVALID_ARGUMENT", "UNAUTHENTICATED", "PERMISSION_DENIED", "NOT_FOUND"),
     *("FAILED_PRECONDITION", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED"),
 }
+# What a call gets that was taken while the port is opened anew, which takes a moment.
+REOPENED: Final = {"UNAVAILABLE", "CANCELLED"}
+REOPENS_S: Final = 0.2
+REOPENINGS: Final = 50
 CHECK_EVERY: Final = 100
 GROWTH_BYTES: Final = 64_000_000
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -169,7 +174,7 @@ class Fuzz:
         method = self._chance.choice(METHODS)
         code, details = self.ask(method, bytes(data))
         self._statuses[code] += 1
-        if code in {"UNAVAILABLE", "CANCELLED"}:  # taken while the port was opened anew
+        if code in REOPENED:
             self.require_alive()
         elif code not in CLEAN or "Traceback" in details or "Exception" in details:
             self._found.append(f"{number}: {method}: {code} {details[:300]} to {bytes(data)!r}")
@@ -261,13 +266,27 @@ class Fuzz:
         )  # fmt: skip
 
     def require_alive(self) -> None:
-        """Ask a sound call over a channel of its own."""
+        """Ask a sound call over a channel of its own, again while the port is opened anew."""
+        for _ in range(REOPENINGS):
+            try:
+                data = self._ask_sound()
+            except grpc.RpcError as error:
+                if error.code().name not in REOPENED:
+                    raise
+                self._statuses["sound call cut off"] += 1
+                time.sleep(REOPENS_S)
+            else:
+                assert 1 == len(SAYS.ModelInferResponse.FromString(data).outputs)
+                return
+        raise AssertionError("the port was not opened anew")
+
+    def _ask_sound(self) -> bytes:
         options = [("grpc.use_local_subchannel_pool", 1)]
         with grpc.insecure_channel(self._address, options=options) as channel:
             call = channel.unary_unary(f"/{SERVICE}/ModelInfer")
             metadata = (("authorization", f"Bearer {TOKEN}"),)
-            data = call(sound_call(), metadata=metadata, timeout=30, wait_for_ready=True)
-        assert 1 == len(SAYS.ModelInferResponse.FromString(data).outputs)
+            data: bytes = call(sound_call(), metadata=metadata, timeout=30, wait_for_ready=True)
+        return data
 
     def _resident_bytes(self) -> int:
         assert self._served.process is not None
