@@ -49,9 +49,9 @@ class Door:
         """Return the handler of a call with one message of a kind and one answer."""
 
         async def answer(messages: AsyncIterator[bytes], context: Any) -> Any:
+            del messages  # see `_receive`
             try:
-                request = await self._receive(kind, messages)
-                return await self._within(handle, request, context)
+                return await self._within(handle, await self._receive(kind, context), context)
             except EverloopError as error:
                 return await self._refuse(context, error)
             except Exception as error:  # noqa: BLE001 -- the process edge: the caller gets no trace
@@ -66,8 +66,9 @@ class Door:
         """Return the handler of a call with one message, which writes its answers itself."""
 
         async def answer(messages: AsyncIterator[bytes], context: Any) -> None:
+            del messages
             try:
-                request = await self._receive(kind, messages)
+                request = await self._receive(kind, context)
             except EverloopError as error:
                 await self._refuse(context, error)
             else:
@@ -77,20 +78,22 @@ class Door:
             answer, request_deserializer=None, response_serializer=_serialise
         )
 
-    async def _receive(self, kind: Any, messages: AsyncIterator[bytes]) -> Any:
+    async def _receive(self, kind: Any, context: Any) -> Any:
+        # Not by the iterator: begun and not ended, it is a cycle that holds the message until the
+        # collector runs, which in a worker is after thousands of calls.
         try:
             async with asyncio.timeout(self._limits.request_s):
-                data = await anext(messages)
+                data = await context.read()
         except TimeoutError:
             raise InvalidInput(
                 "request.slow",
                 f"The message did not come within {self._limits.request_s:g} seconds.",
                 hint="Send it at once.",
             ) from None
-        except StopAsyncIteration:
+        if data is self._grpc.aio.EOF:
             raise InvalidInput(
                 "request.malformed", "The call has no message.", hint="Send one, even if empty."
-            ) from None
+            )
         try:
             return kind.FromString(data)
         except Exception as error:
@@ -115,6 +118,9 @@ class Door:
             self._in_flight -= 1
 
     async def _refuse(self, context: Any, problem: EverloopError) -> Any:
+        # grpcio keeps what `abort` raises, in a cycle with the call: the frames that the problem
+        # came through, and with them the message, must not be kept too.
+        problem.__traceback__ = problem.__cause__ = problem.__context__ = None
         name = _CODES.get(status_of(problem), "INTERNAL")
         return await context.abort(getattr(self._grpc.StatusCode, name), told(problem))
 
