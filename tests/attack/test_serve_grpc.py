@@ -80,6 +80,17 @@ def test_a_path_that_is_no_text_ends_no_port(desk: tuple[Fuzz, str]) -> None:
     found.require_alive()
 
 
+def test_large_messages_are_let_go_with_their_calls(desk: tuple[Fuzz, str]) -> None:
+    """Kept until the collector runs, they were as many megabytes as were sent."""
+    found, _ = desk
+    before = found.resident_bytes()
+
+    for _ in range(150):
+        assert "INVALID_ARGUMENT" == found.ask("ModelInfer", b"\xff" * 1_000_000)[0]
+
+    assert found.resident_bytes() - before < 75_000_000
+
+
 def test_a_message_that_unpacks_to_much_is_refused(desk: tuple[Fuzz, str]) -> None:
     found, address = desk
     options = [("grpc.max_send_message_length", -1)]

@@ -129,10 +129,10 @@ class Fuzz:
                 if number % CHECK_EVERY == 0:
                     self.require_alive()
                 if number == min(2 * CHECK_EVERY, rounds - 1):
-                    before = self._resident_bytes()
+                    before = self.resident_bytes()
                 self._once(number)
             self.require_alive()
-        grown = self._resident_bytes() - before
+        grown = self.resident_bytes() - before
         if grown > GROWTH_BYTES:
             self._found.append(f"the memory grew by {grown / 1e6:.0f} MB")
         return {
@@ -288,7 +288,8 @@ class Fuzz:
             data: bytes = call(sound_call(), metadata=metadata, timeout=30, wait_for_ready=True)
         return data
 
-    def _resident_bytes(self) -> int:
+    def resident_bytes(self) -> int:
+        """Return how much memory the serving process has."""
         assert self._served.process is not None
         status = Path(f"/proc/{self._served.process.pid}/status").read_text()
         line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
