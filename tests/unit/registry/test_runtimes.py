@@ -11,6 +11,7 @@ import lightgbm as lgb
 import numpy as np
 import pytest
 import xgboost as xgb
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -236,6 +237,14 @@ def test_a_threshold_rounded_to_float32_is_found() -> None:
     seen = open_reference("lightgbm", files, POLICY).answer(ROWS)
     other = open_runtime("lightgbm-c", {"model.txt": changed.encode()}, POLICY).predict(ROWS)
     np.testing.assert_array_equal(seen, other)
+
+
+def test_a_pipeline_that_fills_in_missing_values_needs_no_word_of_the_policy() -> None:
+    fitted = make_pipeline(SimpleImputer(), Ridge()).fit(PLAIN, PLAIN[:, 0])
+
+    model = open_runtime("skops", save_model(fitted)[1], POLICY)
+
+    np.testing.assert_array_equal(fitted.predict(PLAIN), model.predict(PLAIN))
 
 
 def test_a_number_where_the_reference_refuses_is_a_difference() -> None:

@@ -12,6 +12,7 @@ from typing import Any, Dict, List
 from everloop.edge.device.refusal import EdgeError
 
 EXACT = 2**53  # whole numbers up to here have a double of their own
+LEAST, MOST = -(2**63), 2**63 - 1
 LONGEST_TEXT = 1_000
 
 
@@ -60,9 +61,16 @@ class Rows:
             return float(value)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise _invalid("A number is needed", name)
-        if kind == "int64" and not (-EXACT <= value <= EXACT and value == int(value)):
-            raise _invalid("A whole number up to 2^53 is needed", name)
+        if kind == "int64" and not _is_whole(value):
+            raise _invalid("A whole number of 64 bits is needed, 30.0 only up to 2^53", name)
         return _finite(value, name)
+
+
+def _is_whole(value: float) -> bool:
+    """Tell whether it is a whole number; with a point, whether it surely says which one."""
+    if isinstance(value, int):
+        return LEAST <= value <= MOST
+    return abs(value) <= EXACT and value == int(value)
 
 
 def _is_text(value: str) -> bool:
