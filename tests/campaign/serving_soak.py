@@ -79,6 +79,14 @@ class Tally:
     versions: Counter[str] = field(default_factory=Counter)
     predictions: list[int] = field(default_factory=list)
     marks: list[float] = field(default_factory=list)
+    taking: threading.Lock = field(default_factory=threading.Lock)
+
+    def take(self) -> tuple[list[int], list[float]]:
+        """Hand over what was acknowledged since the last time."""
+        with self.taking:
+            taken = self.predictions, self.marks
+            self.predictions, self.marks = [], []
+        return taken
 
 
 def soak(folder: Path, plan: Plan) -> dict[str, object]:
@@ -194,7 +202,9 @@ class _Soak:
         tally.answered += 1
         tally.rows += len(found)
         tally.versions[version] += 1
-        tally.predictions += [UUID(each["id"]).int for each in found]
+        ids = [UUID(each["id"]).int for each in found]
+        with tally.taking:
+            tally.predictions += ids
         last: str = found[-1]["id"]
         return last
 
@@ -205,14 +215,13 @@ class _Soak:
             tally.refused[str(answer and (answer.status, answer.body[:200]))] += 1
             return
         tally.labels += 1
-        tally.marks.append(mark)
+        with tally.taking:
+            tally.marks.append(mark)
 
     def _take(self) -> None:
         """Hand over to the reader what was acknowledged so far."""
         for tally in self._tallies:
-            predictions, tally.predictions = tally.predictions, []
-            marks, tally.marks = tally.marks, []
-            self._reader.expect(predictions, marks)
+            self._reader.expect(*tally.take())
 
     def _children(self) -> list[int]:
         assert self._served.process is not None
