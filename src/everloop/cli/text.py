@@ -63,6 +63,8 @@ def to_cell(value: object) -> str:
         return f"{value:.6g}"
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%S")
+    if hasattr(value, "__struct_fields__"):  # what stands in a list of a listing's item
+        return " ".join(to_cell(getattr(value, name)) for name in value.__struct_fields__)
     if isinstance(value, dict):
         pairs = [f"{clean_line(str(key))}={to_short(item)}" for key, item in value.items()]
         more = len(pairs) - MOST_PAIRS

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import math
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -24,8 +25,9 @@ from everloop.core.digest import Digest
 from everloop.core.errors import GateFailed, InvalidInput
 from everloop.core.ports import BlobStore, Signer
 from everloop.edge import device
-from everloop.edge.device.bundle import MANIFEST, MANIFEST_CONTEXT, SIGNATURE
+from everloop.edge.device.bundle import MANIFEST, MANIFEST_CONTEXT, SIGNATURE, open_bundle
 from everloop.edge.device.graph import Graph
+from everloop.edge.device.refusal import EdgeError
 from everloop.edge.device.trees import Forest
 from everloop.edge.trees import categories_of, from_lightgbm, from_xgboost, thresholds_of
 from everloop.kernel.safe_load import LoadPolicy
@@ -119,7 +121,7 @@ def build_bundle(source: Source, blobs: BlobStore, policy: LoadPolicy, signer: S
 
     Raises:
         InvalidInput: ``edge.format_unsupported`` or ``edge.model_unsupported``.
-        GateFailed: ``edge.parity`` when the device would answer otherwise.
+        GateFailed: ``edge.parity`` or ``edge.golden`` when the device would answer otherwise.
         IntegrityError, UnsafeArtifact, MissingExtra: its files do not verify or cannot be read.
     """
     version = source.version
@@ -157,11 +159,31 @@ def build_bundle(source: Source, blobs: BlobStore, policy: LoadPolicy, signer: S
     inner[MANIFEST] = text
     inner[SIGNATURE] = signer.sign(MANIFEST_CONTEXT + text).hex().encode()
     data = _zip(inner)
+    _require_golden(data, version, signer)
     return Built(
         data=data,
         digest=Digest("sha256:" + hashlib.sha256(data).hexdigest()),
         parity=parity,
     )
+
+
+def _require_golden(data: bytes, version: ModelVersion, signer: Signer) -> None:
+    """Let pass a file that a device would open: by the same code, from its first byte on.
+
+    Raises:
+        GateFailed: ``edge.golden``.
+    """
+    with tempfile.TemporaryDirectory(prefix="everloop-edge-") as folder:
+        path = Path(folder) / "bundle.pyz"
+        path.write_bytes(data)
+        try:
+            open_bundle(path, signer.public_key)
+        except EdgeError as error:
+            raise GateFailed(
+                "edge.golden",
+                f"A device would refuse {version.name}@{version.version}: {error}",
+                hint="Report the model's signature and library version; nothing was sealed.",
+            ) from error
 
 
 def _about(source: Source, blobs: BlobStore) -> dict[str, Any]:

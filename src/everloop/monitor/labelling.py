@@ -239,7 +239,8 @@ def _truth(
     label: Label, row: PredictionRow, classes: tuple[str, ...], at: Instant
 ) -> Truth | LabelRefusal:
     """Return what a label says in numbers, or why it judges nothing."""
-    if label.prediction is not None and label.key is not None and label.key != row.key:
+    is_both = label.prediction is not None and label.key is not None
+    if is_both and row.key is not None and label.key != row.key:
         return LabelRefusal.OTHER_KEY  # one of the two is wrong, and nobody knows which
     at_us = round((at - _EPOCH).total_seconds() * 1e6)
     value = label.value

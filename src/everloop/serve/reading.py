@@ -170,7 +170,7 @@ class Reader:
             self._encoding = headers[b"content-encoding"].strip().lower()
             if self._encoding not in {b"gzip", b"deflate", b"identity"}:
                 self._stop(_unknown_encoding(self._encoding))
-        if b"expect" in headers:
+        if b"expect" in headers and self._version == "1.1":  # RFC 9110, section 10.1.1
             self._taker.encourage()
 
     def on_body(self, body: bytes) -> None:

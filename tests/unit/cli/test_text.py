@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,6 +32,16 @@ def test_words_of_any_language_stay_as_they_are() -> None:
 
 def test_a_cell_is_one_line() -> None:
     assert "a b c" == to_cell("a\nb\tc")
+
+
+def test_a_cell_shows_what_a_struct_holds_and_not_its_code() -> None:
+    class Named(msgspec.Struct):
+        name: str
+        at: datetime
+
+    told = Named("order-7", datetime(2026, 11, 21, 9, 30, tzinfo=UTC))
+
+    assert "order-7 2026-11-21 09:30:00, -" == to_cell([told, None])
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))

@@ -238,6 +238,16 @@ def test_a_label_whose_key_and_prediction_are_of_different_rows_is_refused(made:
     assert [None, 4.0] == [label_of(made, row.id) for row in (one, other)]
 
 
+def test_a_key_says_nothing_against_a_prediction_that_has_none(made: World) -> None:
+    (row,) = some_rows(1)
+    seal(made, [row])
+
+    told = tell(made, Label(prediction=row.id, key="order-1", value=3.0))
+
+    assert (1, ()) == (told.joined, told.refused)
+    assert 3.0 == label_of(made, row.id)
+
+
 def test_labels_that_judge_nothing_are_counted_by_reason_and_the_last_are_named(
     made: World,
 ) -> None:

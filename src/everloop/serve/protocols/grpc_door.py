@@ -173,7 +173,7 @@ class Kept:
         while True:
             try:
                 return await self._make()
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001 -- the port must not stay gone unsaid
                 say_failure("grpc", error)
                 await asyncio.sleep(1.0)
 
