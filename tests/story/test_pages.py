@@ -177,6 +177,7 @@ def test_runs_are_compared_by_ticking_them(browser: Chrome, site: str) -> None:
     for box in browser.find_elements(By.NAME, "run")[:2]:
         box.click()
     browser.find_element(By.XPATH, "//button[text()='Compare the ticked']").click()
+    wait(browser).until(says((By.TAG_NAME, "h1"), "Compare"))
 
     assert "Compare 2 runs" == heading(browser)
     assert browser.find_elements(By.CSS_SELECTOR, "tr.differs")

@@ -104,8 +104,9 @@ def test_a_watched_status_is_drawn_over_on_a_terminal_and_told_in_lines_elsewher
             while b"deployment" not in seen:
                 seen += os.read(ours, 65_536)
             shop.project.run("release", "halt", "shop", "--yes", "--reason", "seen by a test")
-            while "; " not in lines[-1]:
+            while "seen by a test" not in lines[-1]:
                 lines.append(told.stdout.readline())
+                assert lines[-1]
             while b"the champion answers: seen by a test" not in seen:
                 seen += os.read(ours, 65_536)
         finally:

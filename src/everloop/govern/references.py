@@ -124,7 +124,11 @@ REFERENCES: Final = (
         "fleet_release.fleet",
         "fleet_sketch.fleet",
     ),
-    *_references("device", Role.MENTIONS, "device_batch.device", "fleet_release.counted"),
+    *_references("device", Role.MENTIONS, "device_batch.device"),
+    *_references(
+        "fleet_release", Role.MENTIONS, "device.erred_in", "device.invalid_in", "device.left_in"
+    ),
+    *_references("prediction_segment", Role.PART, "predicted_key.segment"),
     *_references(
         "deployment",
         Role.PART,
@@ -137,7 +141,9 @@ REFERENCES: Final = (
         "loop_switch.deployment",
         "loop_turn.deployment",
         "loss_point.deployment",
+        "predicted_key.deployment",
         "prediction_segment.deployment",
+        "refused_labels.deployment",
         "release.deployment",
         "tally.deployment",
         "waiting_feedback.deployment",
@@ -147,6 +153,7 @@ REFERENCES: Final = (
 )
 NO_RECORDS: Final = frozenset(
     {
+        ("predicted_key", "prediction"),
         ("prediction_segment", "first_id"),
         ("prediction_segment", "last_id"),
         ("token", "parent"),

@@ -39,7 +39,6 @@ OPAQUE = frozenset(
         ("model_version", "examples"),
         ("model_version", "files"),
         ("prediction_segment", "blob"),
-        ("prediction_segment", "keys"),
         ("prediction_segment", "labels"),
         ("step_run", "outputs"),
         ("waiting_feedback", "labels"),
