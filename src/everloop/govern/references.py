@@ -128,7 +128,7 @@ REFERENCES: Final = (
     *_references(
         "fleet_release", Role.MENTIONS, "device.erred_in", "device.invalid_in", "device.left_in"
     ),
-    *_references("prediction_segment", Role.PART, "predicted_key.segment"),
+    *_references("prediction_segment", Role.MENTIONS, "predicted_key.segment"),
     *_references(
         "deployment",
         Role.PART,
