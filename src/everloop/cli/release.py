@@ -167,6 +167,7 @@ def status(session: Session, deployment: str, *, watch: bool, as_json: bool) -> 
     if is_drawn:
         click.clear()
     (output.write_json if as_json else _show_status)(seen)
+    sys.stdout.flush()  # who reads by a pipe sees it before the first change, too
     while watch:
         time.sleep(WATCH_S)
         found = session.perform("release.status", ask, ReleaseStatus)
