@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import os
 import signal
@@ -39,6 +40,8 @@ from everloop.serve.watching import Watched
 
 ADDRESS_FILE: Final = "server.json"
 DRAIN_S: Final = 5.0
+MOST_ARENAS: Final = 2
+_ARENA_MAX: Final = -8  # M_ARENA_MAX of mallopt(3)
 ENDINGS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -139,6 +142,7 @@ async def _serve(
         background.add(shelf.keep())
     rpc = None
     if group.told.rpc is not None:
+        _use_few_arenas()
         rpc = await grpc.start(service, group.told.rpc, group.limits)
         if group.worker == "w0":
             group.announce()  # not before: unlike the other port, this one refused until now
@@ -158,6 +162,12 @@ async def _serve(
     reporter.save()
     if tracer is not None:
         tracer.close()
+
+
+def _use_few_arenas() -> None:
+    """Let the C library spread over few heaps: each of gRPC's threads keeps what a flood left."""
+    with suppress(OSError, AttributeError):  # only glibc has them
+        ctypes.CDLL(None).mallopt(_ARENA_MAX, MOST_ARENAS)
 
 
 async def _rescan(group: Group, service: Service, begin: Callable[[Endpoint], None]) -> None:
