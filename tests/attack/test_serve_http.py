@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.parts.memory import resident_bytes
 from tests.parts.raw_http import Answer, RawLink, chunked, request
 from tests.unit.serve.served import ROW, TOKEN, Served, make_folder
 
@@ -52,14 +53,7 @@ class Door:
         for pid in pids:
             for children in Path(f"/proc/{pid}/task").glob("*/children"):
                 pids += [int(child) for child in children.read_text().split()]
-        return sum(_resident(pid) for pid in pids)
-
-
-def _resident(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    return 0
+        return sum(resident_bytes(pid) for pid in pids)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from typing import Any, Final
 import grpc
 
 from everloop.serve.proto import load_messages
+from tests.parts.memory import resident_bytes
 from tests.unit.serve.served import TOKEN, Served, make_folder
 
 SAYS: Final = load_messages()
@@ -291,6 +292,4 @@ class Fuzz:
     def resident_bytes(self) -> int:
         """Return how much memory the serving process has."""
         assert self._served.process is not None
-        status = Path(f"/proc/{self._served.process.pid}/status").read_text()
-        line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
-        return int(line.split()[1]) * 1024
+        return resident_bytes(self._served.process.pid)

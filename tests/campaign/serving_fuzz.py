@@ -20,6 +20,7 @@ from everloop.core.clock import SystemClock
 from everloop.serve.addresses import all_routes
 from everloop.serve.environment import Found
 from everloop.serve.service import Service
+from tests.parts.memory import resident_bytes
 from tests.parts.raw_http import Answer, RawLink, chunked, request
 from tests.unit.serve.served import ROW, TOKEN, Served, make_folder, version_id
 
@@ -224,9 +225,7 @@ class _Fuzz:
 
     def _resident_bytes(self) -> int:
         assert self._served.process is not None
-        status = Path(f"/proc/{self._served.process.pid}/status").read_text()
-        line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
-        return int(line.split()[1]) * 1024
+        return resident_bytes(self._served.process.pid)
 
 
 def _problem(answer: Answer) -> str:

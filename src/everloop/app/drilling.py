@@ -8,7 +8,7 @@ from typing import Final
 from msgspec import Struct
 
 from everloop.app.home import Home
-from everloop.app.ingest import find_log, read_applied
+from everloop.app.ingest import find_log
 from everloop.core.clock import Instant
 from everloop.core.ids import Id, ProjectId
 from everloop.core.wire import Applied
@@ -18,6 +18,7 @@ from everloop.kernel.performer import LocalPerformer
 from everloop.kernel.unit_of_work import View
 from everloop.release.halting import DrillView, SettleDrill, live_drills
 from everloop.release.model import Deployment, Drill
+from everloop.serve.applied import read_applied
 
 _LOG: Final = logging.getLogger(__name__)
 

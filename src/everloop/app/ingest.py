@@ -31,6 +31,7 @@ from everloop.monitor.queries import ListSegments, SegmentList
 from everloop.monitor.refusals import ListRefused, RefusedList
 from everloop.monitor.segments import encode_rows
 from everloop.monitor.verbs import SealedSegment, SealSegment
+from everloop.serve.applied import read_applied
 from everloop.serve.feedback import FOLDER, REFUSED_FILE, read_refused
 from everloop.serve.files import write_atomically
 from everloop.serve.log import Chunk, list_files, read_rows
@@ -39,7 +40,6 @@ from everloop.serve.log.frames import WrittenFeedback
 from everloop.serve.log.reader import FeedbackChunk, read_feedback
 
 OWNER_FILE = "deployment.json"
-APPLIED_FILE = "applied.json"
 TAKEN_FILE: Final = "taken.json"
 _LOG = logging.getLogger(__name__)
 SOURCE = "serve"
@@ -274,14 +274,6 @@ class _Task(NamedTuple):
 
 class _Owner(msgspec.Struct, frozen=True, kw_only=True):
     deployment: Id
-
-
-def read_applied(folder: Path) -> Applied | None:
-    """Return the server's report in a serving folder, or None before there is a readable one."""
-    try:
-        return msgspec.json.decode((folder / APPLIED_FILE).read_bytes(), type=Applied)
-    except (OSError, msgspec.MsgspecError):
-        return None
 
 
 def find_log(home: Home, deployment: Id, name: str) -> Path | None:

@@ -19,7 +19,6 @@ import msgspec
 from everloop.app.bundles import mend_bundle, personal_inputs, seal_bundle
 from everloop.app.config import Config
 from everloop.app.home import PRIVATE_FOLDER, Home
-from everloop.app.ingest import read_applied
 from everloop.app.processes import ServingProcess, find_running
 from everloop.core.clock import Instant
 from everloop.core.errors import EverloopError
@@ -44,6 +43,7 @@ from everloop.registry.evidence import EVALUATOR
 from everloop.registry.model import Model, ModelVersion
 from everloop.release.model import Deployment
 from everloop.release.routes import routes_of
+from everloop.serve.applied import read_applied
 
 _LOG = logging.getLogger("everloop.serving")
 OWNER_FILE = "deployment.json"

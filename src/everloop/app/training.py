@@ -8,12 +8,9 @@ model, or `ModelFiles`. It may be a plain function, or a ``@pipeline`` whose ste
 
 from __future__ import annotations
 
-import fcntl
 import inspect
-import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -41,6 +38,7 @@ from everloop.pipeline import (
     step,
 )
 from everloop.registry.model import ModelVersion
+from everloop.serve.files import held
 from everloop.track import RunPorts
 
 MOST_ERROR_CHARS = 1_000
@@ -52,20 +50,9 @@ def main(arguments: list[str]) -> int:
     One process at a time does a job. Another one waits, and ends when there is a result.
     """
     place = Path(arguments[0])
-    with _alone(place.with_suffix(".lock")):
+    with held(place.with_suffix(".lock")):
         known = read_result(place)
         return _do(place) if known is None else _code(known)
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Hold a lock; the kernel lets go of it however this process ends."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _do(place: Path) -> int:

@@ -7,22 +7,20 @@ asked waits for all of them. A worker that starts anew reads the file before it 
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from everloop.core.errors import Conflict, EverloopError, NotFound, Unavailable
-from everloop.serve.files import write_atomically
+from everloop.serve.files import held, write_atomically
 from everloop.serve.hosting import Host
 from everloop.serve.observe.jsonlog import say_failure
 from everloop.serve.service import Endpoint, Service
 
 WANTED_FILE: Final = "wanted.json"
+LOCK_FILE: Final = ".lock"
 PAUSE_S: Final = 0.02
 LOAD_WAIT_S: Final = 60.0
 
@@ -88,7 +86,7 @@ class BundleShelf:
             Unavailable: ``model.load_slow``.
         """
         self._require_available(name)
-        with self._held():
+        with held(self._folder / LOCK_FILE):
             old = self._read()
             wanted = Wanted(
                 epoch=old.epoch + 1,
@@ -112,7 +110,7 @@ class BundleShelf:
             Unavailable: ``model.load_slow``.
         """
         self._require_available(name)
-        with self._held():
+        with held(self._folder / LOCK_FILE):
             old = self._read()
             wanted = msgspec.structs.replace(
                 old, epoch=old.epoch + 1, unloaded=tuple({*old.unloaded, name})
@@ -213,12 +211,3 @@ class BundleShelf:
             return msgspec.json.decode((self._folder / f"{worker}.json").read_bytes(), type=Done)
         except (OSError, msgspec.MsgspecError):
             return None
-
-    @contextmanager
-    def _held(self) -> Iterator[None]:
-        descriptor = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)

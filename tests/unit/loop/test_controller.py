@@ -37,18 +37,19 @@ class NoTrainer:
         raise NotFound("training.unknown", key, hint="")
 
 
+def controller_of(released: Released, source: Pauses) -> Controller:
+    world = released.world
+    return Controller(
+        world.loop, trainer=NoTrainer(), source=source, clock=world.clock, owner="test"
+    )
+
+
 def test_answers_are_gathered_until_a_release_waits_for_evidence() -> None:
     released = Released()
     released.champion(released.version(1.0))
     released.world.clock.push(days=60)  # nothing is watched any more
     pauses = Pauses()
-    controller = Controller(
-        released.world.loop,
-        trainer=NoTrainer(),
-        source=pauses,
-        clock=released.world.clock,
-        owner="test",
-    )
+    controller = controller_of(released, pauses)
 
     controller.step("bikes")
     released.start(released.version(2.0), strategy="canary")
@@ -62,13 +63,7 @@ def test_a_replay_of_event_time_is_sealed_at_once() -> None:
     demand: dict[str, object] = DOCUMENT["models"]["demand"]  # type: ignore[index]
     released.world.configure({"models": {"demand": {**demand, "loop": {"time": "event"}}}})
     pauses = Pauses()
-    controller = Controller(
-        released.world.loop,
-        trainer=NoTrainer(),
-        source=pauses,
-        clock=released.world.clock,
-        owner="test",
-    )
+    controller = controller_of(released, pauses)
 
     controller.step("bikes")
 
