@@ -192,6 +192,39 @@ def test_other_bytes_than_were_offered_are_thrown_away(yard: Yard, tmp_path: Pat
     assert [] == updates.refusals()
 
 
+@pytest.mark.parametrize("is_told", [True, False], ids=["no more comes", "the line breaks"])
+def test_a_download_that_was_cut_replaces_nothing_and_the_next_one_does(
+    yard: Yard, tmp_path: Path, *, is_told: bool
+) -> None:
+    thief = Thief(yard, f"cut-{is_told}")
+    updates = thief.updates(tmp_path)
+    before, newer = yard.bundles[0].bundle, yard.bundles[1].bundle
+    whole = yard.files[1].read_bytes()
+    ends = [len(whole) // 2]
+
+    def fetch(digest: str, offset: int) -> dict[str, object]:
+        assert newer.digest == digest
+        if offset >= ends[-1] and not is_told:
+            raise EdgeError("edge.offline", "The line broke.", "It is asked again.")
+        return {"data": whole[offset : ends[-1]], "size_bytes": len(whole)}
+
+    thief.control.fetch = fetch  # type: ignore[method-assign]
+    offer = {
+        "epoch": 1, "digest": newer.digest, "number": newer.number, "rollback": False,
+        "size_bytes": len(whole),
+    }  # fmt: skip
+
+    with refused("edge.wrong_digest" if is_told else "edge.offline"):
+        updates.take(offer, thief.control)
+    assert before.digest == Updates(tmp_path, thief.control.key).current
+    assert yard.files[0].read_bytes() == (tmp_path / "current.pyz").read_bytes()
+    assert not updates.path(newer.digest).exists()
+
+    ends.append(len(whole))
+    assert updates.take(offer, thief.control)
+    assert whole == (tmp_path / "current.pyz").read_bytes()
+
+
 def test_a_bundle_that_was_tried_twice_and_never_confirmed_is_left(
     yard: Yard, tmp_path: Path
 ) -> None:

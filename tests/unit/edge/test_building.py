@@ -230,3 +230,21 @@ def test_a_file_whose_code_is_damaged_refuses_itself(
 
 def test_help_calls_the_file_by_its_name(built: tuple[World, EdgeBundleView, Path]) -> None:
     assert f"usage: {built[2].name} " in sealed.run(built[2], "--help").stdout
+
+
+def test_a_file_that_was_cut_says_so_whoever_opens_it(
+    built: tuple[World, EdgeBundleView, Path], tmp_path: Path
+) -> None:
+    whole = built[2].read_bytes()
+    path = tmp_path / "cut.pyz"
+
+    for size in (len(whole) - 1, len(whole) // 2, 200):
+        path.write_bytes(whole[:size])
+        alone = sealed.run(path, "verify")
+        by_a_whole_one = sealed.run(built[2], "verify", "--bundle", str(path))
+
+        assert (1, "") == (alone.returncode, alone.stdout)
+        assert "edge.unreadable--this-file-is-cut-short--fetch-it-again" in alone.stderr
+        assert (1, "") == (by_a_whole_one.returncode, by_a_whole_one.stdout)
+        assert "cut.pyz is no edge bundle" in by_a_whole_one.stderr
+        assert "[edge.unreadable] Fetch it again" in by_a_whole_one.stderr

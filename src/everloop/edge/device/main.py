@@ -136,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     given = os.environ.get(STATE_VARIABLE)
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--key", help="the only public key, in hex, whose signature counts")
-    shared.add_argument("--bundle", type=Path, help=argparse.SUPPRESS)
+    shared.add_argument("--bundle", type=Path, help="another bundle's file than this one")
     shared.add_argument(
         "--state",
         type=Path,
