@@ -114,7 +114,7 @@ def write_sealed(view: View, version: ModelVersion, folder: Path, deployment: st
         trusted_types=view.services.policy.trusted_types,
         files=digests,
         runtime=proof.runtime if proof else "",
-        verdict=_verdict(proof) if proof else None,
+        verdict=msgspec.convert(proof, Verdict, from_attributes=True) if proof else None,
         outputs=tuple(field.name for field in signature.outputs),
         masked=personal_inputs(view, version),
         weak_isolation=view.services.policy.weak_isolation,
@@ -181,20 +181,6 @@ def _contract(view: View, version: ModelVersion) -> dict[str, object] | None:
 def _trained_on(view: View, version: ModelVersion) -> DatasetVersion | None:
     key = version.dataset_version
     return None if key is None else view.find(DatasetVersion, key)
-
-
-def _verdict(proof: ServingProof) -> Verdict:
-    return Verdict(
-        runtime_version=proof.runtime_version,
-        reference=proof.reference,
-        rows=proof.rows,
-        max_difference=proof.max_difference,
-        tolerance=proof.tolerance,
-        p50_us=proof.p50_us,
-        p99_us=proof.p99_us,
-        best_batch=proof.best_batch,
-        rows_per_s=proof.rows_per_s,
-    )
 
 
 def _bounds(version: ModelVersion) -> tuple[float | None, float | None]:

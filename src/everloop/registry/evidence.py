@@ -47,7 +47,9 @@ class CheckResult(Struct, frozen=True, kw_only=True):
 
 
 class ServingProof(Struct, frozen=True, kw_only=True):
-    """Which runtime may answer for an artifact, and what was measured of it.
+    """Which runtime may answer for an artifact, and what was measured of it: the gate's evidence.
+
+    It stays in the registry; what a server needs of it is sealed into bundles as their ``Verdict``.
 
     Attributes:
         runtime: Its name, such as ``lightgbm-c``.

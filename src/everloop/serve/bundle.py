@@ -43,7 +43,10 @@ class GoldenAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What the gate measured of the runtime that it chose.
+    """What a server may know and show of the runtime that answers, sealed in its bundle.
+
+    A part of the registry's ``ServingProof``: the gate's evidence also names blobs and why other
+    runtimes were refused, which mean nothing where there is no registry.
 
     Attributes:
         runtime_version: The package and version that answered, such as ``lightgbm 4.7.0``.
