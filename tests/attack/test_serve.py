@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.unit.serve.served import ROW, TOKEN, Served, make_folder, shifted_model
+from tests.unit.serve.standalone import seal, standing
 
 GOOD = {"Authorization": f"Bearer {TOKEN}"}
 
@@ -219,3 +221,18 @@ def test_a_body_that_says_it_is_no_json_is_refused(caller: Caller, kind: str) ->
     headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": kind}
 
     assert (415, "request.unsupported_type") == caller.ask(body(), headers=headers)
+
+
+def test_pages_of_foreign_and_of_allowed_hosts_meet_an_open_server(tmp_path: Path) -> None:
+    allowed = {"EVERLOOP_ALLOWED_HOSTS": "models.example.com"}
+    with standing(str(seal(tmp_path / "bundle")), "--port", "0", variables=allowed) as url:
+        statuses = [
+            httpx.post(
+                f"{url}/v1/predict",
+                json={"inputs": [ROW]},
+                headers={"host": host, "origin": f"https://{host}"},
+            ).status_code
+            for host in ("evil.example", "models.example.com", "localhost")
+        ]
+
+    assert [403, 200, 200] == statuses

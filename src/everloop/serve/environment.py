@@ -11,6 +11,7 @@ import argparse
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -37,6 +38,7 @@ MOST_WORKERS: Final = 256
 IGNORED_ARGUMENT: Final = "serve"
 
 _KEY: Final = re.compile(r"[0-9a-f]{64}")
+_HOST: Final = re.compile(r"(?:[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 
 Exists = Callable[[Path], bool]
 
@@ -61,6 +63,7 @@ class Found:
         source: What named the model, in words for the log.
         is_repository_open: Whether whoever may ask may load and unload, too.
         is_named_by_folder: Whether a bundle found in a folder of them is called as its own folder.
+        allowed_hosts: Hosts whose pages may ask on the loopback, beside this machine's own.
     """
 
     models: tuple[Path, ...] = ()
@@ -78,6 +81,7 @@ class Found:
     source: str = ""
     is_repository_open: bool = False
     is_named_by_folder: bool = False
+    allowed_hosts: frozenset[str] = frozenset()
 
     @property
     def takes_models(self) -> bool:
@@ -97,7 +101,7 @@ class Found:
     @property
     def is_on_loopback(self) -> bool:
         """Whether this machine alone is listened to."""
-        return self.host in {LOOPBACK, "localhost", "::1"}
+        return is_this_machine(self.host)
 
     @property
     def is_managed(self) -> bool:
@@ -136,6 +140,17 @@ def discover(
     is_platform = source not in {"arguments", MODEL_VARIABLE}
     found = Found(models=models, storage=storage, source=source, port=STANDALONE_PORT)
     return _settled(asked, environ, found, from_outside=is_platform)
+
+
+def is_this_machine(host: str) -> bool:
+    """Tell whether a host in small letters, without a port, is never another machine (RFC 6761)."""
+    name = host.removesuffix(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def probe_port(environ: Mapping[str, str]) -> int:
@@ -219,6 +234,7 @@ def _settled(
         predict_path=_path(environ, "AIP_PREDICT_ROUTE"),
         is_repository_open=environ.get("EVERLOOP_REPOSITORY", "").strip() == "open",
         is_named_by_folder=environ.get("EVERLOOP_NAMES", "").strip() == "folder",
+        allowed_hosts=_hosts(environ, "EVERLOOP_ALLOWED_HOSTS"),
     )
 
 
@@ -258,6 +274,19 @@ def _path(environ: Mapping[str, str], name: str) -> str | None:
         f"{name} is {text[:80]!r}, which does not begin with a slash.",
         hint=f"Correct {name}, or unset it.",
     )
+
+
+def _hosts(environ: Mapping[str, str], variable: str) -> frozenset[str]:
+    names = environ.get(variable, "").lower().replace(",", " ").split()
+    for name in names:
+        if _HOST.fullmatch(name) is None:
+            raise InvalidInput(
+                "serving.variable",
+                f"{variable} has {name[:80]!r}, which is no host.",
+                hint="Name hosts as a browser sends them: models.example.com, or "
+                "models.example.com:8443 for one port alone, with commas between them.",
+            )
+    return frozenset(names)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -18,6 +18,7 @@ from everloop.serve.lineup import Lineup
 from everloop.serve.log import Flusher
 from everloop.serve.observe.jsonlog import say_failure
 from everloop.serve.observe.tally import Tally
+from everloop.serve.pages import Pages
 from everloop.serve.recording import Log
 from everloop.serve.still import Still
 from everloop.serve.switchboard import Switchboard
@@ -80,7 +81,8 @@ class Service:
 
     Attributes:
         is_open: Whether anybody may ask; so where a platform in front decides who may.
-        is_on_loopback: Whether it listens to this machine alone, whose browsers other sites use.
+        pages: Which pages of this machine's browsers may ask where anybody may; None where it
+            listens to other machines, too.
         tokens: Who may ask bundles that stand alone; None where the routes say so.
         is_draining: Whether the process is ending, so that it is not ready for more.
         shelf: What loads and unloads by request; None where that is not allowed.
@@ -91,7 +93,7 @@ class Service:
         self.clock = clock
         self.endpoints: dict[str, Endpoint] = {}
         self.is_open = is_open
-        self.is_on_loopback = False
+        self.pages: Pages | None = None
         self.is_draining = False
         self.flusher: Flusher | None = None
         self.shelf: Shelf | None = None
@@ -150,10 +152,11 @@ class Service:
 
         Raises:
             NotAuthenticated: ``token.invalid``.
-            Denied: ``token.scope`` or ``request.foreign_origin``.
+            Denied: ``token.scope``, ``request.foreign_host`` or ``request.foreign_origin``.
         """
         if self.is_open:
-            self._require_own_page(request)
+            if self.pages is not None:
+                self.pages.require(request)
             return ""
         if self.tokens is not None:
             return self._require_token(request, self.tokens.known)
@@ -180,26 +183,12 @@ class Service:
 
         Raises:
             NotAuthenticated: ``token.invalid``.
+            Denied: ``request.foreign_host`` or ``request.foreign_origin``.
         """
-        if self.is_open:
-            self._require_own_page(request)
-        else:
+        if not self.is_open:
             self._require_token(request, {} if self.tokens is None else self.tokens.known)
-
-    def _require_own_page(self, request: Request) -> None:
-        """Refuse what a page of another site makes a browser send to this machine's own server.
-
-        A browser says which page asks (RFC 6454, section 7), and sends forms anywhere.
-        """
-        origin = request.headers.get(b"origin")
-        if origin is None or not self.is_on_loopback:
-            return
-        if origin.partition(b"://")[2] != request.headers.get(b"host"):
-            raise Denied(
-                "request.foreign_origin",
-                f"A page of {origin[:80].decode('latin-1')!r} may not ask this server.",
-                hint="Set EVERLOOP_TOKENS_FILE: with a token, pages of any site may ask.",
-            )
+        elif self.pages is not None:
+            self.pages.require(request)
 
     def _require_token(
         self,

@@ -30,6 +30,7 @@ from everloop.serve.notify import Notifier
 from everloop.serve.observe.jsonlog import say, say_failure
 from everloop.serve.observe.tally import take_up
 from everloop.serve.observe.tracing import open_tracer
+from everloop.serve.pages import Pages
 from everloop.serve.protocols import grpc
 from everloop.serve.reporting import Reporter
 from everloop.serve.service import RELOAD_PAUSE_S, Endpoint, Service
@@ -73,7 +74,8 @@ def work(group: Group, listening: socket.socket) -> None:
     # Whoever stands before a server without a home decides who may ask.
     tally = take_up(group.state, group.worker)
     service = Service(SystemClock(), tally, is_open=group.settings.is_open)
-    service.is_on_loopback = group.settings.is_on_loopback
+    if group.settings.is_on_loopback:
+        service.pages = Pages(group.settings.allowed_hosts)
     if group.settings.tokens_file is not None and not group.settings.is_managed:
         service.tokens = TokensFile(group.settings.tokens_file)
     group.host.open(service, group.worker)

@@ -104,6 +104,7 @@ def test_everything_else_comes_from_variables() -> None:
         "EVERLOOP_TOKENS_FILE": "/run/secrets/tokens",
         "SAGEMAKER_MODEL_SERVER_WORKERS": "3",
         "EVERLOOP_GRPC_PORT": "9500",
+        "EVERLOOP_ALLOWED_HOSTS": "Models.Example.com, shop.example.com:8443",
     }
 
     found = discover([str(BUNDLE)], environ, only(str(BUNDLE)))
@@ -114,6 +115,7 @@ def test_everything_else_comes_from_variables() -> None:
     assert "ab" * 32 == found.public_key
     assert Path("/run/secrets/tokens") == found.tokens_file
     assert (3, 9500) == (found.workers, found.grpc_port)
+    assert {"models.example.com", "shop.example.com:8443"} == found.allowed_hosts
 
 
 @pytest.mark.parametrize(
@@ -131,6 +133,7 @@ def test_everything_else_comes_from_variables() -> None:
         ([str(BUNDLE)], {"PORT": "70000"}, "serving.variable"),
         ([str(BUNDLE)], {"PORT": "٣"}, "serving.variable"),
         ([str(BUNDLE)], {"AIP_PREDICT_ROUTE": "predict"}, "serving.variable"),
+        ([str(BUNDLE)], {"EVERLOOP_ALLOWED_HOSTS": "https://a.example"}, "serving.variable"),
     ],
 )
 def test_what_makes_no_sense_is_refused(

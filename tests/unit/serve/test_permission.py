@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from everloop.kernel.authz import hash_secret
+from everloop.serve.pages import Pages
 from everloop.serve.tokens import TokensFile
 from tests.unit.serve.protocols.desk import Desk, make_desk
 from tests.unit.serve.served import LATER, ROW
@@ -82,12 +83,76 @@ def test_a_good_token_is_told_the_scope_that_it_lacks(
 def test_a_page_of_another_site_asks_no_open_server_of_this_machine(
     desk: Desk, is_on_loopback: bool, origin: bytes | None, status: int
 ) -> None:
-    desk.service.is_on_loopback = is_on_loopback
+    desk.service.pages = Pages() if is_on_loopback else None
     headers = {b"host": b"127.0.0.1:8080"} | ({} if origin is None else {b"origin": origin})
 
     found, _ = ask(desk, headers)
 
     assert status == found
+
+
+@pytest.mark.parametrize(
+    ("host", "is_own"),
+    [
+        (b"localhost:8080", True),
+        (b"LocalHost.:8080", True),
+        (b"models.localhost", True),
+        (b"127.8.0.1:8080", True),
+        (b"[::1]:8080", True),
+        (b"evil.example:8080", False),
+        (b"localhost.evil.example:8080", False),
+        (b"127.0.0.1.evil.example:8080", False),
+        (b"evillocalhost:8080", False),
+        (b"", False),
+    ],
+)
+def test_a_site_whose_name_was_made_to_lead_here_asks_nothing(
+    desk: Desk, host: bytes, is_own: bool
+) -> None:
+    desk.service.pages = Pages()
+
+    status, told = ask(desk, {b"host": host, b"origin": b"http://" + host})
+
+    assert (200, None) if is_own else (403, "request.foreign_host") == (status, told.get("code"))
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/openapi.json", "/models/bikes", "/v2/models/bikes", "/models/bikes/openapi.json"],
+)
+def test_what_such_a_site_reads_without_saying_so_is_refused_too(desk: Desk, path: str) -> None:
+    desk.service.pages = Pages()
+
+    statuses = [
+        desk.ask("GET", path, headers=headers).status
+        for headers in ({b"host": b"evil.example:8080"}, {b"host": b"localhost:8080"}, {})
+    ]
+
+    assert [403, 200, 200] == statuses
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "status"),
+    [
+        (b"127.0.0.1:8080", b"https://models.example.com", 200),  # a proxy that rewrites Host
+        (b"models.example.com", b"https://models.example.com", 200),  # one that does not
+        (b"Models.Example.com:443", b"https://models.example.com:8443", 200),
+        (b"shop.example.com:8443", b"https://shop.example.com:8443", 200),
+        (b"shop.example.com", b"https://shop.example.com", 403),
+        (b"127.0.0.1:8080", b"https://shop.example.com", 403),
+        (b"models.example.com", b"https://evil.example", 403),
+        (b"models.example.com.evil.example", b"https://models.example.com.evil.example", 403),
+    ],
+)
+def test_pages_of_allowed_hosts_may_ask(
+    desk: Desk, host: bytes, origin: bytes, status: int
+) -> None:
+    desk.service.pages = Pages(["models.example.com", "shop.example.com:8443"])
+
+    found, told = ask(desk, {b"host": host, b"origin": origin}, "whatif")
+
+    assert status == found
+    assert status == 200 or "EVERLOOP_ALLOWED_HOSTS" in told["hint"]
 
 
 def test_a_server_whose_tokens_are_gone_says_so_and_is_not_ready(
