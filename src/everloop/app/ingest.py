@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 from typing import Final, NamedTuple
@@ -14,19 +13,12 @@ from typing import Final, NamedTuple
 import msgspec
 
 from everloop.app.home import Home
+from everloop.app.taking import LabelTaker
 from everloop.core.errors import Conflict, IntegrityError
 from everloop.core.ids import Id
-from everloop.core.wire import Applied, Label
+from everloop.core.wire import Applied
 from everloop.kernel.performer import Performer
-from everloop.monitor.feedback import (
-    MAX_LABELS,
-    AddFeedback,
-    CountWaiting,
-    FeedbackReceipt,
-    Retried,
-    RetryFeedback,
-    WaitingCount,
-)
+from everloop.monitor.feedback import CountWaiting, Retried, RetryFeedback, WaitingCount
 from everloop.monitor.queries import ListSegments, SegmentList
 from everloop.monitor.refusals import ListRefused, RefusedList
 from everloop.monitor.segments import encode_rows
@@ -36,14 +28,9 @@ from everloop.serve.feedback import FOLDER, REFUSED_FILE, read_refused
 from everloop.serve.files import write_atomically
 from everloop.serve.log import Chunk, list_files, read_rows
 from everloop.serve.log.file import counted_bytes
-from everloop.serve.log.frames import WrittenFeedback
-from everloop.serve.log.reader import FeedbackChunk, read_feedback
 
 OWNER_FILE = "deployment.json"
-TAKEN_FILE: Final = "taken.json"
 _LOG = logging.getLogger(__name__)
-SOURCE = "serve"
-WAIT_HOURS = 24.0
 PAGE = 1_000
 TELL_S: Final = 5.0
 GATHERED_BYTES: Final = 4 * 1024 * 1024
@@ -62,6 +49,7 @@ class LogSource:
     ) -> None:
         self._home = home
         self._performer = performer
+        self._labels = LabelTaker(performer)
         self._offsets: dict[tuple[Id, str], int] = {}
         self._clock = clock
         self._sealed_at: dict[Id, float] = {}
@@ -103,7 +91,7 @@ class LogSource:
             except IntegrityError as error:
                 damage = damage or error
         try:
-            self._take_feedback(task, folder / FOLDER)
+            self._labels.take(deployment, folder / FOLDER)
         except IntegrityError as error:
             damage = damage or error
         if sealed:
@@ -136,58 +124,6 @@ class LogSource:
                 size = counted_bytes(folder / found.name)
                 waiting += size - self._offsets.get((deployment, found.name), 0)
         return waiting < GATHERED_BYTES
-
-    def _take_feedback(self, task: _Task, folder: Path) -> None:
-        """Hand on what the servers took, in the order in which it came.
-
-        Raises:
-            IntegrityError: a file is damaged; what the others hold was handed on all the same.
-        """
-        if not folder.is_dir():
-            return
-        chunks = []
-        damage: IntegrityError | None = None
-        for file in list_files(folder):
-            offset = self._taken_until(task.deployment, folder, file.name)
-            try:
-                chunks.append((file.name, read_feedback(folder / file.name, offset)))
-            except IntegrityError as error:
-                damage = damage or error
-        came = sorted(
-            (item for _, chunk in chunks for item in chunk.items), key=lambda item: item.received_us
-        )
-        labels = [label for item in came for label in _dated(item)]
-        for start in range(0, len(labels), MAX_LABELS):
-            ask = AddFeedback(
-                labels=tuple(labels[start : start + MAX_LABELS]),
-                deployment=task.deployment,
-                source=SOURCE,
-                wait_hours=WAIT_HOURS,
-            )
-            told = self._performer.perform("feedback.add", ask, FeedbackReceipt)
-            given_up = len(told.refused) + len(told.unknown) - told.waiting
-            if given_up:
-                _LOG.warning("%d labels were refused; see `everloop feedback refused`.", given_up)
-        self._keep_taken(task.deployment, folder, dict(chunks))
-        for name, chunk in chunks:
-            self._offsets[task.deployment, name] = chunk.next_offset
-            if chunk.is_finished:
-                (folder / name).unlink(missing_ok=True)
-                del self._offsets[task.deployment, name]
-        if damage is not None:
-            raise damage
-
-    def _taken_until(self, deployment: Id, folder: Path, name: str) -> int:
-        key = (deployment, name)
-        if key not in self._offsets:
-            self._offsets[key] = _read_taken(folder).get(name, 0)
-        return self._offsets[key]
-
-    def _keep_taken(self, deployment: Id, folder: Path, chunks: dict[str, FeedbackChunk]) -> None:
-        """Note how far labels were handed on: those refused count as often as they are."""
-        taken = {name: chunk.next_offset for name, chunk in chunks.items()}
-        if any(self._offsets[deployment, name] != offset for name, offset in taken.items()):
-            write_atomically(folder / TAKEN_FILE, msgspec.json.encode(taken))
 
     def _retry(self) -> None:
         """Join the labels that came before their predictions were sealed."""
@@ -248,22 +184,6 @@ class LogSource:
             if len(page) < PAGE:
                 return offset
             cursor = page[-1].seq
-
-
-def _read_taken(folder: Path) -> dict[str, int]:
-    """Return up to where files of labels were handed on before this process."""
-    try:
-        return msgspec.json.decode((folder / TAKEN_FILE).read_bytes(), type=dict[str, int])
-    except (OSError, msgspec.MsgspecError):
-        return {}
-
-
-def _dated(item: WrittenFeedback) -> Iterator[Label]:
-    """Yield labels with the time when they came, or an earlier one that their sender told."""
-    received = datetime.fromtimestamp(item.received_us / 1e6, UTC)
-    for label in item.labels:
-        at = received if label.at is None else min(label.at, received)
-        yield msgspec.structs.replace(label, at=at)
 
 
 class _Task(NamedTuple):

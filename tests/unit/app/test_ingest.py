@@ -284,6 +284,46 @@ def test_refused_labels_are_not_counted_anew_by_a_restarted_control_plane(
     assert {"not_a_number": 2} == read_refused(home.serve("demand"))
 
 
+def test_refused_labels_count_once_when_the_control_plane_dies_before_it_notes_them(
+    here: World, home: Home, writer: LogWriter
+) -> None:
+    write(writer, range(3))
+    kept = FeedbackLog(log_of(home) / FOLDER)
+    asyncio.run(kept.keep([Label(prediction=id_of(1), value="many")]))
+    deaths = iter([True])
+
+    def die(event: Event) -> None:  # after the commit, before anything else
+        if event.verb == "feedback.add" and next(deaths, False):
+            raise SystemExit
+
+    here.kernel.subscribe(die)
+    with pytest.raises(SystemExit):
+        source(here, home).seal(DEPLOYMENT, "demand", None)
+    asyncio.run(kept.keep([Label(prediction=id_of(2), value="few")]))
+    kept.close()
+
+    source(here, home).seal(DEPLOYMENT, "demand", None)
+
+    assert {"not_a_number": 2} == read_refused(home.serve("demand"))
+    assert [] == list_files(log_of(home) / FOLDER)
+
+
+def test_a_control_plane_that_takes_turns_with_another_counts_refused_labels_once(
+    here: World, home: Home, writer: LogWriter
+) -> None:
+    write(writer, range(3))
+    kept = FeedbackLog(log_of(home) / FOLDER)
+    one, two = source(here, home), source(here, home)
+    for number, log in enumerate([one, two, one]):
+        asyncio.run(kept.keep([Label(prediction=id_of(number), value="many")]))
+        log.seal(DEPLOYMENT, "demand", None)
+    kept.close()
+
+    source(here, home).seal(DEPLOYMENT, "demand", None)
+
+    assert {"not_a_number": 3} == read_refused(home.serve("demand"))
+
+
 def test_the_files_of_servers_that_have_gone_are_deleted_when_their_labels_are_taken(
     here: World, home: Home, writer: LogWriter
 ) -> None:

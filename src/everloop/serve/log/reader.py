@@ -75,20 +75,24 @@ class FeedbackChunk(NamedTuple):
     is_finished: bool
 
 
-def read_feedback(path: Path, offset: int = 0, *, limit_bytes: int = READ_BYTES) -> FeedbackChunk:
-    """Read the labels of whole requests from ``offset`` on.
+def read_feedback(
+    path: Path, offset: int = 0, *, until: int | None = None, limit_bytes: int = READ_BYTES
+) -> FeedbackChunk:
+    """Read the labels of whole requests from ``offset`` on, no further than to ``until``.
 
     Raises:
         IntegrityError: ``prediction_log.corrupt``.
         OSError: the file cannot be read.
     """
     stretch = read_frames(path, offset, limit_bytes=limit_bytes)
+    frames = [frame for frame in stretch.frames if until is None or frame.end <= until]
     try:
-        items = [_FEEDBACK.decode(frame.payload) for frame in stretch.frames]
+        items = [_FEEDBACK.decode(frame.payload) for frame in frames]
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise _unreadable(path, error) from error
-    end = stretch.frames[-1].end if stretch.frames else offset
-    return FeedbackChunk(items, end, stretch.is_whole and stretch.is_final)
+    end = frames[-1].end if frames else offset
+    is_all = len(frames) == len(stretch.frames) and stretch.is_whole
+    return FeedbackChunk(items, end, is_all and stretch.is_final)
 
 
 class Chunk(NamedTuple):
