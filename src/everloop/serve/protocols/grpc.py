@@ -75,7 +75,7 @@ async def start(service: Service, address: str, limits: Limits) -> Kept:
     return kept
 
 
-async def _open(service: Service, address: str, limits: Limits) -> Any:
+def _open(service: Service, address: str, limits: Limits) -> Any:
     import grpc.aio
 
     rpc = Rpc(service, grpc, limits)
@@ -94,7 +94,6 @@ async def _open(service: Service, address: str, limits: Limits) -> Any:
     except RuntimeError as error:
         message = f"gRPC can't listen on {address}: {error}"
         raise OSError(message) from error
-    await server.start()
     return server
 
 

@@ -17,6 +17,7 @@ from everloop.serve.observe.jsonlog import say_failure
 from everloop.serve.service import told
 
 LOOK_S: Final = 0.05
+MAIN_LOOP: Final = "_server_main_loop"  # of grpc.aio, which has no other sign that it broke
 ENDING_S: Final = 30.0
 Handle = Callable[[Any, Mapping[bytes, bytes]], Any]
 _CODES: Final = {
@@ -132,13 +133,14 @@ class Kept:
     that were under way then go on.
 
     Args:
-        make: Opens and starts a server.
+        make: Opens a server that is still to be started.
     """
 
-    def __init__(self, make: Callable[[], Awaitable[Any]]) -> None:
+    def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: Any = None
+        self._taking: asyncio.Task[Any] | None = None
 
     async def start(self) -> None:
         """Start, and see to it that it stays so.
@@ -146,7 +148,7 @@ class Kept:
         Raises:
             OSError: the address is taken.
         """
-        self._server = await self._make()
+        await self._open()
         self._begin(self._keep())
 
     async def stop(self, seconds: float) -> None:
@@ -160,22 +162,46 @@ class Kept:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def _open(self) -> None:
+        server, others = self._make(), asyncio.all_tasks()
+        await server.start()
+        self._server = server
+        self._taking = next(filter(_takes_calls, asyncio.all_tasks() - others), None)
+
     async def _keep(self) -> None:
         while True:
-            try:
-                await self._server.wait_for_termination(LOOK_S)
-            except Exception as error:  # noqa: BLE001 -- what grpcio broke at is no matter
-                say_failure("grpc", error)
-                self._begin(_end(self._server))
-                self._server = await self._again()
+            say_failure("grpc", await until_broken(self._server, self._taking))
+            self._begin(_end(self._server))
+            await self._again()
 
-    async def _again(self) -> Any:
+    async def _again(self) -> None:
         while True:
             try:
-                return await self._make()
+                return await self._open()
             except Exception as error:  # noqa: BLE001 -- the port must not stay gone unsaid
                 say_failure("grpc", error)
                 await asyncio.sleep(1.0)
+
+
+async def until_broken(server: Any, taking: asyncio.Task[Any] | None) -> BaseException:
+    """Wait until a started server has broken, and return what it broke at.
+
+    Args:
+        server: It is looked at every now and then where ``taking`` is not known: it tells nobody
+            when it breaks, and its own end comes only after the last call under way.
+        taking: The task that takes its calls.
+    """
+    while taking is None:
+        try:
+            await server.wait_for_termination(LOOK_S)
+        except Exception as error:  # noqa: BLE001 -- what grpcio broke at is no matter
+            return error
+    await asyncio.wait({taking})
+    return taking.exception() or RuntimeError("It takes no more calls.")
+
+
+def _takes_calls(task: asyncio.Task[Any]) -> bool:
+    return getattr(task.get_coro(), "__name__", "") == MAIN_LOOP
 
 
 async def _end(server: Any) -> None:
