@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from everloop.core.errors import ApprovalRequired, Conflict, Denied, EverloopError, InvalidInput
 from everloop.core.records import declared_kinds
@@ -39,7 +40,7 @@ from everloop.release.status import ReleaseStatus, ShowStatus
 from everloop.release.verbs import AbortRelease, PromoteRelease, StartRelease
 from everloop.storage.sqlite import SqliteMetadataStore
 from tests.kit import world
-from tests.unit.release.released import Released, faults, pairs, traffic
+from tests.unit.release.released import SIGNATURE, Released, faults, pairs, traffic
 
 RECORD = {
     "error": Tally(answers=2_000, bad=20),
@@ -382,6 +383,22 @@ def test_a_halt_ends_the_live_release_and_keeps_others_from_beginning(demo: Rele
     assert "deployment.halted" == code_of(refused)
     assert resumed.deployment.halt is None
     assert State.CANARY == demo.start(demo.version(4), strategy="canary").release.state
+
+
+def test_a_constant_that_the_champion_could_not_answer_is_refused_with_its_range(
+    demo: Released,
+) -> None:
+    output = structs.replace(SIGNATURE.output, minimum=10.0, maximum=40.0)
+    demo.champion(demo.version(1, signature=structs.replace(SIGNATURE, output=output)))
+
+    with pytest.raises(InvalidInput) as refused:
+        halt(demo, answer=-20.5)
+    halt(demo, answer=-20.0)
+
+    assert "deployment.constant_out_of_range" == refused.value.code
+    assert "between -20 and 70" in refused.value.message
+    assert "in that range" in str(refused.value.hint)
+    assert -20.0 == arms(demo)[2]
 
 
 def test_a_halt_pins_a_version_or_a_constant_but_not_both(demo: Released) -> None:

@@ -56,7 +56,7 @@ class Batch:
     Args:
         subject: The version.
         sources: Parquet or CSV files, and folders of them.
-        target: A file that ends in ``.parquet``, or a folder for one file a part.
+        target: A file that ends in ``.parquet`` or ``.csv``, or a folder for one file a part.
         keep: Columns of the input that stand beside the answers.
         part_rows: About how many rows a part has.
         restart: Whether to throw away what another command, or this one before, left there.
@@ -79,7 +79,7 @@ class Batch:
         files = _find_files(sources)
         _require_free(target, files, restart=restart)
         self.target = target
-        self.is_file = target.suffix == ".parquet"
+        self.is_file = target.suffix.lower() in KINDS
         self.folder = target.with_name(f".{target.name}.parts") if self.is_file else target
         stats = [(file, file.stat()) for file in files]
         self.plan = Plan(
@@ -176,6 +176,19 @@ def _require_free(target: Path, files: Sequence[Path], *, restart: bool) -> None
             "batch.target",
             f"{target} holds the rows themselves.",
             hint="Choose another place for the answers.",
+        )
+    ending = target.suffix.lower()
+    if ending in KINDS and target.is_dir():
+        raise InvalidInput(
+            "batch.target",
+            f"{target} is a folder, and would be a file of answers.",
+            hint="Choose another name.",
+        )
+    if ending[1:].isalpha() and ending not in KINDS and not target.is_dir():
+        raise InvalidInput(
+            "batch.target",
+            f"Answers are not written as {ending}, and {target.name[:80]} would be a folder.",
+            hint="End it in .parquet or .csv for one file, or name a folder for one file a part.",
         )
     if target.is_file() and not restart:
         raise Conflict(

@@ -16,6 +16,7 @@ from everloop.data.model import DatasetVersion
 from everloop.gate.golden import GoldenRow
 from everloop.kernel.safe_load import require_format
 from everloop.kernel.unit_of_work import View
+from everloop.registry.bounds import output_bounds
 from everloop.registry.evidence import (
     EVALUATOR,
     Predicate,
@@ -29,10 +30,6 @@ from everloop.registry.model import ModelVersion
 from everloop.release.model import Deployment
 from everloop.serve.bundle import Bundle, GoldenAnswer, Verdict, read_sealed, write_bundle
 from everloop.serve.protocol import InputField
-
-# An answer this far outside the range seen in training counts as invalid: the range's own width.
-OUTPUT_MARGIN = 1.0
-
 
 BOUNDARY, BACKGROUND, REFERENCE, PROFILE, CONTRACT = (
     "boundary.npy", "background.npy", "reference.json", "profile.json", "contract.json",
@@ -93,7 +90,7 @@ def write_sealed(view: View, version: ModelVersion, folder: Path, deployment: st
     format_name, digests = _files(version, proof)
     require_format(view.services.policy, format_name)
     attached = _attachments(view, version, proof)
-    minimum, maximum = _bounds(version)
+    minimum, maximum = output_bounds(version.signature)
     signature = version.signature
     bundle = Bundle(
         deployment=deployment,
@@ -181,16 +178,6 @@ def _contract(view: View, version: ModelVersion) -> dict[str, object] | None:
 def _trained_on(view: View, version: ModelVersion) -> DatasetVersion | None:
     key = version.dataset_version
     return None if key is None else view.find(DatasetVersion, key)
-
-
-def _bounds(version: ModelVersion) -> tuple[float | None, float | None]:
-    low, high = version.signature.output.minimum, version.signature.output.maximum
-    if low is None or high is None:
-        return low, high
-    if version.signature.task == "classification":
-        return low, high
-    margin = (high - low) * OUTPUT_MARGIN
-    return low - margin, high + margin
 
 
 def _golden(view: View, stored: Digest | None) -> tuple[GoldenAnswer, ...]:

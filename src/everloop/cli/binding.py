@@ -6,6 +6,7 @@ verb's declaration, so a command cannot drift away from what the verb takes.
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -290,6 +291,19 @@ class _Kind:
     is_flag: bool = False
 
 
+class _Number(click.types.FloatParamType):
+    """A number; Python reads ``nan`` and ``inf`` as numbers, which nothing here can be."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no finite number; give one such as 0.5.", param, ctx)
+        return number
+
+
 def _click_type(found: Any) -> _Kind | None:
     """Return how a field's type is given on a command line; None for structures."""
     from msgspec import inspect
@@ -304,7 +318,7 @@ def _click_type(found: Any) -> _Kind | None:
     plain: dict[type, _Kind] = {
         inspect.BoolType: _Kind(click.BOOL, is_flag=True),
         inspect.IntType: _Kind(click.INT),
-        inspect.FloatType: _Kind(click.FLOAT),
+        inspect.FloatType: _Kind(_Number()),
         inspect.StrType: _Kind(click.STRING),
         inspect.DateTimeType: _Kind(click.STRING),
     }

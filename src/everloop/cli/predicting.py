@@ -22,7 +22,7 @@ STATUSES = ("ok", "invalid", "refused")
     "target",
     required=True,
     type=click.Path(path_type=Path),
-    help="A file that ends in .parquet, or a folder for one file a part.",
+    help="A file that ends in .parquet or .csv, or a folder for one Parquet file a part.",
 )
 @click.option("--keep", multiple=True, help="A column of the input to keep beside the answers.")
 @click.option(

@@ -31,6 +31,7 @@ from everloop.edge.device.refusal import EdgeError
 from everloop.edge.device.trees import Forest
 from everloop.edge.trees import categories_of, from_lightgbm, from_xgboost, thresholds_of
 from everloop.kernel.safe_load import LoadPolicy
+from everloop.registry.bounds import output_bounds
 from everloop.registry.formats import native_files, open_version, read_model_files
 from everloop.registry.loaders import Predictor
 from everloop.registry.model import ModelVersion
@@ -343,10 +344,7 @@ def _columns(
 
 def _bounds(version: ModelVersion) -> dict[str, float | None]:
     """Return the least and the largest answer that counts as valid, as the server has them."""
-    output = version.signature.output
-    low, high = output.minimum, output.maximum
-    if low is not None and high is not None and version.signature.task == "regression":
-        low, high = low - (high - low), high + (high - low)
+    low, high = output_bounds(version.signature)
     if version.signature.outputs:
         low, high = (0.0, 1.0) if version.signature.task == "classification" else (None, None)
     return {"output_minimum": low, "output_maximum": high}

@@ -18,6 +18,7 @@ from everloop.core.ids import Id
 from everloop.core.ports import where
 from everloop.kernel.unit_of_work import View, Work
 from everloop.kernel.verbs import query, verb
+from everloop.registry.bounds import output_bounds
 from everloop.registry.evidence import require_pass
 from everloop.registry.formats import require_judgeable, require_served
 from everloop.registry.lookup import resolve_model
@@ -43,7 +44,7 @@ class HaltDeployment(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     Attributes:
         version: Ref or id of the version that answers; the champion when neither is given.
-        answer: The number that answers instead of any version.
+        answer: The number that answers instead of any version; one that would be valid of it.
     """
 
     deployment: Name
@@ -115,7 +116,8 @@ def halt_deployment(ask: HaltDeployment, work: Work) -> DeploymentView:
     Raises:
         NotFound: no such deployment or version.
         InvalidInput: ``deployment.two_answers`` for both a version and a constant,
-            ``deployment.constant_unsupported``, or ``release.other_model``.
+            ``deployment.constant_unsupported``, ``deployment.constant_out_of_range``, or
+            ``release.other_model``.
         GateFailed: the version was never admitted.
     """
     deployment = get_deployment(work, ask.deployment)
@@ -298,6 +300,22 @@ def _require_constant(view: View, deployment: Deployment, answer: float | None) 
             else f"The deployment {deployment.name!r} has no champion to answer for.",
             hint="Pin a version instead.",
         )
+    if answer is None or champion is None:
+        return
+    low, high = output_bounds(champion.signature)
+    if (low is not None and answer < low) or (high is not None and answer > high):
+        raise InvalidInput(
+            "deployment.constant_out_of_range",
+            f"{answer:g} is no answer that {deployment.name!r} gives: those lie "
+            f"{_between(low, high)}, and another one counts as invalid.",
+            hint="Give a number in that range, or pin a version.",
+        )
+
+
+def _between(low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return f"at {high:g} or below" if low is None else f"at {low:g} or above"
+    return f"between {low:g} and {high:g}"
 
 
 def _admitted(work: Work, deployment: Deployment, ref: str) -> ModelVersion:

@@ -171,17 +171,31 @@ def answer_table(loaded: LoadedBundle, table: pa.Table, keep: Sequence[str] = ()
 
 
 def join_parts(parts: Sequence[Path], target: Path) -> None:
-    """Write the answers of all parts as one file."""
-    from pyarrow import parquet
+    """Write the answers of all parts as one file, CSV or Parquet by its ending.
+
+    Raises:
+        InvalidInput: ``batch.target`` for kept columns that CSV has no form for.
+    """
+    import pyarrow as pa
+    from pyarrow import csv, parquet
 
     draft = target.with_name(f".{target.name}.{os.getpid()}")
-    writer = None
+    writer: csv.CSVWriter | parquet.ParquetWriter | None = None
     try:
         for part in parts:
             table = parquet.read_table(part)
-            if writer is None:
+            if writer is None and target.suffix.lower() == ".csv":
+                writer = csv.CSVWriter(draft, table.schema)
+            elif writer is None:
                 writer = parquet.ParquetWriter(draft, table.schema, compression="zstd")
             writer.write_table(table)
+    except pa.ArrowException as error:
+        draft.unlink(missing_ok=True)
+        raise InvalidInput(
+            "batch.target",
+            f"The answers can't be written as {target.suffix}: {str(error)[:200]}.",
+            hint="Write .parquet, or keep no columns of lists and structures.",
+        ) from error
     finally:
         if writer is not None:
             writer.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from pyarrow import csv, parquet
 
@@ -51,6 +52,63 @@ def test_a_file_of_answers_is_in_the_order_of_the_rows(
     names = parquet.read_table(tmp_path / "out.parquet")["name"].to_pylist()
     assert [f"r{k}" for k in range(1_000)] == names
     assert not (tmp_path / ".out.parquet.parts").exists()
+
+
+def test_a_csv_file_is_one_file_in_the_order_of_the_rows(
+    tmp_path: Path, subject: Subject, source: Path
+) -> None:
+    target = tmp_path / "out.CSV"
+    batch = Batch(subject, [source], target, keep=["name"], part_rows=300)
+
+    list(batch.run(workers=1))
+    assert {"ok": 1_000} == batch.finish()
+
+    table = csv.read_csv(target)
+    assert [f"r{k}" for k in range(1_000)] == table["name"].to_pylist()
+    assert served(rows(1_000)) == table["rentals"].to_pylist()
+    assert not (tmp_path / ".out.CSV.parts").exists()
+
+
+def test_kept_columns_that_csv_has_no_form_for_are_told_and_nothing_is_lost(
+    tmp_path: Path, subject: Subject
+) -> None:
+    table = rows(10)
+    lists = pa.array([[k, k] for k in range(10)])
+    source = tmp_path / "lists.parquet"
+    parquet.write_table(table.append_column("pair", lists), source)
+    batch = Batch(subject, [source], tmp_path / "out.csv", keep=["pair"])
+    list(batch.run(workers=1))
+
+    with pytest.raises(InvalidInput, match=r"written as \.csv"):
+        batch.finish()
+
+    assert [".out.csv.parts", "bundle", "lists.parquet"] == sorted(
+        path.name for path in tmp_path.iterdir()
+    )
+
+
+@pytest.mark.parametrize("name", ["out.json", "out.pq", "out.txt"])
+def test_a_name_of_a_file_of_another_kind_does_not_become_a_folder(
+    tmp_path: Path, subject: Subject, source: Path, name: str
+) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        Batch(subject, [source], tmp_path / name)
+
+    assert "batch.target" == refused.value.code
+    assert ".parquet or .csv" in str(refused.value.hint)
+    assert not (tmp_path / name).exists()
+
+    (tmp_path / name).mkdir()  # unless somebody means it
+    assert not Batch(subject, [source], tmp_path / name).is_file
+
+
+def test_a_folder_that_is_called_like_a_file_of_answers_is_told(
+    tmp_path: Path, subject: Subject, source: Path
+) -> None:
+    (tmp_path / "out.csv").mkdir()
+
+    with pytest.raises(InvalidInput, match="is a folder"):
+        Batch(subject, [source], tmp_path / "out.csv")
 
 
 @pytest.mark.slow

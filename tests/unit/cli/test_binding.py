@@ -88,3 +88,14 @@ def test_input_of_a_wrong_type_is_told_by_the_name_of_its_option(
         to_ask("run.search", given)
 
     assert told == refused.value.message
+
+
+@pytest.mark.parametrize("given", ["NaN", "inf", "-Infinity", "many", "4,5", ""])
+def test_a_number_that_is_none_is_told_with_what_to_give(given: str) -> None:
+    command = make_command("halt", Bound("deployment.halt", arguments=("deployment",)))
+
+    with pytest.raises(click.BadParameter) as refused:
+        command.make_context("halt", ["shop", f"--answer={given}"])
+
+    told = f"Invalid value for '--answer': {given!r} is no finite number; give one such as 0.5."
+    assert told == refused.value.format_message()

@@ -78,14 +78,19 @@ class Released:
         return self.world.clock.now()
 
     def version(
-        self, shift: float, *, waived: bool = True, dataset: Id | None = None
+        self,
+        shift: float,
+        *,
+        waived: bool = True,
+        dataset: Id | None = None,
+        signature: Signature = SIGNATURE,
     ) -> ModelVersion:
         """Register a model that answers ``shift`` more, and let it past its gate."""
         ask = RegisterModel(
             name="demand",
             files=upload_files(self.world.blobs, {"model.txt": shifted_model(shift)}),
             format="lightgbm",
-            signature=SIGNATURE,
+            signature=signature,
             dataset=dataset,
         )
         made = self.owner.perform("model.register", ask, ModelVersion)
