@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import psutil
 import pytest
 
 from everloop.serve.feedback import REFUSED_FILE
+from tests.campaign.grpc_fuzz import sound_call
 from tests.parts.prometheus import Scrape
 from tests.unit.serve.served import ROW, TOKEN, Served, make_folder, wait_until
 
@@ -103,19 +105,30 @@ def test_who_asks_is_told_where_the_time_went(served: Served) -> None:
     assert "server-timing" not in ask(url).headers
 
 
-def test_requests_are_logged_as_json_under_the_names_of_ecs(served: Served) -> None:
+@contextmanager
+def logged(served: Served, *arguments: str) -> Iterator[tuple[dict[str, Any], list[Any]]]:
+    """Serve with an access log; give the address and, when the server has ended, the lines."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "everloop.serve.main", "--home", str(served.folder)],
+        [sys.executable, "-m", "everloop.serve.main", "--home", str(served.folder), *arguments],
         stderr=subprocess.PIPE,
         env={**os.environ, "EVERLOOP_ACCESS_LOG": "1"},
     )
-    wait_until((served.folder / "server.json").exists)
-    url = json.loads((served.folder / "server.json").read_text())["url"]
-    assert 200 == ask(url, traceparent=f"00-{TRACE}-b7ad6b7169203331-01").status_code
-    process.send_signal(signal.SIGTERM)
-    _, told = process.communicate(timeout=20)
+    lines: list[Any] = []
+    try:
+        wait_until((served.folder / "server.json").exists)
+        yield json.loads((served.folder / "server.json").read_text()), lines
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, told = process.communicate(timeout=20)
+    assert TOKEN not in told.decode()
+    lines += [json.loads(line) for line in told.decode().splitlines()]
 
-    lines = [json.loads(line) for line in told.decode().splitlines()]
+
+def test_requests_are_logged_as_json_under_the_names_of_ecs(served: Served) -> None:
+    with logged(served) as (address, lines):
+        found = ask(address["url"], traceparent=f"00-{TRACE}-b7ad6b7169203331-01")
+    assert 200 == found.status_code
+
     (line,) = [line for line in lines if line.get("url.path") == "/v1/predict"]
     assert (200, "POST", TRACE, "info") == (
         line["http.response.status_code"],
@@ -124,7 +137,38 @@ def test_requests_are_logged_as_json_under_the_names_of_ecs(served: Served) -> N
         line["log.level"],
     )
     assert line["event.duration"] > 0
-    assert TOKEN not in told.decode()
+
+
+def test_calls_over_grpc_have_the_same_line_however_they_end(served: Served) -> None:
+    infer, live = (
+        f"/inference.GRPCInferenceService/{name}" for name in ("ModelInfer", "ServerLive")
+    )
+    watch = "/grpc.health.v1.Health/Watch"
+    carried = (("authorization", HEADERS["authorization"]), ("traceparent", f"00-{TRACE}-b7-01"))
+    sent = sound_call()
+    with logged(served, "--grpc-port", "0") as (address, lines):  # noqa: SIM117 -- it ends first
+        with grpc.insecure_channel(address["grpc"]) as channel:
+            answer = channel.unary_unary(infer)(sent, metadata=carried)
+            for path in (infer, "/no.Such/Call"):
+                with pytest.raises(grpc.RpcError):
+                    channel.unary_unary(path)(sent)
+            watched = channel.unary_stream(watch)(b"")
+            status = next(watched)
+            watched.cancel()
+            channel.unary_unary(live)(b"")  # behind it on the same connection: it has arrived
+
+    told = [
+        (line["url.path"], line["rpc.response.status_code"], line["http.request.body.bytes"],
+         line["http.response.body.bytes"], line.get("trace.id"))
+        for line in lines if line.get("rpc.system.name") == "grpc" and line["url.path"] != live
+    ]  # fmt: skip
+    assert [
+        (infer, "OK", len(sent), len(answer), TRACE),
+        (infer, "UNAUTHENTICATED", len(sent), 0, None),
+        ("/no.Such/Call", "UNIMPLEMENTED", 0, 0, None),
+        (watch, "CANCELLED", 0, len(status), None),
+    ] == told
+    assert all(line["event.duration"] > 0 for line in lines if "url.path" in line)
 
 
 class Collector(BaseHTTPRequestHandler):

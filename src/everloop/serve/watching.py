@@ -9,7 +9,7 @@ import msgspec
 
 from everloop.serve.exchange import Answer, Reply, Request
 from everloop.serve.http import Application
-from everloop.serve.observe.jsonlog import say
+from everloop.serve.observe.access import say_request
 from everloop.serve.observe.timing import HEADER, Marks, current
 from everloop.serve.observe.tracing import Tracer
 
@@ -46,25 +46,8 @@ class Watched:
         if self._tracer is not None:
             self._tracer.record(request, reply, marks)
         if self._has_access_log:
-            say(
-                "info",
-                "request",
-                f"{request.method} {request.path} {reply.status}",
-                http__request__method=request.method,
-                url__path=request.path[:500],
-                http__request__body__bytes=len(request.body),
-                http__response__status_code=reply.status,
-                http__response__body__bytes=len(reply.body),
-                event__duration=marks.stages[-1][1] - marks.begin_ns,
-                trace__id=_trace_of(request),
-            )
+            say_request(request, reply, marks.stages[-1][1] - marks.begin_ns)
         if HEADER not in request.headers:
             return reply
         headers = (*reply.headers, (b"server-timing", marks.header()))
         return msgspec.structs.replace(reply, headers=headers)
-
-
-def _trace_of(request: Request) -> str | None:
-    """Return the trace that a caller says the request is part of (W3C Trace Context)."""
-    parts = request.headers.get(b"traceparent", b"").split(b"-")
-    return parts[1].decode("ascii", "replace")[:32] if len(parts) == 4 else None

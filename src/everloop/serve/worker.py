@@ -145,7 +145,7 @@ async def _serve(
     rpc = None
     if group.told.rpc is not None:
         _use_few_arenas()
-        rpc = await grpc.start(service, group.told.rpc, group.limits)
+        rpc = await grpc.start(service, group.told.rpc, group.limits, has_access_log=has_access_log)
         if group.worker == "w0":
             group.announce()  # not before: unlike the other port, this one refused until now
     await ending.wait()

@@ -64,21 +64,25 @@ def require_grpc() -> None:
         raise missing()
 
 
-async def start(service: Service, address: str, limits: Limits) -> Kept:
+async def start(
+    service: Service, address: str, limits: Limits, *, has_access_log: bool = False
+) -> Kept:
     """Start answering on an address that may be shared with other workers; return the server.
 
     Raises:
         OSError: the address is taken.
     """
-    kept = Kept(lambda: _open(service, address, limits))
+    import grpc.aio
+
+    door = Door(grpc, limits, has_access_log=has_access_log)
+    kept = Kept(lambda: _open(service, address, limits, door))
     await kept.start()
     return kept
 
 
-def _open(service: Service, address: str, limits: Limits) -> Any:
+def _open(service: Service, address: str, limits: Limits, door: Door) -> Any:
     import grpc.aio
 
-    rpc = Rpc(service, grpc, limits)
     options = [
         ("grpc.so_reuseport", 1),
         ("grpc.max_receive_message_length", limits.body_bytes),
@@ -88,7 +92,7 @@ def _open(service: Service, address: str, limits: Limits) -> Any:
     ]
     # Calls whose messages are still coming count here; in flight are those that have arrived.
     server = grpc.aio.server(options=options, maximum_concurrent_rpcs=limits.connections)
-    server.add_generic_rpc_handlers(rpc.handlers())
+    server.add_generic_rpc_handlers(Rpc(service, grpc, door).handlers())
     try:
         server.add_insecure_port(address)
     except RuntimeError as error:
@@ -100,10 +104,10 @@ def _open(service: Service, address: str, limits: Limits) -> Any:
 class Rpc:
     """The handlers of this protocol; ``grpc`` is the package, imported after the fork."""
 
-    def __init__(self, service: Service, grpc: Any, limits: Limits) -> None:
+    def __init__(self, service: Service, grpc: Any, door: Door) -> None:
         self._service = service
         self._grpc = grpc
-        self._door = Door(grpc, limits)
+        self._door = door
         self._says = load_messages()
         self._repository = Repository(service)
         self._explainer = Explainer()
@@ -123,16 +127,16 @@ class Rpc:
         }
         door = self._door
         ours = {
-            name: door.unary(getattr(self._says, f"{name}Request"), handle)
+            name: door.unary(f"/{SERVICE}/{name}", getattr(self._says, f"{name}Request"), handle)
             for name, handle in table.items()
         }
         asked = self._says.HealthCheckRequest
         health = {
-            "Check": door.unary(asked, self._check),
-            "Watch": door.stream(asked, self._watch),
+            "Check": door.unary(f"/{HEALTH}/Check", asked, self._check),
+            "Watch": door.stream(f"/{HEALTH}/Watch", asked, self._watch),
         }
         make = self._grpc.method_handlers_generic_handler
-        return make(SERVICE, ours), make(HEALTH, health)
+        return make(SERVICE, ours), make(HEALTH, health), door
 
     def _live(self, request: Any, headers: Mapping[bytes, bytes]) -> Any:
         del request, headers

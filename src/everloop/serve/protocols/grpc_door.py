@@ -13,6 +13,7 @@ from typing import Any, Final
 from everloop.core.errors import EverloopError, InvalidInput
 from everloop.serve.exchange import status_of
 from everloop.serve.limits import Limits, busy, failed
+from everloop.serve.observe.access import Call, headers_of
 from everloop.serve.observe.jsonlog import say_failure
 from everloop.serve.service import told
 
@@ -20,6 +21,7 @@ LOOK_S: Final = 0.05
 MAIN_LOOP: Final = "_server_main_loop"  # of grpc.aio, which has no other sign that it broke
 ENDING_S: Final = 30.0
 Handle = Callable[[Any, Mapping[bytes, bytes]], Any]
+Answer = Callable[[AsyncIterator[bytes] | None, Any], Awaitable[Any]]
 _CODES: Final = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
@@ -39,17 +41,19 @@ class Door:
     Args:
         grpc: The package, imported after the fork.
         limits: How long a message may take, and how many calls may be in flight.
+        has_access_log: Whether each call has a line in the log.
     """
 
-    def __init__(self, grpc: Any, limits: Limits) -> None:
+    def __init__(self, grpc: Any, limits: Limits, *, has_access_log: bool = False) -> None:
         self._grpc = grpc
         self._limits = limits
+        self._has_access_log = has_access_log
         self._in_flight = 0
 
-    def unary(self, kind: Any, handle: Handle) -> Any:
+    def unary(self, path: str, kind: Any, handle: Handle) -> Any:
         """Return the handler of a call with one message of a kind and one answer."""
 
-        async def answer(messages: AsyncIterator[bytes], context: Any) -> Any:
+        async def answer(messages: AsyncIterator[bytes] | None, context: Any) -> Any:
             del messages  # see `_receive`
             try:
                 return await self._within(handle, await self._receive(kind, context), context)
@@ -60,13 +64,13 @@ class Door:
                 return await self._refuse(context, failed())
 
         return self._grpc.stream_unary_rpc_method_handler(
-            answer, request_deserializer=None, response_serializer=_serialise
+            self._logged(path, answer), request_deserializer=None, response_serializer=_serialise
         )
 
-    def stream(self, kind: Any, handle: Callable[[Any, Any], Awaitable[None]]) -> Any:
+    def stream(self, path: str, kind: Any, handle: Callable[[Any, Any], Awaitable[None]]) -> Any:
         """Return the handler of a call with one message, which writes its answers itself."""
 
-        async def answer(messages: AsyncIterator[bytes], context: Any) -> None:
+        async def answer(messages: AsyncIterator[bytes] | None, context: Any) -> None:
             del messages
             try:
                 request = await self._receive(kind, context)
@@ -76,8 +80,36 @@ class Door:
                 await handle(request, context)
 
         return self._grpc.stream_stream_rpc_method_handler(
-            answer, request_deserializer=None, response_serializer=_serialise
+            self._logged(path, answer), request_deserializer=None, response_serializer=_serialise
         )
+
+    def service(self, details: Any) -> Any:
+        """Return the handler of a call that nothing else answers, if it is to have its line."""
+        if not self._has_access_log:
+            return None
+
+        async def answer(messages: AsyncIterator[bytes] | None, context: Any) -> Any:
+            del messages
+            await context.abort(self._grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+
+        return self._grpc.stream_unary_rpc_method_handler(self._logged(details.method, answer))
+
+    def _logged(self, path: str, answer: Answer) -> Answer:
+        if not self._has_access_log:
+            return answer
+
+        async def logged(messages: AsyncIterator[bytes] | None, context: Any) -> Any:
+            del messages
+            call = Call(path, context)
+            try:
+                answered = await answer(None, call)
+            except BaseException as error:
+                call.say(error=error)
+                raise
+            call.say(answered)
+            return answered
+
+        return logged
 
     async def _receive(self, kind: Any, context: Any) -> Any:
         # Not by the iterator: begun and not ended, it is a cycle that holds the message until the
@@ -107,10 +139,7 @@ class Door:
     async def _within(self, handle: Handle, request: Any, context: Any) -> Any:
         if self._in_flight >= self._limits.in_flight:
             raise busy("Too many calls wait for an answer.")
-        headers = {
-            key.encode(): value if isinstance(value, bytes) else value.encode()
-            for key, value in context.invocation_metadata() or ()
-        }
+        headers = headers_of(context)
         self._in_flight += 1
         try:
             found = handle(request, headers)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import selectors
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from contextvars import Context
-from typing import Any, TypeVarTuple, Unpack
+from typing import Any, TypeVarTuple
 
 import grpc
 import pytest
@@ -25,10 +26,10 @@ Handle = Callable[[Any, Mapping[bytes, bytes]], Any]
 
 
 @asynccontextmanager
-async def opened(limits: Limits, handle: Handle) -> AsyncIterator[Any]:
-    door = Door(grpc, limits)
+async def opened(limits: Limits, handle: Handle, **more: bool) -> AsyncIterator[Any]:
+    door = Door(grpc, limits, **more)
     server = grpc.aio.server()
-    handlers = {"Ask": door.unary(KIND, handle)}
+    handlers = {"Ask": door.unary("/toy.Toy/Ask", KIND, handle)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("toy.Toy", handlers),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -93,6 +94,29 @@ def test_calls_that_have_arrived_and_are_too_many_are_told_to_come_again() -> No
     assert ("RESOURCE_EXHAUSTED", SENT) == asyncio.run(ask())
 
 
+def test_a_call_whose_time_was_over_is_logged_as_such(capsys: pytest.CaptureFixture[str]) -> None:
+    ended = asyncio.Event()
+
+    async def wait(request: Any, headers: Mapping[bytes, bytes]) -> None:
+        del request, headers
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async def ask() -> None:
+        async with opened(Limits(), wait, has_access_log=True) as channel:
+            with pytest.raises(grpc.aio.AioRpcError):
+                await channel.unary_unary("/toy.Toy/Ask")(SENT, timeout=0.1)
+            await ended.wait()
+
+    asyncio.run(ask())
+
+    line = json.loads(capsys.readouterr().err)
+    assert "DEADLINE_EXCEEDED" == line["rpc.response.status_code"]
+    assert "gRPC /toy.Toy/Ask DEADLINE_EXCEEDED" == line["message"]
+
+
 class Counting(asyncio.SelectorEventLoop):
     """A loop that notes for what it will wake by itself."""
 
@@ -103,8 +127,8 @@ class Counting(asyncio.SelectorEventLoop):
     def call_at(
         self,
         when: float,
-        callback: Callable[[Unpack[Given]], object],
-        *args: Unpack[Given],
+        callback: Callable[[*Given], object],
+        *args: *Given,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
         self.timers.append(when)
@@ -113,7 +137,7 @@ class Counting(asyncio.SelectorEventLoop):
 
 def make_at(port: int) -> Any:
     door, server = Door(grpc, Limits()), grpc.aio.server()
-    handlers = {"Ask": door.unary(KIND, echo)}
+    handlers = {"Ask": door.unary("/toy.Toy/Ask", KIND, echo)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("toy.Toy", handlers),))
     server.add_insecure_port(f"127.0.0.1:{port}")
     return server
