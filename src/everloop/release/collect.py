@@ -72,7 +72,7 @@ def news_of_rows(release: Release, rows: Sequence[PredictionRow]) -> News:
         if row.epoch < release.epoch:
             continue
         if row.shadow_status and _is_paired(release, row.version, row.shadow_version):
-            pairs.add(row, voices.mark(row.id, None, row.request))
+            pairs.add(_pair_of_row(row), voices.mark(row.id, None, row.request))
         if _is_split(release, row.version, row.arm, row.share):
             unit = voices.mark(row.id, row.unit, row.request)
             assigned[row.arm, row.share, unit] += 1
@@ -94,17 +94,15 @@ def news_of_labels(release: Release, labelled: Sequence[Judged]) -> News:
     """Return what labels show: bad events of either arm, and pairs."""
     bound = release.limits.loss
     events: list[BadEvent] = []
-    pairs: list[Pair] = []
+    pairs = _Pairs()
     watched = _Labels(release.limits)
     voices = _Voices(release, ((found.prediction, found.request) for found in labelled))
     for found in labelled:
         if found.epoch < release.epoch:
             continue
-        is_paired = _is_paired(release, found.version, found.shadow_version)
-        losses = (found.loss, found.shadow_loss)
-        if is_paired and bound is not None and None not in losses:
-            champion, candidate = (min((loss or 0.0) / bound, 1.0) for loss in losses)
-            pairs.append(Pair(champion=champion, candidate=candidate))
+        if _is_paired(release, found.version, found.shadow_version):
+            voice = voices.mark(found.prediction, None, found.request)
+            pairs.add(_pair_of_label(found, bound), voice)
         faults = faults_of_label(release.limits, found)
         if _is_split(release, found.version, found.arm, found.share):
             unit = voices.mark(found.prediction, found.unit, found.request)
@@ -114,7 +112,7 @@ def news_of_labels(release: Release, labelled: Sequence[Judged]) -> News:
             )
         elif _is_watched(release, found.version, found.epoch):
             watched.add(found, voices.mark(found.prediction, found.unit, found.request))
-    return News(events=tuple(events), pairs=tuple(pairs), watched=watched.told())
+    return News(events=tuple(events), pairs=pairs.told(), watched=watched.told())
 
 
 def find_record(
@@ -302,30 +300,47 @@ def _is_paired(release: Release, version: Id, shadow_version: Id | None) -> bool
     return is_shadowed and version == release.champion
 
 
-class _Pairs:
-    """What is known of pairs without a label: no answer is the worst answer, whoever gave none.
+def _pair_of_row(row: PredictionRow) -> Pair | None:
+    """Return what is known without a label: no answer is the worst answer, whoever gave none."""
+    has_answer = row.output is not None or row.outputs is not None
+    has_shadow = row.shadow_output is not None or row.shadow_outputs is not None
+    if has_answer == has_shadow:
+        return None  # Both answered, and the label will tell; or both failed alike.
+    return Pair(champion=float(not has_answer), candidate=float(not has_shadow))
 
-    A model is asked once for all rows of a request, and fails at all of them at once: they make
-    one pair, or a single hiccup would be as much evidence as a thousand.
+
+def _pair_of_label(found: Judged, bound: float | None) -> Pair | None:
+    """Return what both versions lost on one row, as parts of the bound."""
+    if bound is None or found.loss is None or found.shadow_loss is None:
+        return None
+    return Pair(
+        champion=min(found.loss / bound, 1.0), candidate=min(found.shadow_loss / bound, 1.0)
+    )
+
+
+class _Pairs:
+    """One pair for each request, in the order in which they were learned.
+
+    A model is asked once for all rows of a request: it fails at all of them at once, and rows that
+    were asked together are often of one unit or one hour. Each by itself, a single hiccup would be
+    as much evidence as a thousand. Their mean is within the same bounds, and one fair bet.
     """
 
     def __init__(self) -> None:
-        self._found: list[list[Pair]] = []
+        self._found: list[tuple[str | None, list[Pair]]] = []
         self._by_voice: dict[str, list[Pair]] = {}
 
-    def add(self, row: PredictionRow, voice: str | None) -> None:
-        """Take in a row that the shadow was asked, too."""
-        has_answer = row.output is not None or row.outputs is not None
-        has_shadow = row.shadow_output is not None or row.shadow_outputs is not None
-        if has_answer == has_shadow:
-            return  # Both answered, and the label will tell; or both failed alike.
+    def add(self, pair: Pair | None, voice: str | None) -> None:
+        """Take in a row; None for one that says nothing."""
+        if pair is None:
+            return
         known = None if voice is None else self._by_voice.get(voice)
         if known is None:
             known = []
-            self._found.append(known)
+            self._found.append((voice, known))
             if voice is not None:
                 self._by_voice[voice] = known
-        known.append(Pair(champion=float(not has_answer), candidate=float(not has_shadow)))
+        known.append(pair)
 
     def told(self) -> tuple[Pair, ...]:
         """Return a pair for each voice: the mean of what its rows say."""
@@ -333,8 +348,9 @@ class _Pairs:
             Pair(
                 champion=sum(pair.champion for pair in pairs) / len(pairs),
                 candidate=sum(pair.candidate for pair in pairs) / len(pairs),
+                unit=voice,
             )
-            for pairs in self._found
+            for voice, pairs in self._found
         )
 
 

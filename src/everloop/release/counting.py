@@ -14,9 +14,11 @@ from everloop.release.model import Guardrail, News, Standing
 
 STRICT = frozenset({Guardrail.ERROR, Guardrail.INVALID})
 SPLIT: Final = "split"
+PAIRS: Final = "pairs"
 MOST_UNITS: Final = 2_000
 """Units that a guardrail remembers. It ignores further ones, which is valid: whether it does was
-settled before their outcome; and so many bad units have long since said what there is to say."""
+settled before their outcome; and so many bad units have long since said what there is to say.
+Pairs go on: of the requests with several rows the newest so many are remembered."""
 
 
 def begin(config: ReleaseConfig, strategy: Strategy) -> Standing:
@@ -56,6 +58,8 @@ def advance(standing: Standing, news: News, *, seed: str) -> Standing:
     paired = standing.paired
     if paired is not None:
         for pair in news.pairs:
+            if not census.admits(PAIRS, pair.unit, forgets=True):
+                continue
             paired = eprocess.update_paired(
                 paired, loss_champion=pair.champion, loss_challenger=pair.candidate
             )
@@ -81,13 +85,21 @@ class Census:
     def __init__(self, known: Mapping[str, tuple[str, ...]]) -> None:
         self._known = {name: dict.fromkeys(marks) for name, marks in known.items()}
 
-    def admits(self, name: str, mark: str | None) -> bool:
-        """Count a unit; return False when it was counted before, or when there are too many."""
+    def admits(self, name: str, mark: str | None, *, forgets: bool = False) -> bool:
+        """Count a unit; return False when it was counted before, or when there are too many.
+
+        Args:
+            name: By what it is counted.
+            mark: Stands for the unit; None for a request without one.
+            forgets: Whether the oldest unit gives way where there are too many.
+        """
         if mark is None:
             return True
         known = self._known.setdefault(name, {})
-        if mark in known or len(known) >= MOST_UNITS:
+        if mark in known or (len(known) >= MOST_UNITS and not forgets):
             return False
+        if len(known) >= MOST_UNITS:
+            del known[next(iter(known))]
         known[mark] = None
         return True
 

@@ -118,10 +118,15 @@ class Traffic(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Pair(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What both versions lost on one request, as parts of the bound, from 0 to 1."""
+    """What both versions lost on one request, as parts of the bound, from 0 to 1.
+
+    Attributes:
+        unit: Mark of a request with several rows, whose mean this is; None for one row alone.
+    """
 
     champion: Annotated[float, Meta(ge=0, le=1)]
     candidate: Annotated[float, Meta(ge=0, le=1)]
+    unit: Unit | None = None
 
 
 class Tally(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

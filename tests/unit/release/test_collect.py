@@ -150,7 +150,8 @@ def test_a_request_that_the_shadow_failed_at_is_one_pair_however_many_rows_it_ha
 
     pairs = news_of_rows(SHADOW, rows).pairs
 
-    assert (Pair(champion=0.0, candidate=1.0),) * 2 == pairs
+    assert [(0.0, 1.0)] * 2 == [(pair.champion, pair.candidate) for pair in pairs]
+    assert 2 == len({pair.unit for pair in pairs} - {None})
 
 
 def test_great_losses_are_bad_events_of_their_arm() -> None:
@@ -193,6 +194,22 @@ def test_pairs_are_parts_of_the_bound() -> None:
 
     assert (Pair(champion=0.2, candidate=0.4), Pair(champion=1.0, candidate=0.0)) == news.pairs
     assert () == news.events
+
+
+def test_labels_of_the_rows_of_one_request_are_one_pair_and_say_their_mean() -> None:
+    paired = {"share": 0.0, "shadow_version": Id("new")}
+    start, alone = (f"019a{number}000-0000-7000-8000-00000000" for number in (1, 2))
+    labelled = [
+        judged(prediction=Id(f"{start}0000"), loss=2.0, shadow_loss=4.0, **paired),
+        judged(prediction=Id(f"{alone}0000"), loss=1.0, shadow_loss=0.0, **paired),
+        judged(prediction=Id(f"{start}0001"), loss=0.0, shadow_loss=99.0, **paired),
+        judged(prediction=Id(f"{start}0002"), loss=4.0, shadow_loss=None, **paired),
+    ]
+
+    first, second = news_of_labels(SHADOW, labelled).pairs
+
+    assert (0.1, 0.7, True) == (first.champion, first.candidate, first.unit is not None)
+    assert Pair(champion=0.1, candidate=0.0) == second
 
 
 def test_late_labels_of_the_shadow_count_while_the_canary_runs() -> None:
