@@ -175,6 +175,7 @@ def test_an_error_has_the_code_that_clients_act_on(call: Caller) -> None:
             "ModelInfer",
             {"model_name": "bikes", "inputs": tensors(), "outputs": [{"name": "price"}]},
         ),
+        "INVALID_ARGUMENT GET /v2/models/bikes shows": ("ModelInfer", {"model_name": "bikes"}),
         "PERMISSION_DENIED release": ("RepositoryModelLoad", {"model_name": "bikes"}),
     }
 

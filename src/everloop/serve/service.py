@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from time import time_ns
 from typing import Final, NamedTuple, Protocol
+from urllib.parse import quote
 
 from everloop.core.clock import Clock, Instant
 from everloop.core.errors import Denied, EverloopError, NotAuthenticated, NotFound
@@ -287,6 +288,11 @@ def _ended(tasks: dict[str, asyncio.Task[None]]) -> list[str]:
     for name in names:
         del tasks[name]
     return names
+
+
+def tell_name(error: EverloopError, endpoint: Endpoint) -> None:
+    """Put a deployment's name where an error's hint has an address of ``{model}``."""
+    error.hint = error.hint.replace("{model}", quote(endpoint.name, safe=""))
 
 
 def told(error: EverloopError) -> str:

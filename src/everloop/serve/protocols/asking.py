@@ -11,7 +11,7 @@ from everloop.serve.decode import MAX_UNIT_CHARS, Values, event_time
 from everloop.serve.exchange import JSON, Reply, Request
 from everloop.serve.identity import to_id
 from everloop.serve.protocols.frames import Frames, frames_of
-from everloop.serve.service import Endpoint, Service
+from everloop.serve.service import Endpoint, Service, tell_name
 
 Reader = Callable[[Frames], Values]
 _NONE: Final[Mapping[str, object]] = {}
@@ -41,7 +41,11 @@ def make_ask(
     """
     lineup = endpoint.lineup
     decoder = lineup.choose(None).loaded.rows
-    values = read(frames_of(decoder))
+    try:
+        values = read(frames_of(decoder))
+    except InvalidInput as error:
+        tell_name(error, endpoint)
+        raise
     told = extras if isinstance(extras, dict) else _NONE
     return Ask(
         matrix=decoder.to_numbers(values),

@@ -24,7 +24,7 @@ from everloop.serve.decode import KINDS, RowDecoder, Values, require_rows
 from everloop.serve.protocol import Dtype, InputField
 
 Plain: TypeAlias = object
-_HINT: Final = "GET /models/<name> shows the fields that this model takes, in their order."
+_HINT: Final = "GET /models/{model} shows the fields that this model takes, in their order."
 _MISSING: Final = {"", "nan", "NaN", "NA", "N/A", "null", "None"}
 _PLACE: Final = re.compile(r"`\$\[(\d+)\]\[(\d+)\]`")
 

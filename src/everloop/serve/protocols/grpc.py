@@ -28,7 +28,7 @@ from everloop.serve.protocols.oip_body import to_ask
 from everloop.serve.protocols.outputs import OutputAsk, pick_outputs, require_outputs
 from everloop.serve.protocols.repository import Repository
 from everloop.serve.protocols.tensors import Tensor, require_shape, require_size
-from everloop.serve.service import Endpoint, Service
+from everloop.serve.service import Endpoint, Service, tell_name
 
 SERVICE: Final = "inference.GRPCInferenceService"
 HEALTH: Final = "grpc.health.v1.Health"
@@ -191,13 +191,17 @@ class Rpc:
         endpoint = self._chosen(request.model_name, headers)
         lineup = endpoint.lineup
         chosen = lineup.choose(request.model_version or None)
-        tensors = _to_tensors(request)
         wanted = [OutputAsk(each.name, is_binary=True) for each in request.outputs]
-        require_outputs(chosen.loaded, wanted)
         parameters = {key: _value_of(each) for key, each in request.parameters.items()}
-        ask = to_ask(
-            self._service, lineup, chosen, tensors, parameters, request_id=request.id or None
-        )
+        try:
+            tensors = _to_tensors(request)
+            require_outputs(chosen.loaded, wanted)
+            ask = to_ask(
+                self._service, lineup, chosen, tensors, parameters, request_id=request.id or None
+            )
+        except InvalidInput as error:
+            tell_name(error, endpoint)
+            raise
         kept: list[tuple[Result, Explanation | None]] = []
 
         def keep(result: Result, why: Explanation | None = None) -> Reply:

@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from everloop.core.errors import EverloopError
+from everloop.core.errors import EverloopError, InvalidInput
 from everloop.core.wire import Scalar
 from everloop.serve.ask import Result
 from everloop.serve.bundle import LoadedBundle
@@ -37,7 +37,7 @@ from everloop.serve.protocols import binary
 from everloop.serve.protocols.datatypes import DATATYPES
 from everloop.serve.protocols.oip_body import read_body, to_ask, to_tensors, to_wanted
 from everloop.serve.protocols.outputs import OutputAsk, pick_outputs, require_outputs
-from everloop.serve.service import Endpoint, Service, told
+from everloop.serve.service import Endpoint, Service, tell_name, told
 
 SERVER: Final = "everloop"
 EXTENSIONS: Final = ("binary_tensor_data", "model_repository")
@@ -154,13 +154,17 @@ class OpenInference:
         endpoint = self._service.chosen(request)
         lineup = endpoint.lineup
         chosen = lineup.choose(request.params.get("version"))
-        body, raw = read_body(request)
-        tensors = to_tensors(body.inputs, raw)
-        wanted, is_binary = to_wanted(body)
-        require_outputs(chosen.loaded, wanted)
-        ask = to_ask(
-            self._service, lineup, chosen, tensors, body.parameters or {}, request_id=body.id
-        )
+        try:
+            body, raw = read_body(request)
+            tensors = to_tensors(body.inputs, raw)
+            wanted, is_binary = to_wanted(body)
+            require_outputs(chosen.loaded, wanted)
+            ask = to_ask(
+                self._service, lineup, chosen, tensors, body.parameters or {}, request_id=body.id
+            )
+        except InvalidInput as error:
+            tell_name(error, endpoint)
+            raise
         packing = request.headers.get(b"accept-encoding", b"")
 
         def encode(result: Result, why: Explanation | None = None) -> Reply:

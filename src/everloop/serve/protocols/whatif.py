@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 import msgspec
 import numpy as np
@@ -92,7 +93,8 @@ class WhatIf:
             raise InvalidInput(
                 "request.invalid",
                 f"There are {len(asked.inputs)} rows; a question here is one.",
-                hint="POST /models/<name>/predict answers many, and logs them.",
+                hint=f"POST /models/{quote(endpoint.name, safe='')}/predict answers many, and logs "
+                "them.",
             )
         return self._answer(loaded, loaded.rows.to_matrix(asked.inputs))
 
