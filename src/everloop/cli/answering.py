@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,12 +11,13 @@ import click
 from everloop.cli import output
 from everloop.cli.exporting import table_form, unwritable
 from everloop.cli.session import Session
-from everloop.core.errors import InvalidInput
+from everloop.core.errors import IntegrityError, InvalidInput
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 KEY_BYTES = 32
+ITS_OWN_WORD = " (as it says itself; compare it, or give --key)"
 MARKS = {True: "ok", False: "WRONG", None: "note"}
 
 
@@ -66,31 +68,34 @@ def verify(session: Session, ref: str, as_json: bool) -> int:
 
 
 @click.command("verify-bundle")
-@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("bundle", type=click.Path(path_type=Path, exists=True))
 @click.option("--key", help="Hex of the public key that must have sealed it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: its description.")
-def verify_bundle(folder: Path, key: str | None, as_json: bool) -> int:
+def verify_bundle(bundle: Path, key: str | None, as_json: bool) -> int:
     """Open a sealed bundle as a server does: its seal, every digest, and its golden answers.
+
+    A folder is a server's bundle, a file a device's.
 
     Without --key the seal is held against the key that the bundle names itself, which shows that
     nothing rotted, and not who sealed it.
     """
     from everloop.serve.bundle import open_bundle, read_key
 
-    told = (key or read_key(folder)).strip()
-    loaded = open_bundle(folder, _key_bytes(told))
-    bundle, verdict = loaded.bundle, loaded.bundle.verdict
+    if bundle.is_file():
+        return _verify_edge(bundle, key, as_json=as_json)
+    told = (key or read_key(bundle)).strip()
+    loaded = open_bundle(bundle, _key_bytes(told))
+    found, verdict = loaded.bundle, loaded.bundle.verdict
     loaded.close()
     if as_json:
-        output.write_json(bundle)
+        output.write_json(found)
         return 0
-    whose = "" if key else " (as it says itself; compare it, or give --key)"
     output.write_fields(
         {
-            "model": f"{bundle.model}@{bundle.semver} (number {bundle.number})",
-            "artifact": bundle.artifact,
-            "sealed by": told + whose,
-            "runtime": bundle.runtime or bundle.format,
+            "model": f"{found.model}@{found.semver} (number {found.number})",
+            "artifact": found.artifact,
+            "sealed by": told + ("" if key else ITS_OWN_WORD),
+            "runtime": found.runtime or found.format,
             "held against": verdict.reference if verdict else None,
             "largest difference": verdict.max_difference if verdict else None,
             "a row": f"{verdict.p50_us:.3g} us, 99 % within {verdict.p99_us:.3g}"
@@ -99,8 +104,35 @@ def verify_bundle(folder: Path, key: str | None, as_json: bool) -> int:
             "best batch": f"{verdict.best_batch:,} rows, {verdict.rows_per_s:,.0f} a second"
             if verdict
             else None,
-            "golden answers": f"{len(bundle.golden)} hold",
-            "files": sorted((*bundle.files, *bundle.attachments)),
+            "golden answers": f"{len(found.golden)} hold",
+            "files": sorted((*found.files, *found.attachments)),
+        }
+    )
+    return 0
+
+
+def _verify_edge(file: Path, key: str | None, *, as_json: bool) -> int:
+    """Open an edge bundle with the device's own code."""
+    from everloop.edge.device.bundle import open_bundle
+    from everloop.edge.device.refusal import EdgeError
+
+    try:
+        opened = open_bundle(file, None if key is None else _key_bytes(key.strip()))
+        golden = opened.check_golden()
+    except EdgeError as error:
+        raise IntegrityError(error.code, error.args[0], hint=error.hint) from error
+    told = opened.manifest
+    if as_json:
+        output.write_json(told)
+        return 0
+    output.write_fields(
+        {
+            "model": f"{told['model']}@{told['version']} (number {told['number']})",
+            "artifact": told["artifact"],
+            "sealed by": told["key"] + ("" if opened.is_pinned else ITS_OWN_WORD),
+            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+            "golden answers": f"{golden} hold",
+            "files": sorted(told["files"]),
         }
     )
     return 0

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from everloop.cli.main import main
 from everloop.core.errors import GateFailed, InvalidInput
 from everloop.edge.queries import EdgeBundleView
 from everloop.edge.verbs import BuildEdge
@@ -248,3 +249,25 @@ def test_a_file_that_was_cut_says_so_whoever_opens_it(
         assert (1, "") == (by_a_whole_one.returncode, by_a_whole_one.stdout)
         assert "cut.pyz is no edge bundle" in by_a_whole_one.stderr
         assert "[edge.unreadable] Fetch it again" in by_a_whole_one.stderr
+
+
+def test_the_command_line_verifies_the_file_of_a_device(
+    built: tuple[World, EdgeBundleView, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, bundle, path = built
+    cut = tmp_path / "cut.pyz"
+    cut.write_bytes(path.read_bytes()[:-1])
+
+    held = main(["models", "verify-bundle", str(path), "--key", bundle.bundle.key])
+    told = capsys.readouterr().out
+    refused = [
+        main(["models", "verify-bundle", str(cut)]),
+        main(["models", "verify-bundle", str(path), "--key", "00" * 32]),
+    ]
+
+    assert 0 == held
+    assert bundle.bundle.digest.partition(":")[2] in told
+    assert 0 not in refused
+    said = capsys.readouterr().err
+    assert "cut.pyz is no edge bundle" in said
+    assert "is not signed by the expected key" in said
