@@ -174,9 +174,13 @@ class Service:
         if self.is_open or self.tokens is not None:
             return self.authorise(request, endpoint)
         lineup = endpoint.lineup
+        # Who may ask may tell the truth, too.
+        known = self._known.get(request.headers.get(b"authorization", b""))
+        if known is not None and known.tokens is lineup.tokens and time_ns() < known.expires_ns:
+            return known.mark
         try:
             return self._require_token(request, lineup.feedback_tokens)
-        except NotAuthenticated:  # who may ask may tell the truth, too
+        except NotAuthenticated:
             return self._require_token(request, lineup.tokens, (lineup.others,), FEEDBACK)
 
     def authorise_any(self, request: Request) -> None:

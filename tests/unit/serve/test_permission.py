@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from everloop.core.clock import Instant
+from everloop.core.errors import NotAuthenticated
 from everloop.kernel.authz import hash_secret
+from everloop.serve.exchange import Request
 from everloop.serve.pages import Pages
 from everloop.serve.tokens import TokensFile
 from tests.unit.serve.protocols.desk import Desk, make_desk
-from tests.unit.serve.served import LATER, ROW
+from tests.unit.serve.served import LATER, ROW, wait_until
 
 BODY = json.dumps({"inputs": [ROW]}).encode()
 LABEL = json.dumps({"prediction": "01930000-0000-7000-8000-000000000001", "value": 1.0}).encode()
@@ -41,8 +45,8 @@ def guard(desk: Desk) -> None:
     board: Any = desk.service.endpoints["bikes"].switchboard
     board.lineup = replace(
         board.lineup,
-        tokens={hash_secret("asks"): LATER},
-        feedback_tokens={hash_secret("tells"): LATER},
+        tokens={hash_secret("asks"): LATER, hash_secret("does both"): LATER},
+        feedback_tokens={hash_secret("tells"): LATER, hash_secret("does both"): LATER},
         others={hash_secret("reads"): LATER},
     )
 
@@ -67,6 +71,54 @@ def test_a_good_token_is_told_the_scope_that_it_lacks(
 
     assert (status, scope) == (found, (told.get("context") or {}).get("scope"))
     assert scope is None or scope in told["message"]
+
+
+class Read:
+    """The time of day, and how often somebody looked: once for each look at a token's hash."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+        self.at = datetime.now(UTC)
+
+    def now(self) -> Instant:
+        self.looks += 1
+        return self.at
+
+
+@pytest.mark.parametrize("token", ["asks", "tells", "does both"])
+def test_a_token_that_told_the_truth_once_is_not_hashed_again(desk: Desk, token: str) -> None:
+    guard(desk)
+    service, clock = desk.service, Read()
+    service.clock = clock
+    endpoint = service.endpoints["bikes"]
+    tell = Request(method="POST", path="", query="", headers=bearer(token), body=b"")
+    marks = {service.authorise_feedback(tell, endpoint)}
+    looks = clock.looks
+
+    marks |= {service.authorise_feedback(tell, endpoint) for _ in range(3)}
+
+    assert (looks, {hash_secret(token)}) == (clock.looks, marks)
+
+
+def test_what_was_remembered_of_a_token_goes_with_its_line_up_and_its_time(desk: Desk) -> None:
+    guard(desk)
+    service = desk.service
+    endpoint = service.endpoints["bikes"]
+    board: Any = endpoint.switchboard
+    soon = service.clock.now() + timedelta(milliseconds=50)
+    board.lineup = replace(board.lineup, tokens={hash_secret("asks"): soon})
+    tell = Request(method="POST", path="", query="", headers=bearer("asks"), body=b"")
+    service.authorise_feedback(tell, endpoint)
+
+    wait_until(lambda: service.clock.now() > soon)
+
+    with pytest.raises(NotAuthenticated):
+        service.authorise_feedback(tell, endpoint)
+    board.lineup = replace(board.lineup, tokens={hash_secret("asks"): LATER})
+    service.authorise_feedback(tell, endpoint)
+    board.lineup = replace(board.lineup, tokens={})
+    with pytest.raises(NotAuthenticated):
+        service.authorise_feedback(tell, endpoint)
 
 
 @pytest.mark.parametrize(
