@@ -8,8 +8,7 @@ was not handed to the log before.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import time_ns
 from typing import Final, NamedTuple
 
@@ -18,51 +17,63 @@ import numpy as np
 from everloop.core.errors import EverloopError, InvalidInput, LimitExceeded, Unavailable
 from everloop.core.ids import Id
 from everloop.core.wire import Arm, Status
-from everloop.serve.ask import Ask, Result
+from everloop.serve.ask import Ask, Result, rows_for, to_matrix
 from everloop.serve.bundle import LoadedBundle
-from everloop.serve.decode import FloatArray
 from everloop.serve.exchange import Answer, Reply
 from everloop.serve.identity import IdBlocks, to_id
+from everloop.serve.limits import failed
 from everloop.serve.lineup import Lineup, no_model
 from everloop.serve.log import Source
+from everloop.serve.observe.jsonlog import say_failure
 from everloop.serve.observe.tally import Answers, Tally
 from everloop.serve.observe.timing import Marks, current
-from everloop.serve.recording import Log, Plan, numbers_of, source_of, statuses_of, to_block
+from everloop.serve.recording import Done, Log, Plan, source_of, to_block
 from everloop.serve.router import assign_arm
-from everloop.serve.scoring import Scored, Scorer
+from everloop.serve.scoring import INLINE_US, UNFIT, Scored, Scorer, in_time, is_late
+from everloop.serve.shadowing import ShadowJob, Shadows
+from everloop.serve.turn import Deferred, Turn
 
-MAX_AWAITED_SHADOWS: Final = 2_000
+MOST_KEPT: Final = 32
+LONGEST_KEPT_US: Final = 1_000.0
 ANSWER_S: Final = 30.0
 """How long a caller waits for a model that is busy or dear."""
 CONSTANT: Final = "constant"
 """What stands in the counts for version and arm where a constant answered."""
-SHADOW: Final = "shadow"
-"""Of the arm where a shadow's answers were dropped: they are no predictions."""
-UNFIT: Final = Scored(Status.ERROR, None, 0)
 UNASKED: Final = Scored(Status.OK, None, 0)
 """A version that was not asked, since a constant answers: it neither failed nor answered."""
 
 
-class ShadowJob(NamedTuple):
-    """Rows for the shadow to answer, after the caller has been answered."""
+class Kept(NamedTuple):
+    """A request that is answered at the end of the turn."""
 
-    scorer: Scorer
-    lineup: Lineup
-    ask: Ask
-    first: bytes
+    plan: Plan
+    encode: Callable[[Result], Reply]
+    deferred: Deferred
 
 
 class Answerer:
-    """Answers asks of one deployment; used by the event loop's thread alone."""
+    """Answers asks of one deployment; used by the event loop's thread alone.
+
+    Args:
+        turn: At whose end the requests of a turn are answered together; None answers each at once.
+    """
 
     def __init__(
-        self, log: Log, ids: IdBlocks, tally: Tally | None = None, *, answer_s: float = ANSWER_S
+        self,
+        log: Log,
+        ids: IdBlocks,
+        tally: Tally | None = None,
+        *,
+        turn: Turn | None = None,
+        answer_s: float = ANSWER_S,
     ) -> None:
         self._answer_s = answer_s
+        self._turn = turn
+        self._kept: list[Kept] = []
+        self._kept_us = 0.0
+        self._later_ones: set[asyncio.Task[Reply]] = set()
         self.tally = Tally() if tally is None else tally
-        self.awaited_shadows = 0
-        self.shadows: deque[ShadowJob] = deque()
-        self.has_shadows = asyncio.Event()
+        self.shadows = Shadows(log, self.tally, answer_s)
         self._log = log
         self._ids = ids
 
@@ -80,73 +91,74 @@ class Answerer:
         plan = self._plan(lineup, ask)
         if lineup.constant is not None:
             spare = Scored(Status.OK, np.full(ask.rows, lineup.constant), 0)
-            return self._told(plan, UNASKED, spare, encode, marks)
-        if not plan.scorer.is_quick(ask.rows):
+            return self._told(Done(plan, UNASKED, spare), encode, marks)
+        cost_us = plan.scorer.cost_us(ask.rows)
+        if cost_us > INLINE_US:
             return self._later(plan, encode, marks)
+        if self._turn is not None and marks is None:
+            return self._keep(self._turn, Kept(plan, encode, Deferred()), cost_us)
         scored = _ask_now(plan)
-        if plan.arm is Arm.CANARY and scored.status is not Status.OK:
-            assert lineup.champion is not None
-            if not lineup.champion.is_quick(ask.rows):
-                return self._spared(plan, scored, encode, marks)
-            spare = lineup.champion.now(ask.matrix)
-            return self._told(plan, scored, spare, encode, marks)
-        return self._told(plan, scored, None, encode, marks)
+        done = _spared_now(plan, scored)
+        if done is None:
+            return self._spared(plan, scored, encode, marks)
+        return self._told(done, encode, marks)
+
+    def _keep(self, turn: Turn, kept: Kept, cost_us: float) -> Deferred:
+        """Let a request wait for the end of the turn, or for what takes its time at the latest."""
+        if not self._kept:
+            turn.at_end(self._answer_kept)
+        self._kept.append(kept)
+        self._kept_us += cost_us
+        if len(self._kept) >= MOST_KEPT or self._kept_us > LONGEST_KEPT_US:
+            self._answer_kept()
+        return kept.deferred
+
+    def _answer_kept(self) -> None:
+        """Answer the requests of a turn: each step for all of them, then the next."""
+        kept, self._kept, self._kept_us = self._kept, [], 0.0
+        waiting, done = [], []
+        for each, scored in zip(kept, _score([each.plan for each in kept]), strict=True):
+            spared = _spared_now(each.plan, scored)
+            if spared is None:
+                self._answer_later(each, scored)
+            else:
+                waiting.append(each)
+                done.append(spared)
+        replies = [
+            _caught(each.encode, result) if isinstance(result, Result) else result
+            for each, result in zip(waiting, self._settle(done), strict=True)
+        ]
+        for each, reply in zip(waiting, replies, strict=True):
+            each.deferred.settle(reply)
+
+    def _answer_later(self, kept: Kept, scored: Scored) -> None:
+        task = asyncio.ensure_future(self._spared(kept.plan, scored, kept.encode, None))
+        self._later_ones.add(task)  # the loop itself would let it be forgotten
+
+        def settle(task: asyncio.Task[Reply]) -> None:
+            self._later_ones.discard(task)
+            kept.deferred.settle(_outcome(task))
+
+        task.add_done_callback(settle)
 
     def _told(
-        self,
-        plan: Plan,
-        scored: Scored,
-        spare: Scored | None,
-        encode: Callable[[Result], Reply],
-        marks: Marks | None,
+        self, done: Done, encode: Callable[[Result], Reply], marks: Marks | None = None
     ) -> Reply:
-        if marks is None:
-            return encode(self._settle(plan, scored, spare))
-        marks.end("score")
-        result = self._settle(plan, scored, spare)
-        marks.end("log")
+        if marks is not None:
+            marks.end("score")
+        (result,) = self._settle([done])
+        if marks is not None:
+            marks.end("log")
+        if isinstance(result, EverloopError):
+            raise result
         return encode(result)
-
-    async def run_shadows(self) -> None:
-        """Let the shadow answer what has been answered; runs until cancelled."""
-        while True:
-            await self.has_shadows.wait()
-            self.has_shadows.clear()
-            await self.drain()
-
-    async def drain(self) -> None:
-        """Finish the shadow's work that is left."""
-        while self.shadows:
-            job = self.shadows[0]  # it stays there until it is done: this may be cancelled
-            try:
-                matrix = _rows_for(job.scorer, job.lineup, job.ask)
-                scored = await self._in_time(job.scorer.later(matrix))
-            except EverloopError:
-                scored = UNFIT
-            self._keep_shadow(self.shadows.popleft(), scored)
-            if self._is_late(scored):
-                # What waits behind it for the same model would wait as long; and the log for it.
-                # It is not asked: one hiccup must not count against it as often as others waited.
-                while self.shadows and self.shadows[0].scorer is job.scorer:
-                    self._keep_shadow(self.shadows.popleft(), None)
-
-    def _keep_shadow(self, job: ShadowJob, scored: Scored | None) -> None:
-        rows = job.ask.rows
-        self.awaited_shadows -= rows
-        if scored is None:
-            is_kept = self._log.append_shadow(job.first, ())
-        else:
-            statuses = statuses_of(job.scorer.loaded, scored, rows)
-            is_kept = self._log.append_shadow(job.first, numbers_of(scored, rows), statuses)
-        if not is_kept:
-            semver = job.scorer.loaded.bundle.semver
-            self.tally.of(job.lineup.deployment, semver, SHADOW).unlogged += rows
 
     def _plan(self, lineup: Lineup, ask: Ask) -> Plan:
         champion = lineup.champion
         if champion is None:
             raise no_model()
-        first, now_us = self._ids.take(), time_ns() // 1_000
+        now_us = time_ns() // 1_000
+        first = self._ids.take(now_us)
         if ask.version is not None:
             return Plan(lineup, ask, first, now_us, Arm.CHAMPION, 0.0, lineup.scorer(ask.version))
         canary = lineup.canary
@@ -160,7 +172,7 @@ class Answerer:
         self, plan: Plan, encode: Callable[[Result], Reply], marks: Marks | None
     ) -> Reply:
         try:
-            matrix = _rows_for(plan.scorer, plan.lineup, plan.ask)
+            matrix = rows_for(plan.scorer, plan.lineup, plan.ask)
             answer = plan.scorer.later(matrix)
         except InvalidInput:
             scored = UNFIT
@@ -169,7 +181,7 @@ class Answerer:
                 raise
             scored = UNFIT  # a canary too slow for its share has failed, and costs no answer
         else:
-            scored = await self._in_time(answer)
+            scored = await in_time(answer, self._answer_s)
         return await self._spared(plan, scored, encode, marks)
 
     async def _spared(
@@ -179,49 +191,52 @@ class Answerer:
         spare = None
         if plan.arm is Arm.CANARY and scored.status is not Status.OK:
             assert plan.lineup.champion is not None
-            spare = await self._in_time(plan.lineup.champion.later(plan.ask.matrix))
-        return self._told(plan, scored, spare, encode, marks)
+            spare = await in_time(plan.lineup.champion.later(plan.ask.matrix), self._answer_s)
+        return self._told(Done(plan, scored, spare), encode, marks)
 
-    async def _in_time(self, answer: asyncio.Future[Scored]) -> Scored:
-        """Wait for an answer, but not for ever: one that is too late is an error of the model."""
-        try:
-            async with asyncio.timeout(self._answer_s):
-                return await answer
-        except TimeoutError:
-            return Scored(Status.ERROR, None, int(self._answer_s * 1e6))
+    def _settle(self, done: Sequence[Done]) -> list[Result | EverloopError]:
+        """Log what was answered, ask the shadow, and return what each caller gets."""
+        common = [self._common(each.plan) for each in done]
+        shadows = self.shadows.wanted(done)
+        blocks = [
+            to_block(source, each, has_shadow=shadow is not None)
+            for each, (source, _), shadow in zip(done, common, shadows, strict=True)
+        ]
+        logged = self._log.append_all(blocks)
+        return [
+            self._settle_one(each, answers, shadow, is_logged)
+            for each, (_, answers), shadow, is_logged in zip(
+                done, common, shadows, logged, strict=True
+            )
+        ]
 
-    def _is_late(self, scored: Scored) -> bool:
-        return scored.outputs is None and scored.latency_us >= int(self._answer_s * 1e6)
-
-    def _settle(self, plan: Plan, scored: Scored, spare: Scored | None) -> Result:
-        """Log what was answered, ask the shadow, and return what the caller gets."""
-        final = scored if spare is None else spare
-        shadow = self._wanted_shadow(plan)
-        source, answers = self._common(plan)
-        block = to_block(source, plan, scored, spare, has_shadow=shadow is not None)
-        is_logged = self._log.append(block)
-        rows = plan.ask.rows
-        is_constant = plan.lineup.constant is not None
+    def _settle_one(
+        self, done: Done, answers: Answers, shadow: Scorer | None, is_logged: bool
+    ) -> Result | EverloopError:
+        """Count what was answered, ask the shadow, and return what the caller gets."""
+        plan, scored, spare = done.plan, done.scored, done.spare
+        ask, lineup = plan.ask, plan.lineup
+        rows = ask.rows
         answers.rows[scored.status] = answers.rows.get(scored.status, 0) + rows
+        is_constant = lineup.constant is not None
         if not is_constant:
             answers.scoring.add(scored.latency_us)
             if spare is not None:
                 answers.fallbacks += rows
-        champion = plan.lineup.champion
+        champion = lineup.champion
         assert champion is not None
-        if champion.sketch is not None and plan.ask.version is None:
-            champion.sketch.add(plan.ask.values, plan.ask.given_matrix)
+        if champion.sketch is not None and ask.version is None:
+            champion.sketch.add(ask.values, ask.given_matrix)
         if not is_logged:
             if self._log.is_kept:
                 answers.unlogged += rows
         elif shadow is not None:
-            self.awaited_shadows += rows
-            self.shadows.append(ShadowJob(shadow, plan.lineup, plan.ask, plan.first))
-            self.has_shadows.set()
+            self.shadows.ask(ShadowJob(shadow, lineup, ask, plan.first))
         loaded = plan.scorer.loaded if spare is None or is_constant else champion.loaded
+        final = scored if spare is None else spare
         if final.outputs is None:
-            told = _too_slow if self._is_late(final) else _model_failed
-            raise told(loaded, to_id(plan.first))
+            told = _too_slow if is_late(final, self._answer_s) else _model_failed
+            return told(loaded, to_id(plan.first))
         is_fallback = spare is not None
         return Result(
             plan.first, final.outputs, loaded, plan.arm, is_fallback, is_logged, is_constant
@@ -239,18 +254,55 @@ class Answerer:
             found = plan.lineup.common[key] = (source_of(plan), answers)
         return found
 
-    def _wanted_shadow(self, plan: Plan) -> Scorer | None:
-        """Return who is to be compared with the champion: also where that one had no answer.
 
-        If only the shadow's failures were seen, the flakier of two equals would always be it. What
-        the canary answered is compared with nobody: the shadow is the same version.
-        """
-        shadow = plan.lineup.shadow
-        if shadow is None or plan.ask.version is not None or plan.arm is Arm.CANARY:
-            return None
-        if self.awaited_shadows + plan.ask.rows > MAX_AWAITED_SHADOWS:
-            return None  # too busy: users come first, and the row says that no shadow was asked
-        return shadow
+def _caught(encode: Callable[[Result], Reply], result: Result) -> Reply | EverloopError:
+    """Return a reply, or its error, which is nobody else's."""
+    try:
+        return encode(result)
+    except Exception as error:  # noqa: BLE001 -- it must not take the others' answers away
+        return _told_of(error)
+
+
+def _outcome(task: asyncio.Task[Reply]) -> Reply | EverloopError:
+    if task.cancelled():
+        return _told_of(asyncio.CancelledError("it was cancelled"))
+    error = task.exception()
+    return task.result() if error is None else _told_of(error)
+
+
+def _told_of(error: BaseException) -> EverloopError:
+    if isinstance(error, EverloopError):
+        return error
+    say_failure("request", error)
+    return failed()
+
+
+def _spared_now(plan: Plan, scored: Scored) -> Done | None:
+    """Return what is told: the champion's answer where the canary has none.
+
+    None where that is not had at once.
+    """
+    if plan.arm is not Arm.CANARY or scored.status is Status.OK:
+        return Done(plan, scored)
+    champion = plan.lineup.champion
+    assert champion is not None
+    if not champion.is_quick(plan.ask.rows):
+        return None
+    return Done(plan, scored, champion.now(plan.ask.matrix))
+
+
+def _score(plans: Sequence[Plan]) -> list[Scored]:
+    """Score the requests of a turn: by one call where the model has no quick way for single rows.
+
+    Not beside a canary, whose latency is compared with the champion's: the one that is asked more
+    would have the larger batches, and two equal versions would differ.
+    """
+    scorer, lineup = plans[0].scorer, plans[0].lineup
+    is_alike = all(plan.scorer is scorer and plan.lineup is lineup for plan in plans)
+    if len(plans) > 1 and is_alike and not scorer.has_quick_way and lineup.canary is None:
+        matrix = to_matrix([plan.ask for plan in plans])
+        return scorer.together(matrix, [plan.ask.rows for plan in plans])
+    return [_ask_now(plan) for plan in plans]
 
 
 def _ask_now(plan: Plan) -> Scored:
@@ -261,22 +313,9 @@ def _ask_now(plan: Plan) -> Scored:
         if found is not None:
             return found
     try:
-        return scorer.now(_rows_for(scorer, plan.lineup, ask))
+        return scorer.now(rows_for(scorer, plan.lineup, ask))
     except InvalidInput:
         return UNFIT
-
-
-def _rows_for(scorer: Scorer, lineup: Lineup, ask: Ask) -> FloatArray:
-    """Return rows as another version takes them than the one that they were read for.
-
-    Raises:
-        InvalidInput: ``request.invalid`` when it takes what nobody sent.
-    """
-    assert lineup.champion is not None
-    origin = ask.version or lineup.champion.loaded
-    if scorer.loaded is origin or scorer.loaded.bundle.inputs == origin.bundle.inputs:
-        return ask.matrix
-    return scorer.loaded.rows.adapt(origin.rows, ask.matrix, ask.values)
 
 
 def _too_slow(loaded: LoadedBundle, prediction: Id) -> EverloopError:

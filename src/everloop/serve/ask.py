@@ -3,101 +3,95 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import msgspec
+import numpy as np
 
 from everloop.core.ids import Id
-from everloop.core.wire import Arm
+from everloop.core.wire import Arm, Scalar
 from everloop.serve.bundle import LoadedBundle
 from everloop.serve.decode import FloatArray, RowDecoder, Values
 from everloop.serve.identity import to_ids
 from everloop.serve.lineup import Lineup
+from everloop.serve.scoring import Scorer
 
 
-class Ask:
+class Ask(msgspec.Struct, kw_only=True, gc=False):
     """What a request asks, whatever protocol it came by.
 
     Attributes:
-        rows: How many rows.
+        given_matrix: The rows as the champion takes them, or as ``version`` does; None until the
+            decoder has made it of the values.
         values: The rows as they were sent; None where the matrix says it all, with NaN for null.
+        decoder: That of the champion, or of ``version``; it makes a matrix of the values.
         at_us: Event time in microseconds since 1970; None for now.
         unit: Whom the assignment sticks to.
         request: The caller's own id of the request.
         keys: The caller's own key of each row, by which the truth may come; or none.
         version: A resident version to ask, whoever is champion; None to be routed.
         lineup: By whose champion's signature the rows were read; None for that of the moment.
+        rows: How many rows; counted here.
     """
 
-    __slots__ = (
-        "_decoder", "_matrix", "at_us", "keys", "lineup", "request", "rows", "unit", "values",
-        "version",
-    )  # fmt: skip
+    given_matrix: FloatArray | None = None
+    values: Values | None = None
+    decoder: RowDecoder | None = None
+    at_us: int | None = None
+    unit: str | None = None
+    request: str | None = None
+    keys: Sequence[str] = ()
+    version: LoadedBundle | None = None
+    lineup: Lineup | None = None
+    rows: int = 0
 
-    def __init__(
-        self,
-        matrix: FloatArray | None = None,
-        *,
-        values: Values | None = None,
-        decoder: RowDecoder | None = None,
-        at_us: int | None = None,
-        unit: str | None = None,
-        request: str | None = None,
-        keys: Sequence[str] = (),
-        version: LoadedBundle | None = None,
-    ) -> None:
-        """Take a matrix, or values with the decoder that makes a matrix of them when it is needed.
-
-        Args:
-            matrix: The rows as the champion takes them, or as ``version`` does.
-            values: The rows as they were sent.
-            decoder: That of the champion, or of ``version``.
-            at_us: See the attributes; likewise the others.
-            unit: See the attributes.
-            request: See the attributes.
-            keys: See the attributes.
-            version: See the attributes.
-        """
-        self._matrix = matrix
-        self._decoder = decoder
-        self.values = values
-        self.rows = len(values) if values is not None else len(matrix) if matrix is not None else 0
-        self.at_us = at_us
-        self.unit = unit
-        self.request = request
-        self.keys = keys
-        self.version = version
-        self.lineup: Lineup | None = None
-
-    def of(self, lineup: Lineup) -> Self:
-        """Say by which line-up the rows were read, and return the ask."""
-        self.lineup = lineup
-        return self
+    def __post_init__(self) -> None:
+        """Count the rows."""
+        self.rows = len(self.matrix if self.values is None else self.values)
 
     @property
     def matrix(self) -> FloatArray:
         """The rows as the champion takes them."""
-        if self._matrix is None:
-            assert self._decoder is not None
+        if self.given_matrix is None:
+            assert self.decoder is not None
             assert self.values is not None
-            self._matrix = self._decoder.to_numbers(self.values)
-        return self._matrix
-
-    @property
-    def given_matrix(self) -> FloatArray | None:
-        """The matrix, where it is made already."""
-        return self._matrix
+            self.given_matrix = self.decoder.to_numbers(self.values)
+        return self.given_matrix
 
     def only_row(self) -> Sequence[float] | None:
         """Return the one row as plain numbers, if there is one and it is nothing but numbers."""
         if self.rows != 1:
             return None
-        if self._matrix is not None:
-            row: list[float] = self._matrix[0].tolist()
+        if self.given_matrix is not None:
+            row: list[float] = self.given_matrix[0].tolist()
             return row
-        if self._decoder is None or not self._decoder.is_plain or self.values is None:
+        if self.decoder is None or not self.decoder.is_plain or self.values is None:
             return None
         return self.values[0]  # type: ignore[return-value]
+
+
+def to_matrix(asks: Sequence[Ask]) -> FloatArray:
+    """Return the rows of several asks, which were all read for one version, as one matrix."""
+    decoder = asks[0].decoder
+    values: list[tuple[Scalar, ...]] = []
+    for ask in asks:
+        if ask.given_matrix is not None or ask.decoder is not decoder or ask.values is None:
+            return np.concatenate([ask.matrix for ask in asks])
+        values += ask.values
+    assert decoder is not None
+    return decoder.to_numbers(values)
+
+
+def rows_for(scorer: Scorer, lineup: Lineup, ask: Ask) -> FloatArray:
+    """Return rows as another version takes them than the one that they were read for.
+
+    Raises:
+        InvalidInput: ``request.invalid`` when it takes what nobody sent.
+    """
+    assert lineup.champion is not None
+    origin = ask.version or lineup.champion.loaded
+    if scorer.loaded is origin or scorer.loaded.bundle.inputs == origin.bundle.inputs:
+        return ask.matrix
+    return scorer.loaded.rows.adapt(origin.rows, ask.matrix, ask.values)
 
 
 class Result(msgspec.Struct, gc=False):

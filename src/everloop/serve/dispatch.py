@@ -11,6 +11,7 @@ from everloop.core.errors import EverloopError, InvalidInput, NotFound
 from everloop.serve.exchange import Answer, Handler, Reply, Request, refuse
 from everloop.serve.limits import failed
 from everloop.serve.observe.jsonlog import say_failure
+from everloop.serve.turn import Deferred
 
 MOST_REMEMBERED: Final = 4_096
 LONGEST_REMEMBERED: Final = 256
@@ -71,6 +72,9 @@ class Dispatcher:
             return say(error)
         except Exception as error:  # noqa: BLE001 -- the process edge: the caller gets no trace
             return say(_internal(error))
+        if isinstance(answer, Deferred):
+            answer.say = say
+            return answer
         return answer if isinstance(answer, Reply) else _guarded(answer, say)
 
     def _find(self, method: str, path: str) -> _Found:

@@ -32,10 +32,9 @@ class NoLog:
 
     is_kept = False
 
-    def append(self, block: Block) -> bool:
+    def append_all(self, blocks: Sequence[Block]) -> list[bool]:
         """Keep nothing."""
-        del block
-        return False
+        return [False] * len(blocks)
 
     def append_shadow(self, first: bytes, outputs: object, statuses: bytes | None = None) -> bool:
         """Keep nothing."""
@@ -99,7 +98,7 @@ class Host:
             if name not in service.endpoints:
                 board.take_over(worker)
                 log = self._open_log(service, board.log, worker)
-                answerer = Answerer(log, IdBlocks(), service.tally)
+                answerer = Answerer(log, IdBlocks(), service.tally, turn=service.turn)
                 service.endpoints[name] = Endpoint(name, board, answerer, log)
 
     @staticmethod

@@ -11,6 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from email.utils import formatdate
+from functools import partial
 from http import HTTPStatus
 from time import monotonic, perf_counter_ns
 from typing import Final, Protocol, cast
@@ -25,6 +26,7 @@ from everloop.serve.limits import (
 from everloop.serve.observe.jsonlog import say_failure
 from everloop.serve.observe.tally import Tally
 from everloop.serve.reading import Reader, Room, Whole
+from everloop.serve.turn import Deferred, Turn
 
 SWEEP_S: Final = 0.25
 LINGER_S: Final = 2.0
@@ -48,9 +50,14 @@ class Listener:
     """All connections of one process, their limits and their end; lives on one event loop."""
 
     def __init__(
-        self, application: Application, limits: Limits, tally: Tally | None = None
+        self,
+        application: Application,
+        limits: Limits,
+        tally: Tally | None = None,
+        turn: Turn | None = None,
     ) -> None:
         self.tally = Tally() if tally is None else tally
+        self._turn = Turn() if turn is None else turn
         self.application = application
         self.limits = limits
         self.room = Room(limits)
@@ -71,7 +78,7 @@ class Listener:
         outbox, now_ns = self._outbox, perf_counter_ns()
         if not outbox:
             self._unsent_since_ns = now_ns
-            asyncio.get_running_loop().call_soon(self.flush)
+            self._turn.at_end(self.flush)
         outbox.append((transport, data))
         if len(outbox) >= MOST_UNSENT or now_ns - self._unsent_since_ns > LONGEST_UNSENT_NS:
             self.flush()
@@ -288,6 +295,12 @@ class Connection(asyncio.Protocol):
                 answer: Answer = refuse(busy("Too many requests at once."))
             else:
                 answer = listener.application.handle(whole.request)
+            if isinstance(answer, Deferred):
+                if answer.found is None:
+                    self._is_busy = True
+                    answer.then(partial(self._answered, whole))
+                    return
+                answer = answer.reply()
             if not isinstance(answer, Reply):
                 self._is_busy = True
                 task = asyncio.ensure_future(answer)
@@ -305,18 +318,22 @@ class Connection(asyncio.Protocol):
 
     def _finisher(self, whole: Whole) -> Callable[[asyncio.Future[Reply]], None]:
         def finish(task: asyncio.Future[Reply]) -> None:
-            self._listener.in_flight -= 1
-            self._is_busy = False
             error = None if task.cancelled() else task.exception()
             if task.cancelled() or error is not None:
                 say_failure("request", error or asyncio.CancelledError("it was cancelled"))
                 reply = refuse(failed())
             else:
                 reply = task.result()
-            if self._finish(whole, reply) and self._waiting and not self._is_stuck:
-                self._go_on()
+            self._answered(whole, reply)
 
         return finish
+
+    def _answered(self, whole: Whole, reply: Reply) -> None:
+        """Send a reply that did not come at once."""
+        self._listener.in_flight -= 1
+        self._is_busy = False
+        if self._finish(whole, reply) and self._waiting and not self._is_stuck:
+            self._go_on()
 
     def _go_on(self) -> None:
         following = self._waiting.popleft()

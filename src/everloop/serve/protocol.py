@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -90,7 +91,7 @@ class PredictAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         explanation: What each input added, when that was asked for.
     """
 
-    predictions: tuple[Prediction, ...]
+    predictions: Sequence[Prediction]
     deployment: str
     logged: bool = True
     explanation: Explanation | None = None

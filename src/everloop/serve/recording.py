@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -26,8 +26,8 @@ class Log(Protocol):
 
     is_kept: bool
 
-    def append(self, block: Block) -> bool:
-        """Keep a block; False when it was dropped."""
+    def append_all(self, blocks: Sequence[Block]) -> list[bool]:
+        """Keep blocks; False for each one that was dropped."""
         ...
 
     def append_shadow(
@@ -53,10 +53,22 @@ class Plan(msgspec.Struct, gc=False):
     scorer: Scorer
 
 
-def to_block(
-    source: Source, plan: Plan, scored: Scored, spare: Scored | None, *, has_shadow: bool
-) -> Block:
+class Done(NamedTuple):
+    """A request that was scored.
+
+    Attributes:
+        scored: What the version made of it that it was planned for.
+        spare: What another one answers in its place; None where none has to.
+    """
+
+    plan: Plan
+    scored: Scored
+    spare: Scored | None = None
+
+
+def to_block(source: Source, done: Done, *, has_shadow: bool) -> Block:
     """Return what the log is given of a request."""
+    plan, scored, spare = done
     ask = plan.ask
     rows = ask.rows
     is_sound = scored.status is Status.OK

@@ -99,7 +99,7 @@ class Reporter:
         service, listener = self._service, self.listener
         service.tally.inputs = {where: sketch.counts for where, sketch in self._sketches()}
         all_of = list(service.endpoints.values())
-        service.tally.awaited = {each.name: each.answerer.awaited_shadows for each in all_of}
+        service.tally.awaited = {each.name: each.answerer.shadows.awaited for each in all_of}
         used = resource.getrusage(resource.RUSAGE_SELF)
         service.tally.gauges = {
             "workers": 1.0,

@@ -46,6 +46,10 @@ class Scored(msgspec.Struct, gc=False):
     latency_us: int
 
 
+UNFIT: Final = Scored(Status.ERROR, None, 0)
+"""Of rows that a version cannot take."""
+
+
 class _Job(NamedTuple):
     matrix: FloatArray
     loop: asyncio.AbstractEventLoop
@@ -83,10 +87,15 @@ class Scorer:
 
     def is_quick(self, rows: int) -> bool:
         """Tell whether so many rows may be scored between two requests."""
+        return self.cost_us(rows) <= INLINE_US
+
+    def cost_us(self, rows: int) -> float:
+        """Return the time that so many rows take at once; without an end for who may hang."""
         if self._may_hang:
-            return False  # nobody else would be answered meanwhile
-        row_us = min(self.row_us, self.call_us)
-        return self.call_us + (rows - 1) * row_us <= INLINE_US
+            return math.inf  # nobody else would be answered meanwhile
+        if rows == 1:
+            return self.call_us
+        return self.call_us + (rows - 1) * min(self.row_us, self.call_us)
 
     def one(self, row: Sequence[float]) -> Scored | None:
         """Score one row by the quick way; None where it has a null, or the quick way fails."""
@@ -113,6 +122,28 @@ class Scorer:
         spent = (perf_counter_ns() - begin) / 1_000
         self._learn(len(matrix), spent)
         return Scored(judge(self.loaded, outputs), outputs, int(spent))
+
+    def together(self, matrix: FloatArray, counts: Sequence[int]) -> list[Scored]:
+        """Score the rows of several requests here, in one call; each has its share of the time.
+
+        Args:
+            matrix: All rows.
+            counts: How many of them are of each request.
+        """
+        whole = self.now(matrix)
+        outputs = whole.outputs
+        row_us = whole.latency_us / len(matrix)
+        found, end = [], 0
+        for count in counts:
+            begin, end = end, end + count
+            if outputs is None:
+                # One bad row must not take the others' answers away.
+                found.append(self.now(matrix[begin:end]))
+                continue
+            part = outputs[begin:end]
+            status = whole.status if whole.status is Status.OK else judge(self.loaded, part)
+            found.append(Scored(status, part, int(row_us * count)))
+        return found
 
     def later(self, matrix: FloatArray) -> asyncio.Future[Scored]:
         """Score rows in this version's own thread, together with what else has come.
@@ -198,6 +229,20 @@ def judge(loaded: LoadedBundle, outputs: FloatArray) -> Status:
     is_finite = bool(np.isfinite(outputs).all())
     is_sound = is_finite and bool((outputs >= low).all() and (outputs <= high).all())
     return Status.OK if is_sound else Status.INVALID
+
+
+async def in_time(answer: asyncio.Future[Scored], within_s: float) -> Scored:
+    """Wait for an answer, but not for ever: one that is too late is an error of the model."""
+    try:
+        async with asyncio.timeout(within_s):
+            return await answer
+    except TimeoutError:
+        return Scored(Status.ERROR, None, int(within_s * 1e6))
+
+
+def is_late(scored: Scored, within_s: float) -> bool:
+    """Tell whether an answer did not come in time."""
+    return scored.outputs is None and scored.latency_us >= int(within_s * 1e6)
 
 
 def _deliver(future: asyncio.Future[Scored], scored: Scored) -> None:

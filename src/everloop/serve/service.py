@@ -24,6 +24,7 @@ from everloop.serve.recording import Log
 from everloop.serve.still import Still
 from everloop.serve.switchboard import Switchboard
 from everloop.serve.tokens import TokensFile
+from everloop.serve.turn import Turn
 
 RELOAD_PAUSE_S: Final = 0.02
 TOKENS_POLLS: Final = 50
@@ -86,6 +87,7 @@ class Service:
             listens to other machines, too.
         tokens: Who may ask bundles that stand alone; None where the routes say so.
         is_draining: Whether the process is ending, so that it is not ready for more.
+        turn: What is done for all requests of a turn of the event loop together.
         shelf: What loads and unloads by request; None where that is not allowed.
         count: Returns the counts of all workers; of this one until somebody knows the others.
     """
@@ -99,6 +101,7 @@ class Service:
         self.flusher: Flusher | None = None
         self.shelf: Shelf | None = None
         self.tally = Tally() if tally is None else tally
+        self.turn = Turn()
         self.count: Callable[[], Tally] = lambda: self.tally
         self.tokens: TokensFile | None = None
         self._known: dict[bytes, _Known] = {}

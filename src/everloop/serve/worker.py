@@ -122,7 +122,7 @@ async def _serve(
     tracer = open_tracer(os.environ)
     has_access_log = os.environ.get("EVERLOOP_ACCESS_LOG", "") not in {"", "0"}
     watched = Watched(dispatcher, tracer=tracer, has_access_log=has_access_log)
-    listener = reporter.listener = Listener(watched, group.limits, service.tally)
+    listener = reporter.listener = Listener(watched, group.limits, service.tally, service.turn)
     server = await loop.create_server(listener.connect, sock=listening, backlog=BACKLOG)
     background = _Background()
     background.add(listener.sweep())
@@ -135,7 +135,7 @@ async def _serve(
     notifier.ready()
 
     def begin(endpoint: Endpoint) -> None:
-        background.add(endpoint.answerer.run_shadows())
+        background.add(endpoint.answerer.shadows.run())
 
     for endpoint in service.endpoints.values():
         begin(endpoint)
@@ -160,7 +160,7 @@ async def _serve(
     with suppress(TimeoutError):
         async with asyncio.timeout(DRAIN_S):
             for endpoint in service.endpoints.values():
-                await endpoint.answerer.drain()
+                await endpoint.answerer.shadows.drain()
     reporter.save()
     if tracer is not None:
         tracer.close()

@@ -207,7 +207,7 @@ def test_two_equally_flaky_versions_gather_no_evidence_in_the_shadow(tmp_path: P
     for _ in range(1_500):
         with suppress(EverloopError):
             desk.ask()
-        asyncio.run(desk.answerer.drain())
+        asyncio.run(desk.answerer.shadows.drain())
     rows = desk.rows()
     desk.log.close()
     shadowed = structs.replace(

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -29,6 +31,7 @@ from everloop.serve.protocol import InputField
 from everloop.serve.router import assign_arm
 from everloop.serve.runtime import Model, open_model
 from everloop.serve.scoring import WAITING_ROWS, Scorer
+from everloop.serve.turn import Deferred, Turn
 from tests.unit.serve.served import INPUTS, MODEL, ROW, make_bundle, version_id
 
 REAL = open_model("lightgbm", {"model.txt": MODEL}, 4).predict
@@ -48,10 +51,10 @@ def broken(_matrix: object) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
 
 
 class Desk:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, turn: Turn | None = None) -> None:
         self.folder = folder
         self.log = LogWriter(folder)
-        self.answerer = Answerer(self.log, IdBlocks())
+        self.answerer = Answerer(self.log, IdBlocks(), turn=turn)
         self.lineup = Lineup(epoch=3, deployment="bikes", champion=version(1))
 
     def ask(self, *rows: dict[str, Scalar], unit: str | None = None) -> Result:
@@ -62,7 +65,7 @@ class Desk:
         decoder = self.lineup.champion.loaded.rows
         values = [msgspec.structs.astuple(decoder.from_values(row)) for row in rows or (ROW,)]
         at_us = int(datetime(2011, 6, 1, tzinfo=UTC).timestamp() * 1e6)
-        return Ask(matrix=decoder.to_numbers(values), values=values, unit=unit, at_us=at_us)
+        return Ask(given_matrix=decoder.to_numbers(values), values=values, unit=unit, at_us=at_us)
 
     def tell(self, ask: Ask) -> Result:
         told: list[Result] = []
@@ -71,14 +74,36 @@ class Desk:
             told.append(result)
             return Reply()
 
-        answer = self.answerer.answer(self.lineup, ask, keep)
-        if not isinstance(answer, Reply):
+        async def finish() -> None:
+            answer = self.answerer.answer(self.lineup, ask, keep)
+            if not isinstance(answer, Reply):
+                await answer
 
-            async def finish() -> Reply:
-                return await answer
-
-            asyncio.run(finish())
+        asyncio.run(finish())
         return told[0]
+
+    def tell_all(self, asks: Sequence[Ask]) -> list[Result | EverloopError]:
+        """Answer what has come in one turn of the event loop."""
+        told: dict[int, Result | EverloopError] = {}
+
+        def keep(place: int, result: Result) -> Reply:
+            told[place] = result
+            return Reply()
+
+        async def turn() -> None:
+            answers = [
+                self.answerer.answer(self.lineup, ask, partial(keep, place))
+                for place, ask in enumerate(asks)
+            ]
+            for place, answer in enumerate(answers):
+                assert not isinstance(answer, Reply)
+                try:
+                    await answer
+                except EverloopError as error:
+                    told[place] = error
+
+        asyncio.run(turn())
+        return [told[place] for place in range(len(asks))]
 
     def canary(self, model: Model, share: float = 1 - 1e-12, **changes: object) -> None:
         canary = Canary(scorer=version(2, model, **changes), share=share, salt="salt")
@@ -94,6 +119,20 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
     made = Desk(tmp_path)
     yield made
     made.log.close()
+
+
+@pytest.fixture
+def turning(tmp_path: Path) -> Iterator[Desk]:
+    """A desk that answers by turns, and whose champion is known to be quick."""
+    made = Desk(tmp_path, Turn())
+    made.lineup = replace(made.lineup, champion=quick(version(1)))
+    yield made
+    made.log.close()
+
+
+def quick(scorer: Scorer) -> Scorer:
+    scorer.call_us = scorer.row_us = 1.0
+    return scorer
 
 
 def test_the_answer_and_the_log_agree(desk: Desk) -> None:
@@ -247,7 +286,7 @@ def test_the_shadow_is_asked_for_every_row_and_answers_nobody(desk: Desk) -> Non
     desk.lineup = replace(desk.lineup, shadow=version(2, plus(1.0)))
 
     found = desk.ask(*[ROW] * 3)
-    asyncio.run(desk.answerer.drain())
+    asyncio.run(desk.answerer.shadows.drain())
 
     assert [EXPECTED] * 3 == found.outputs.tolist()
     assert [(version_id(2), EXPECTED + 1.0)] * 3 == [
@@ -263,7 +302,7 @@ def test_a_shadow_with_other_inputs_gets_them_by_name(desk: Desk) -> None:
     desk.lineup = replace(desk.lineup, shadow=turned)
 
     desk.ask({**ROW, "hour": 7, "temperature": 0.5})
-    asyncio.run(desk.answerer.drain())
+    asyncio.run(desk.answerer.shadows.drain())
 
     assert [700.5] == [row.shadow_output for row in desk.rows()]
 
@@ -274,7 +313,7 @@ def test_a_busy_process_asks_no_shadow_and_says_so(desk: Desk) -> None:
         desk.ask(*[ROW] * 1_000)
 
     assert [] == desk.rows()  # the first two thousand wait for their shadows
-    assert 2_000 == desk.answerer.awaited_shadows
+    assert 2_000 == desk.answerer.shadows.awaited
 
 
 def test_the_shadow_is_asked_about_what_the_champion_failed_at(desk: Desk) -> None:
@@ -282,9 +321,9 @@ def test_the_shadow_is_asked_about_what_the_champion_failed_at(desk: Desk) -> No
 
     with pytest.raises(EverloopError):
         desk.ask(*[ROW] * 3)
-    asyncio.run(desk.answerer.drain())
+    asyncio.run(desk.answerer.shadows.drain())
 
-    assert 0 == desk.answerer.awaited_shadows
+    assert 0 == desk.answerer.shadows.awaited
     assert [(Status.ERROR, version_id(2), EXPECTED)] * 3 == [
         (row.status, row.shadow_version, row.shadow_output) for row in desk.rows()
     ]
@@ -296,7 +335,7 @@ def test_the_shadow_is_not_asked_about_what_the_canary_answered(desk: Desk) -> N
     desk.lineup = replace(desk.lineup, shadow=desk.lineup.canary.scorer)
 
     desk.ask(*[ROW] * 3)
-    asyncio.run(desk.answerer.drain())
+    asyncio.run(desk.answerer.shadows.drain())
 
     assert [(Arm.CANARY, None)] * 3 == [(row.arm, row.shadow_version) for row in desk.rows()]
 
@@ -470,12 +509,12 @@ def test_a_shadow_that_never_answers_holds_up_neither_the_log_nor_what_comes_lat
 
     async def drain() -> None:
         async with asyncio.timeout(2.0):
-            await desk.answerer.drain()
+            await desk.answerer.shadows.drain()
 
     asyncio.run(drain())
     ended.set()
 
-    assert 0 == desk.answerer.awaited_shadows
+    assert 0 == desk.answerer.shadows.awaited
     # The others were not asked: one hiccup is no hundred failures.
     statuses = [Status.ERROR, *[None] * 99]
     assert list(zip([one.ids()[0] for one in asked], statuses, strict=True)) == [
@@ -493,3 +532,150 @@ def test_a_constant_answers_instead_of_a_version_that_is_not_asked(desk: Desk) -
     assert [(Status.OK, None, None, 12.5)] * 2 == [
         (row.status, row.output, row.fallback_version, row.fallback_output) for row in rows
     ]
+
+
+def hours(desk: Desk, *of: int) -> list[Ask]:
+    return [desk.asked({**ROW, "hour": hour}) for hour in of]
+
+
+def alone(hour: int) -> float:
+    return float(REAL(np.array([[float(hour), 21.5, 1.0, 2.0]]))[0])
+
+
+def test_each_request_of_a_turn_has_its_own_answer_in_one_call_of_the_model(turning: Desk) -> None:
+    called: list[int] = []
+
+    def counting(matrix: FloatArray) -> FloatArray:
+        called.append(len(matrix))
+        return np.asarray(REAL(matrix), dtype=np.float64)
+
+    turning.lineup = replace(turning.lineup, champion=quick(version(1, counting)))
+
+    told = turning.tell_all(hours(turning, *range(24), *range(6)))
+
+    found = [each for each in told if isinstance(each, Result)]
+    assert [30] == called
+    assert [*map(alone, range(24)), *map(alone, range(6))] == [
+        each.outputs.item() for each in found
+    ]
+    assert [(each.ids()[0], each.outputs.item()) for each in found] == [
+        (row.id, row.output) for row in turning.rows()
+    ]
+
+
+def test_what_is_broken_takes_no_other_answer_of_its_turn_away(turning: Desk) -> None:
+    def moody(matrix: FloatArray) -> FloatArray:
+        if (matrix[:, 0] == 13.0).any():
+            raise ZeroDivisionError("thirteen")
+        return np.asarray(REAL(matrix), dtype=np.float64)
+
+    turning.lineup = replace(turning.lineup, champion=quick(version(1, moody)))
+
+    first, second, third = turning.tell_all(hours(turning, 12, 13, 14))
+
+    kept = [each.outputs.item() for each in (first, third) if isinstance(each, Result)]
+    assert isinstance(second, EverloopError)
+    assert ("model.failed", [alone(12), alone(14)]) == (second.code, kept)
+    assert [Status.OK, Status.ERROR, Status.OK] == [row.status for row in turning.rows()]
+
+
+def test_only_the_requests_outside_the_bounds_are_on_record_as_such(turning: Desk) -> None:
+    def moody(matrix: FloatArray) -> FloatArray:
+        return np.where(matrix[:, 0] == 13.0, 9_999.0, REAL(matrix))
+
+    turning.lineup = replace(turning.lineup, champion=quick(version(1, moody)))
+
+    turning.tell_all(hours(turning, 12, 13, 14))
+
+    assert [Status.OK, Status.INVALID, Status.OK] == [row.status for row in turning.rows()]
+
+
+def test_beside_a_canary_each_request_is_scored_alone(turning: Desk) -> None:
+    called: list[int] = []
+
+    def counting(matrix: FloatArray) -> FloatArray:
+        called.append(len(matrix))
+        return np.asarray(REAL(matrix), dtype=np.float64)
+
+    turning.lineup = replace(turning.lineup, champion=quick(version(1, counting)))
+    turning.canary(counting, share=0.5)
+    assert turning.lineup.canary is not None
+    quick(turning.lineup.canary.scorer)
+
+    turning.tell_all(hours(turning, *range(24)))
+
+    assert [1] * 24 == called
+    assert {Arm.CHAMPION, Arm.CANARY} == {row.arm for row in turning.rows()}
+
+
+@pytest.mark.parametrize("is_champion_quick", [True, False])
+def test_a_canary_that_fails_in_a_turn_costs_nobody_an_answer(
+    turning: Desk, is_champion_quick: bool
+) -> None:
+    turning.canary(broken)
+    assert turning.lineup.canary is not None
+    quick(turning.lineup.canary.scorer)
+    if not is_champion_quick:
+        turning.lineup = replace(turning.lineup, champion=version(1))
+
+    told = turning.tell_all(hours(turning, 7, 8))
+
+    found = [each for each in told if isinstance(each, Result)]
+    assert [(alone(7), True), (alone(8), True)] == [
+        (each.outputs.item(), each.is_fallback) for each in found
+    ]
+    assert [Status.ERROR] * 2 == [row.status for row in turning.rows()]
+
+
+def test_a_champion_that_fails_for_a_canary_is_told(turning: Desk) -> None:
+    turning.canary(broken)
+    assert turning.lineup.canary is not None
+    quick(turning.lineup.canary.scorer)
+    turning.lineup = replace(turning.lineup, champion=version(1, broken))
+
+    (told,) = turning.tell_all(hours(turning, 7))
+
+    assert isinstance(told, EverloopError)
+    assert "model.failed" == told.code
+
+
+def test_a_turn_asks_no_more_of_the_shadow_than_it_can_take(turning: Desk) -> None:
+    turning.lineup = replace(turning.lineup, shadow=version(2))
+
+    turning.tell_all([turning.asked(*[ROW] * 900) for _ in range(3)])
+
+    assert 1_800 == turning.answerer.shadows.awaited
+
+
+def test_a_long_turn_is_answered_before_its_end(turning: Desk) -> None:
+    taken: list[int] = []
+
+    async def turn() -> None:
+        for ask in hours(turning, *range(24), *range(24)):
+            turning.answerer.answer(turning.lineup, ask, lambda _result: Reply())
+            taken.append(len(turning.rows()))
+
+    asyncio.run(turn())
+
+    assert (0, 32, 32) == (taken[30], taken[31], taken[47])
+
+
+def test_a_turn_leaves_nothing_for_the_collector(turning: Desk) -> None:
+    asks = hours(turning, *range(24))
+    turning.tell_all(asks)
+    asyncio.run(asyncio.sleep(0))
+    gc.collect()
+
+    async def turn() -> int:
+        answers = [
+            turning.answerer.answer(turning.lineup, ask, lambda _result: Reply()) for ask in asks
+        ]
+        for answer in answers:
+            assert isinstance(answer, Deferred)
+            answer.then(lambda _reply: None)
+        await asyncio.sleep(0)
+        del answer
+        answers.clear()
+        return gc.collect()
+
+    assert 0 == asyncio.run(turn())

@@ -37,6 +37,7 @@ _WORD: Final = struct.Struct("<Q")
 _WORDS: Final = struct.Struct("<QQQ")
 _HEAD: Final = struct.Struct("<IIB")
 HEAD_BYTES: Final = _HEAD.size
+_pack: Final = _HEAD.pack
 DRAFT_NS: Final = 1_000_000_000
 
 
@@ -79,17 +80,21 @@ class FrameFile:
         finally:
             draft.unlink(missing_ok=True)
 
-    def append(self, kind: int, payload: bytes) -> bool:
-        """Write a frame; False when there is no room for it."""
-        end = self.end
-        size = len(payload)
-        behind = end + HEAD_BYTES + size
-        if behind > self.room:
+    def append(self, kind: int, *payloads: bytes, reserved: int = 0) -> bool:
+        """Write frames, all or none; False when there is no room for them beside what is reserved.
+
+        They count together: no instruction lies between the first and the last.
+        """
+        parts = []
+        for payload in payloads:
+            size = len(payload)
+            parts.append(_pack(size, crc32(payload, size << 8 | kind), kind))
+            parts.append(payload)
+        data = b"".join(parts)
+        end, behind = self.end, self.end + len(data)
+        if behind + reserved > self.room:
             return False
-        area, start = self._map, HEADER_BYTES + end
-        _HEAD.pack_into(area, start, size, crc32(payload, size << 8 | kind), kind)
-        start += HEAD_BYTES
-        area[start : start + size] = payload
+        self._map[HEADER_BYTES + end : HEADER_BYTES + behind] = data
         self._words[_COMMITTED_WORD] = behind
         self.end = behind
         return True

@@ -158,11 +158,36 @@ class LogWriter:
         assert self._flusher is not None
         self._flusher.add(self)
 
-    def append(self, block: Block) -> bool:
-        """Write a block; False when there was no space and it was dropped and counted.
+    def append_all(self, blocks: Sequence[Block]) -> list[bool]:
+        """Write blocks; False for each that had no space, which was dropped and counted.
 
         What stands when it returns outlives the process.
         """
+        if self._append_together(blocks):
+            return [True] * len(blocks)
+        return [self.append(block) for block in blocks]
+
+    def _append_together(self, blocks: Sequence[Block]) -> bool:
+        """Write blocks at once, if nothing is particular about any of them."""
+        opened = self._file
+        if opened is None:
+            return False
+        payloads = []
+        for block in blocks:
+            known = opened.places.get(block.source)
+            if known is None or block.has_shadow:
+                return False
+            try:
+                payloads.append(_payload(block, *known))
+            except (TypeError, ValueError, OverflowError):
+                return False
+        if not opened.file.append(BLOCK, *payloads, reserved=opened.reserved):
+            return False
+        self.written += sum([block.rows for block in blocks])
+        return True
+
+    def append(self, block: Block) -> bool:
+        """Write one block; False when it was dropped and counted."""
         source, opened = block.source, self._file
         known = None if opened is None else opened.places.get(source)
         if opened is None or known is None:

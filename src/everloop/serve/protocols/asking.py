@@ -48,13 +48,14 @@ def make_ask(
         raise
     told = extras if isinstance(extras, dict) else _NONE
     return Ask(
-        matrix=decoder.to_numbers(values),
+        given_matrix=decoder.to_numbers(values),
         values=values,
         at_us=_event_us(service, told),
         unit=_short(told, "unit"),
         keys=_keys(told, len(values)),
         request=_request_id(request),
-    ).of(lineup)
+        lineup=lineup,
+    )
 
 
 def answer_headers(result: Result) -> tuple[tuple[bytes, bytes], ...]:

@@ -116,14 +116,15 @@ def to_ask(
     if request_id is not None and len(request_id) > MOST_ID_CHARS:
         _wrong(f"The id has {len(request_id)} characters; {MOST_ID_CHARS} are allowed")
     return Ask(
-        matrix=matrix,
+        given_matrix=matrix,
         values=values,
         at_us=at_us,
         unit=unit,
         request=request_id,
         keys=keys,
         version=chosen.named,
-    ).of(lineup)
+        lineup=lineup,
+    )
 
 
 def _short(name: str, value: object) -> str | None:

@@ -55,7 +55,8 @@ class Records:
             unit=asked.unit,
             keys=asked.keys,
             version=chosen.named,
-        ).of(lineup)
+            lineup=lineup,
+        )
         if asked.explain:
             return self._explainer.answer(
                 endpoint, ask, asked.explain, lambda result, why: _encode(result, endpoint, why)
@@ -123,34 +124,21 @@ class Records:
 
 
 def _encode(result: Result, endpoint: Endpoint, why: Explanation | None = None) -> Reply:
-    version = None if result.is_constant else result.loaded.bundle.version_id
-    arm, constant = result.arm, result.is_constant
-    names, is_fallback = result.loaded.bundle.outputs, result.is_fallback
-    answers = zip(result.ids(), result.outputs.tolist(), strict=True)
-    if names:
-        predictions = tuple(
-            Prediction(
-                id=id_,
-                version=version,
-                arm=arm,
-                fallback=is_fallback,
-                constant=constant,
-                outputs=dict(zip(names, outputs, strict=True)),
-            )
-            for id_, outputs in answers
+    bundle, arm, constant = result.loaded.bundle, result.arm, result.is_constant
+    version = None if constant else bundle.version_id
+    names, is_fallback = bundle.outputs, result.is_fallback
+    predictions = [
+        Prediction(
+            id=id_,
+            output=None if names else output,
+            version=version,
+            arm=arm,
+            fallback=is_fallback,
+            constant=constant,
+            outputs=dict(zip(names, output, strict=True)) if names else None,
         )
-    else:
-        predictions = tuple(
-            Prediction(
-                id=id_,
-                output=output,
-                version=version,
-                arm=arm,
-                fallback=is_fallback,
-                constant=constant,
-            )
-            for id_, output in answers
-        )
+        for id_, output in zip(result.ids(), result.outputs.tolist(), strict=True)
+    ]
     answer = PredictAnswer(
         predictions=predictions,
         deployment=endpoint.name,

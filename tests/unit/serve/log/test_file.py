@@ -56,6 +56,18 @@ def test_frames_are_read_as_they_were_written_in_pieces_of_any_size(
         assert offset == counted_bytes(path)
 
 
+def test_frames_written_together_stand_together_or_not_at_all(tmp_path: Path) -> None:
+    two = 2 * (HEAD_BYTES + 100)
+    with closing(FrameFile(tmp_path / "file", two + 50)) as file:
+        assert not file.append(1, bytes(100), bytes(200))
+        assert not file.append(1, bytes(100), b"x" * 100, reserved=51)
+        assert [] == payloads(tmp_path / "file")
+
+        assert file.append(1, bytes(100), b"x" * 100, reserved=50)
+
+        assert [bytes(100), b"x" * 100] == payloads(tmp_path / "file")
+
+
 def test_a_power_cut_at_any_byte_leaves_the_frames_before_it(tmp_path: Path) -> None:
     frames = [b"first", b"second frame", b"", b"the last one"]
     path = tmp_path / "whole"

@@ -191,6 +191,38 @@ def test_files_follow_each_other_and_no_row_is_lost_or_read_twice(tmp_path: Path
     assert {3, 4} == {row.epoch for row in rows}
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 7, 40])
+def test_blocks_written_together_read_as_if_each_came_alone(tmp_path: Path, at_once: int) -> None:
+    one, two = source(), source(epoch=4, names=("x",))
+    blocks = [
+        block(one, (number, "a"), outputs=[float(number)])
+        if number % 3
+        else block(two, (number,), outputs=[float(number)])
+        for number in range(200)
+    ]
+    with closing(LogWriter(tmp_path, file_bytes=3_000)) as log:
+        for start in range(0, 200, at_once):
+            assert all(log.append_all(blocks[start : start + at_once]))
+        assert 200 == log.written
+
+    rows = [row for file in list_files(tmp_path) for row in read_rows(tmp_path, file.name).rows]
+    assert [float(number) for number in range(200)] == [row.output for row in rows]
+    assert {3, 4} == {row.epoch for row in rows}
+
+
+def test_what_can_not_be_written_takes_nothing_of_its_turn_away(
+    log: LogWriter, tmp_path: Path
+) -> None:
+    origin = source()
+    log.append(block(origin, (0, "a")))
+
+    kept = log.append_all([block(origin, (1, "a")), block(origin, (2, "\ud800"))] * 2)
+
+    assert [True, False, True, False] == kept
+    assert (3, 2) == (log.written, log.dropped)
+    assert [0, 1, 1] == [row.inputs["age"] for row in read_all(tmp_path).rows]
+
+
 def test_a_reader_in_the_middle_of_a_file_knows_the_sources(tmp_path: Path) -> None:
     with closing(LogWriter(tmp_path)) as log:
         for number in range(20):
