@@ -116,6 +116,8 @@ class Answerer:
     def _answer_kept(self) -> None:
         """Answer the requests of a turn: each step for all of them, then the next."""
         kept, self._kept, self._kept_us = self._kept, [], 0.0
+        if not kept:
+            return  # there were many, and they were answered before the end
         waiting, done = [], []
         for each, scored in zip(kept, _score([each.plan for each in kept]), strict=True):
             spared = _spared_now(each.plan, scored)

@@ -649,15 +649,21 @@ def test_a_turn_asks_no_more_of_the_shadow_than_it_can_take(turning: Desk) -> No
 
 def test_a_long_turn_is_answered_before_its_end(turning: Desk) -> None:
     taken: list[int] = []
+    failed: list[object] = []
 
-    async def turn() -> None:
-        for ask in hours(turning, *range(24), *range(24)):
+    async def turn(*of: int) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, told: failed.append(told))
+        for ask in hours(turning, *of):
             turning.answerer.answer(turning.lineup, ask, lambda _result: Reply())
             taken.append(len(turning.rows()))
+        await asyncio.sleep(0)
 
-    asyncio.run(turn())
+    asyncio.run(turn(*range(24), *range(8)))
+    assert (0, 32) == (taken[30], taken[31])
+    asyncio.run(turn(*range(24), *range(24)))
+    assert (32, 64, 64) == (taken[62], taken[63], taken[79])
 
-    assert (0, 32, 32) == (taken[30], taken[31], taken[47])
+    assert (80, []) == (len(turning.rows()), failed)
 
 
 def test_a_turn_leaves_nothing_for_the_collector(turning: Desk) -> None:
