@@ -294,17 +294,18 @@ def _spared_now(plan: Plan, scored: Scored) -> Done | None:
 
 
 def _score(plans: Sequence[Plan]) -> list[Scored]:
-    """Score the requests of a turn: by one call where the model has no quick way for single rows.
+    """Score the requests of a turn: by one call where that is cheaper, and may be done.
 
     Not beside a canary, whose latency is compared with the champion's: the one that is asked more
     would have the larger batches, and two equal versions would differ.
     """
     scorer, lineup = plans[0].scorer, plans[0].lineup
-    is_alike = all(plan.scorer is scorer and plan.lineup is lineup for plan in plans)
-    if len(plans) > 1 and is_alike and not scorer.has_quick_way and lineup.canary is None:
-        matrix = to_matrix([plan.ask for plan in plans])
-        return scorer.together(matrix, [plan.ask.rows for plan in plans])
-    return [_ask_now(plan) for plan in plans]
+    if len(plans) < scorer.fewest_together or lineup.canary is not None:
+        return [_ask_now(plan) for plan in plans]
+    if any(plan.scorer is not scorer or plan.lineup is not lineup for plan in plans):
+        return [_ask_now(plan) for plan in plans]
+    matrix = to_matrix([plan.ask for plan in plans])
+    return scorer.together(matrix, [plan.ask.rows for plan in plans])
 
 
 def _ask_now(plan: Plan) -> Scored:

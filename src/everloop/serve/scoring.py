@@ -29,6 +29,9 @@ FloatArray = npt.NDArray[np.float64]
 INLINE_US: Final = 400.0
 BATCH_ROWS: Final = 4_096
 WAITING_ROWS: Final = 65_536
+FEW: Final = 8
+MANY: Final = 64
+"""Rows of the batches by which a version is timed."""
 _DRIFT: Final = 1.01
 _NOTHING: Final = np.empty(0)
 
@@ -57,13 +60,18 @@ class _Job(NamedTuple):
 
 
 class Scorer:
-    """Asks one loaded version. ``now`` and ``later`` are called on the event loop's thread."""
+    """Asks one loaded version. ``now`` and ``later`` are called on the event loop's thread.
+
+    Attributes:
+        fewest_together: From how many requests of a turn on they are scored by one call.
+    """
 
     def __init__(self, loaded: LoadedBundle) -> None:
         self.loaded = loaded
         self._predict_one = getattr(loaded.predictor, "predict_one", None)
         self.sketch = None if loaded.profile is None else Sketch(loaded.profile, loaded.rows)
         self.has_quick_way = self._predict_one is not None
+        self.fewest_together: float = math.inf if self.has_quick_way else 2
         self._may_hang = getattr(loaded.predictor, "may_hang", False)
         self.row_us = math.inf
         self.call_us = math.inf
@@ -74,7 +82,10 @@ class Scorer:
         self._is_closed = False
 
     def warm(self) -> None:
-        """Ask the golden questions and one more batch, so that no caller pays for a first time."""
+        """Ask the golden questions and some batches, so that no caller pays for a first time.
+
+        It learns meanwhile from how many rows on one call for all of them is the cheaper way.
+        """
         golden = self.loaded.golden_matrix()
         if not len(golden):
             return
@@ -82,8 +93,20 @@ class Scorer:
             self.now(row[None, :])
             if self.has_quick_way:
                 self.one(row.tolist())
-        for _ in range(3):
-            self.now(np.resize(golden, (64, golden.shape[1])))
+        few, many = (self._quickest_us(golden, rows) for rows in (FEW, MANY))
+        row_us = max((many - few) / (MANY - FEW), 0.0)
+        saved_us = self.call_us - row_us
+        if saved_us > 0.0:
+            self.fewest_together = max(2, math.ceil((few - FEW * row_us) / saved_us))
+
+    def _quickest_us(self, golden: FloatArray, rows: int) -> float:
+        matrix = np.resize(golden, (rows, golden.shape[1]))
+        return min(self._time_us(matrix) for _ in range(3))
+
+    def _time_us(self, matrix: FloatArray) -> float:
+        begin = perf_counter_ns()
+        self.now(matrix)
+        return (perf_counter_ns() - begin) / 1_000
 
     def is_quick(self, rows: int) -> bool:
         """Tell whether so many rows may be scored between two requests."""

@@ -685,3 +685,33 @@ def test_a_turn_leaves_nothing_for_the_collector(turning: Desk) -> None:
         return gc.collect()
 
     assert 0 == asyncio.run(turn())
+
+
+class Slow:
+    """A model that takes its time, in milliseconds: for a single row, and for a call with many."""
+
+    def __init__(self, one_ms: float, call_ms: float) -> None:
+        self._one_ms = one_ms
+        self._call_ms = call_ms
+
+    def predict(self, matrix: FloatArray) -> FloatArray:
+        threading.Event().wait(self._call_ms / 1_000)
+        return np.asarray(REAL(matrix), dtype=np.float64)
+
+    def predict_one(self, values: Sequence[float]) -> float:
+        threading.Event().wait(self._one_ms / 1_000)
+        return EXPECTED
+
+
+def test_a_version_learns_from_how_many_rows_on_one_call_is_cheaper() -> None:
+    dear, cheap = Slow(one_ms=5, call_ms=8), Slow(one_ms=0.1, call_ms=8)
+    learned = []
+    for model in (dear, cheap):
+        loaded = LoadedBundle(make_bundle(1, MODEL), model.predict)
+        loaded.predictor = model  # type: ignore[assignment]  # no more than is asked for here
+        scorer = Scorer(loaded)
+        scorer.warm()
+        learned.append(scorer.fewest_together)
+
+    assert learned[0] <= 4
+    assert 20 < learned[1]
