@@ -5,8 +5,9 @@ waiting for a disk, and nothing lost when the process is killed in the next mome
 """
 
 from everloop.serve.log.block import STATUS_CODES, Block, Source
+from everloop.serve.log.flusher import Flusher
 from everloop.serve.log.reader import Chunk, read_rows
-from everloop.serve.log.writer import Flusher, LogWriter, list_files
+from everloop.serve.log.writer import LogWriter, list_files
 
 __all__ = [
     "STATUS_CODES",

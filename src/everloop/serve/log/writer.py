@@ -22,12 +22,12 @@ import numpy as np
 from everloop.core.wire import Scalar
 from everloop.serve.log.block import Block, Numbers, Source
 from everloop.serve.log.file import HEAD_BYTES, HEADER_BYTES, FrameFile, remove_drafts
+from everloop.serve.log.flusher import Flusher
 from everloop.serve.log.frames import BLOCK, GAP, SHADOW, SOURCE, WrittenSource
 
 FIRST_FILE_BYTES: Final = 1024 * 1024
 FILE_BYTES: Final = 32 * 1024 * 1024
 MAX_BYTES: Final = 1024 * 1024 * 1024
-FSYNC_PAUSE_S: Final = 0.05
 RETRY_S: Final = 0.25
 _FILE: Final = re.compile(r"(?P<worker>[a-z][a-z0-9]*)-(?P<number>\d{14})\.log")
 COPIED: Final = 256
@@ -70,40 +70,6 @@ class _Pick(NamedTuple):
 
     columns: list[int]
     row: Callable[[Sequence[Scalar]], tuple[Scalar, ...]]
-
-
-class Flusher:
-    """One thread that brings the logs of a process onto the disk, behind the answers."""
-
-    def __init__(self, pause_s: float = FSYNC_PAUSE_S) -> None:
-        self.errors = 0
-        self._pause_s = pause_s
-        self._logs: list[LogWriter] = []
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="log-fsync", daemon=True)
-        self._thread.start()
-
-    def add(self, log: LogWriter) -> None:
-        """Look after a log from now on."""
-        self._logs.append(log)
-
-    def drop(self, log: LogWriter) -> None:
-        """Look after a log no more; idempotent."""
-        with suppress(ValueError):
-            self._logs.remove(log)
-
-    def close(self) -> None:
-        """Stop the thread; idempotent."""
-        self._closing.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._closing.wait(self._pause_s):
-            for log in tuple(self._logs):
-                try:
-                    log.sync()
-                except OSError:
-                    self.errors += 1
 
 
 class LogWriter:
