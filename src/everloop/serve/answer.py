@@ -17,7 +17,7 @@ import numpy as np
 from everloop.core.errors import EverloopError, InvalidInput, LimitExceeded, Unavailable
 from everloop.core.ids import Id
 from everloop.core.wire import Arm, Status
-from everloop.serve.ask import Ask, Result, rows_for, to_matrix
+from everloop.serve.ask import Ask, Result, rows_for
 from everloop.serve.bundle import LoadedBundle
 from everloop.serve.exchange import Answer, Reply
 from everloop.serve.identity import IdBlocks, to_id
@@ -114,12 +114,26 @@ class Answerer:
         return kept.deferred
 
     def _answer_kept(self) -> None:
-        """Answer the requests of a turn: each step for all of them, then the next."""
         kept, self._kept, self._kept_us = self._kept, [], 0.0
         if not kept:
             return  # there were many, and they were answered before the end
+        try:
+            self._answer_together(kept)
+        except Exception as error:  # noqa: BLE001 -- nobody may wait for an answer for ever
+            told = _told_of(error)
+            for each in kept:
+                if each.deferred.found is None:
+                    each.deferred.settle(told)
+
+    def _answer_together(self, kept: Sequence[Kept]) -> None:
+        """Answer the requests of a turn: each step for all of them, then the next.
+
+        Each is scored by a call of its own. One call for all would be cheaper for some runtimes,
+        but latency is a guardrail of releases, and how many others ask must not change it: beside
+        a canary the two arms would have batches of different sizes.
+        """
         waiting, done = [], []
-        for each, scored in zip(kept, _score([each.plan for each in kept]), strict=True):
+        for each, scored in zip(kept, [_ask_now(each.plan) for each in kept], strict=True):
             spared = _spared_now(each.plan, scored)
             if spared is None:
                 self._answer_later(each, scored)
@@ -291,21 +305,6 @@ def _spared_now(plan: Plan, scored: Scored) -> Done | None:
     if not champion.is_quick(plan.ask.rows):
         return None
     return Done(plan, scored, champion.now(plan.ask.matrix))
-
-
-def _score(plans: Sequence[Plan]) -> list[Scored]:
-    """Score the requests of a turn: by one call where that is cheaper, and may be done.
-
-    Not beside a canary, whose latency is compared with the champion's: the one that is asked more
-    would have the larger batches, and two equal versions would differ.
-    """
-    scorer, lineup = plans[0].scorer, plans[0].lineup
-    if len(plans) < scorer.fewest_together or lineup.canary is not None:
-        return [_ask_now(plan) for plan in plans]
-    if any(plan.scorer is not scorer or plan.lineup is not lineup for plan in plans):
-        return [_ask_now(plan) for plan in plans]
-    matrix = to_matrix([plan.ask for plan in plans])
-    return scorer.together(matrix, [plan.ask.rows for plan in plans])
 
 
 def _ask_now(plan: Plan) -> Scored:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-import numpy as np
 
 from everloop.core.ids import Id
-from everloop.core.wire import Arm, Scalar
+from everloop.core.wire import Arm
 from everloop.serve.bundle import LoadedBundle
 from everloop.serve.decode import FloatArray, RowDecoder, Values
 from everloop.serve.identity import to_ids
@@ -67,18 +66,6 @@ class Ask(msgspec.Struct, kw_only=True, gc=False):
         if self.decoder is None or not self.decoder.is_plain or self.values is None:
             return None
         return self.values[0]  # type: ignore[return-value]
-
-
-def to_matrix(asks: Sequence[Ask]) -> FloatArray:
-    """Return the rows of several asks, which were all read for one version, as one matrix."""
-    decoder = asks[0].decoder
-    values: list[tuple[Scalar, ...]] = []
-    for ask in asks:
-        if ask.given_matrix is not None or ask.decoder is not decoder or ask.values is None:
-            return np.concatenate([ask.matrix for ask in asks])
-        values += ask.values
-    assert decoder is not None
-    return decoder.to_numbers(values)
 
 
 def rows_for(scorer: Scorer, lineup: Lineup, ask: Ask) -> FloatArray:

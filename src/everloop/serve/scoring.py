@@ -29,9 +29,6 @@ FloatArray = npt.NDArray[np.float64]
 INLINE_US: Final = 400.0
 BATCH_ROWS: Final = 4_096
 WAITING_ROWS: Final = 65_536
-FEW: Final = 8
-MANY: Final = 64
-"""Rows of the batches by which a version is timed."""
 _DRIFT: Final = 1.01
 _NOTHING: Final = np.empty(0)
 
@@ -60,18 +57,13 @@ class _Job(NamedTuple):
 
 
 class Scorer:
-    """Asks one loaded version. ``now`` and ``later`` are called on the event loop's thread.
-
-    Attributes:
-        fewest_together: From how many requests of a turn on they are scored by one call.
-    """
+    """Asks one loaded version. ``now`` and ``later`` are called on the event loop's thread."""
 
     def __init__(self, loaded: LoadedBundle) -> None:
         self.loaded = loaded
         self._predict_one = getattr(loaded.predictor, "predict_one", None)
         self.sketch = None if loaded.profile is None else Sketch(loaded.profile, loaded.rows)
         self.has_quick_way = self._predict_one is not None
-        self.fewest_together: float = math.inf if self.has_quick_way else 2
         self._may_hang = getattr(loaded.predictor, "may_hang", False)
         self.row_us = math.inf
         self.call_us = math.inf
@@ -82,10 +74,7 @@ class Scorer:
         self._is_closed = False
 
     def warm(self) -> None:
-        """Ask the golden questions and some batches, so that no caller pays for a first time.
-
-        It learns meanwhile from how many rows on one call for all of them is the cheaper way.
-        """
+        """Ask the golden questions and one more batch, so that no caller pays for a first time."""
         golden = self.loaded.golden_matrix()
         if not len(golden):
             return
@@ -93,20 +82,8 @@ class Scorer:
             self.now(row[None, :])
             if self.has_quick_way:
                 self.one(row.tolist())
-        few, many = (self._quickest_us(golden, rows) for rows in (FEW, MANY))
-        row_us = max((many - few) / (MANY - FEW), 0.0)
-        saved_us = self.call_us - row_us
-        if saved_us > 0.0:
-            self.fewest_together = max(2, math.ceil((few - FEW * row_us) / saved_us))
-
-    def _quickest_us(self, golden: FloatArray, rows: int) -> float:
-        matrix = np.resize(golden, (rows, golden.shape[1]))
-        return min(self._time_us(matrix) for _ in range(3))
-
-    def _time_us(self, matrix: FloatArray) -> float:
-        begin = perf_counter_ns()
-        self.now(matrix)
-        return (perf_counter_ns() - begin) / 1_000
+        for _ in range(3):
+            self.now(np.resize(golden, (64, golden.shape[1])))
 
     def is_quick(self, rows: int) -> bool:
         """Tell whether so many rows may be scored between two requests."""
@@ -145,28 +122,6 @@ class Scorer:
         spent = (perf_counter_ns() - begin) / 1_000
         self._learn(len(matrix), spent)
         return Scored(judge(self.loaded, outputs), outputs, int(spent))
-
-    def together(self, matrix: FloatArray, counts: Sequence[int]) -> list[Scored]:
-        """Score the rows of several requests here, in one call; each has its share of the time.
-
-        Args:
-            matrix: All rows.
-            counts: How many of them are of each request.
-        """
-        whole = self.now(matrix)
-        outputs = whole.outputs
-        row_us = whole.latency_us / len(matrix)
-        found, end = [], 0
-        for count in counts:
-            begin, end = end, end + count
-            if outputs is None:
-                # One bad row must not take the others' answers away.
-                found.append(self.now(matrix[begin:end]))
-                continue
-            part = outputs[begin:end]
-            status = whole.status if whole.status is Status.OK else judge(self.loaded, part)
-            found.append(Scored(status, part, int(row_us * count)))
-        return found
 
     def later(self, matrix: FloatArray) -> asyncio.Future[Scored]:
         """Score rows in this version's own thread, together with what else has come.

@@ -26,7 +26,7 @@ from everloop.serve.exchange import Reply
 from everloop.serve.hosting import NoLog
 from everloop.serve.identity import IdBlocks
 from everloop.serve.lineup import Canary, Lineup
-from everloop.serve.log import LogWriter, list_files, read_rows
+from everloop.serve.log import Block, LogWriter, list_files, read_rows
 from everloop.serve.protocol import InputField
 from everloop.serve.router import assign_arm
 from everloop.serve.runtime import Model, open_model
@@ -542,19 +542,10 @@ def alone(hour: int) -> float:
     return float(REAL(np.array([[float(hour), 21.5, 1.0, 2.0]]))[0])
 
 
-def test_each_request_of_a_turn_has_its_own_answer_in_one_call_of_the_model(turning: Desk) -> None:
-    called: list[int] = []
-
-    def counting(matrix: FloatArray) -> FloatArray:
-        called.append(len(matrix))
-        return np.asarray(REAL(matrix), dtype=np.float64)
-
-    turning.lineup = replace(turning.lineup, champion=quick(version(1, counting)))
-
+def test_each_request_of_a_turn_has_its_own_answer(turning: Desk) -> None:
     told = turning.tell_all(hours(turning, *range(24), *range(6)))
 
     found = [each for each in told if isinstance(each, Result)]
-    assert [30] == called
     assert [*map(alone, range(24)), *map(alone, range(6))] == [
         each.outputs.item() for each in found
     ]
@@ -590,7 +581,7 @@ def test_only_the_requests_outside_the_bounds_are_on_record_as_such(turning: Des
     assert [Status.OK, Status.INVALID, Status.OK] == [row.status for row in turning.rows()]
 
 
-def test_beside_a_canary_each_request_is_scored_alone(turning: Desk) -> None:
+def test_what_others_ask_changes_neither_the_answer_nor_its_latency(turning: Desk) -> None:
     called: list[int] = []
 
     def counting(matrix: FloatArray) -> FloatArray:
@@ -606,6 +597,18 @@ def test_beside_a_canary_each_request_is_scored_alone(turning: Desk) -> None:
 
     assert [1] * 24 == called
     assert {Arm.CHAMPION, Arm.CANARY} == {row.arm for row in turning.rows()}
+
+
+def test_a_step_that_breaks_leaves_nobody_waiting(turning: Desk) -> None:
+    class Gone(NoLog):
+        def append_all(self, blocks: Sequence[Block]) -> list[bool]:
+            raise OSError("the disk has gone")
+
+    turning.answerer = Answerer(Gone(), IdBlocks(), turn=Turn())
+
+    told = turning.tell_all(hours(turning, 7, 8))
+
+    assert ["server.failed"] * 2 == [each.code for each in told if isinstance(each, EverloopError)]
 
 
 @pytest.mark.parametrize("is_champion_quick", [True, False])
@@ -685,33 +688,3 @@ def test_a_turn_leaves_nothing_for_the_collector(turning: Desk) -> None:
         return gc.collect()
 
     assert 0 == asyncio.run(turn())
-
-
-class Slow:
-    """A model that takes its time, in milliseconds: for a single row, and for a call with many."""
-
-    def __init__(self, one_ms: float, call_ms: float) -> None:
-        self._one_ms = one_ms
-        self._call_ms = call_ms
-
-    def predict(self, matrix: FloatArray) -> FloatArray:
-        threading.Event().wait(self._call_ms / 1_000)
-        return np.asarray(REAL(matrix), dtype=np.float64)
-
-    def predict_one(self, values: Sequence[float]) -> float:
-        threading.Event().wait(self._one_ms / 1_000)
-        return EXPECTED
-
-
-def test_a_version_learns_from_how_many_rows_on_one_call_is_cheaper() -> None:
-    dear, cheap = Slow(one_ms=5, call_ms=8), Slow(one_ms=0.1, call_ms=8)
-    learned = []
-    for model in (dear, cheap):
-        loaded = LoadedBundle(make_bundle(1, MODEL), model.predict)
-        loaded.predictor = model  # type: ignore[assignment]  # no more than is asked for here
-        scorer = Scorer(loaded)
-        scorer.warm()
-        learned.append(scorer.fewest_together)
-
-    assert learned[0] <= 4
-    assert 20 < learned[1]
