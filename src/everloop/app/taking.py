@@ -52,7 +52,7 @@ class LabelTaker:
 
     def __init__(self, performer: Performer) -> None:
         self._performer = performer
-        # What the files say counts; this is for a disk that takes no note.
+        # What the files say counts; this is for a note that cannot be read any more.
         self._done: dict[str, int] = {}
 
     def take(self, deployment: Id, folder: Path) -> None:

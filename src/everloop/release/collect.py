@@ -272,11 +272,10 @@ class _Voices:
         """Return what stands for the speaker, without naming them; None for one who is alone."""
         if unit is not None:
             return self._hash(unit)
-        if request is not None and request in self._again:
+        has_more = key is not None and is_id(key) and _first_of(key) in self._many
+        if request is not None and (has_more or request in self._again):
             return self._hash(f"request\x00{request}")
-        if key is None or not is_id(key) or _first_of(key) not in self._many:
-            return None
-        return self._hash(_first_of(key))
+        return self._hash(_first_of(key)) if key is not None and has_more else None
 
     def _hash(self, text: str) -> str:
         encoded = text.encode("utf-8", "surrogatepass")

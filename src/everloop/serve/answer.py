@@ -27,7 +27,7 @@ from everloop.serve.log import Source
 from everloop.serve.observe.jsonlog import say_failure
 from everloop.serve.observe.tally import Answers, Tally
 from everloop.serve.observe.timing import Marks, current
-from everloop.serve.recording import Done, Log, Plan, source_of, to_block
+from everloop.serve.recording import Log, Plan, ScoredPlan, source_of, to_block
 from everloop.serve.router import assign_arm
 from everloop.serve.scoring import INLINE_US, UNFIT, Scored, Scorer, in_time, is_late
 from everloop.serve.shadowing import ShadowJob, Shadows
@@ -43,7 +43,7 @@ UNASKED: Final = Scored(Status.OK, None, 0)
 """A version that was not asked, since a constant answers: it neither failed nor answered."""
 
 
-class Kept(NamedTuple):
+class Pending(NamedTuple):
     """A request that is answered at the end of the turn."""
 
     plan: Plan
@@ -69,16 +69,19 @@ class Answerer:
     ) -> None:
         self._answer_s = answer_s
         self._turn = turn
-        self._kept: list[Kept] = []
+        self._kept: list[Pending] = []
         self._kept_us = 0.0
-        self._later_ones: set[asyncio.Task[Reply]] = set()
+        self._tasks: set[asyncio.Task[Reply]] = set()
         self.tally = Tally() if tally is None else tally
         self.shadows = Shadows(log, self.tally, answer_s)
         self._log = log
         self._ids = ids
 
     def answer(self, lineup: Lineup, ask: Ask, encode: Callable[[Result], Reply]) -> Answer:
-        """Answer one request, at once where the model is cheap.
+        """Answer one request: with the others of its turn, or at once where there are no turns.
+
+        A dear model takes its time. What is not answered at once tells its errors when it is
+        awaited; the reply of a turn, where that ends.
 
         Raises:
             Unavailable: ``model.none`` before the first release.
@@ -91,19 +94,19 @@ class Answerer:
         plan = self._plan(lineup, ask)
         if lineup.constant is not None:
             spare = Scored(Status.OK, np.full(ask.rows, lineup.constant), 0)
-            return self._told(Done(plan, UNASKED, spare), encode, marks)
+            return self._told(ScoredPlan(plan, UNASKED, spare), encode, marks)
         cost_us = plan.scorer.cost_us(ask.rows)
         if cost_us > INLINE_US:
             return self._later(plan, encode, marks)
         if self._turn is not None and marks is None:
-            return self._keep(self._turn, Kept(plan, encode, Deferred()), cost_us)
+            return self._keep(self._turn, Pending(plan, encode, Deferred()), cost_us)
         scored = _ask_now(plan)
         done = _spared_now(plan, scored)
         if done is None:
             return self._spared(plan, scored, encode, marks)
         return self._told(done, encode, marks)
 
-    def _keep(self, turn: Turn, kept: Kept, cost_us: float) -> Deferred:
+    def _keep(self, turn: Turn, kept: Pending, cost_us: float) -> Deferred:
         """Let a request wait for the end of the turn, or for what takes its time at the latest."""
         if not self._kept:
             turn.at_end(self._answer_kept)
@@ -125,7 +128,7 @@ class Answerer:
                 if each.deferred.found is None:
                     each.deferred.settle(told)
 
-    def _answer_together(self, kept: Sequence[Kept]) -> None:
+    def _answer_together(self, kept: Sequence[Pending]) -> None:
         """Answer the requests of a turn: each step for all of them, then the next.
 
         Each is scored by a call of its own. One call for all would be cheaper for some runtimes,
@@ -147,18 +150,18 @@ class Answerer:
         for each, reply in zip(waiting, replies, strict=True):
             each.deferred.settle(reply)
 
-    def _answer_later(self, kept: Kept, scored: Scored) -> None:
+    def _answer_later(self, kept: Pending, scored: Scored) -> None:
         task = asyncio.ensure_future(self._spared(kept.plan, scored, kept.encode, None))
-        self._later_ones.add(task)  # the loop itself would let it be forgotten
+        self._tasks.add(task)  # the loop itself would let it be forgotten
 
         def settle(task: asyncio.Task[Reply]) -> None:
-            self._later_ones.discard(task)
+            self._tasks.discard(task)
             kept.deferred.settle(_outcome(task))
 
         task.add_done_callback(settle)
 
     def _told(
-        self, done: Done, encode: Callable[[Result], Reply], marks: Marks | None = None
+        self, done: ScoredPlan, encode: Callable[[Result], Reply], marks: Marks | None = None
     ) -> Reply:
         if marks is not None:
             marks.end("score")
@@ -208,9 +211,9 @@ class Answerer:
         if plan.arm is Arm.CANARY and scored.status is not Status.OK:
             assert plan.lineup.champion is not None
             spare = await in_time(plan.lineup.champion.later(plan.ask.matrix), self._answer_s)
-        return self._told(Done(plan, scored, spare), encode, marks)
+        return self._told(ScoredPlan(plan, scored, spare), encode, marks)
 
-    def _settle(self, done: Sequence[Done]) -> list[Result | EverloopError]:
+    def _settle(self, done: Sequence[ScoredPlan]) -> list[Result | EverloopError]:
         """Log what was answered, ask the shadow, and return what each caller gets."""
         common = [self._common(each.plan) for each in done]
         shadows = self.shadows.wanted(done)
@@ -227,7 +230,7 @@ class Answerer:
         ]
 
     def _settle_one(
-        self, done: Done, answers: Answers, shadow: Scorer | None, is_logged: bool
+        self, done: ScoredPlan, answers: Answers, shadow: Scorer | None, is_logged: bool
     ) -> Result | EverloopError:
         """Count what was answered, ask the shadow, and return what the caller gets."""
         plan, scored, spare = done.plan, done.scored, done.spare
@@ -293,18 +296,18 @@ def _told_of(error: BaseException) -> EverloopError:
     return failed()
 
 
-def _spared_now(plan: Plan, scored: Scored) -> Done | None:
+def _spared_now(plan: Plan, scored: Scored) -> ScoredPlan | None:
     """Return what is told: the champion's answer where the canary has none.
 
     None where that is not had at once.
     """
     if plan.arm is not Arm.CANARY or scored.status is Status.OK:
-        return Done(plan, scored)
+        return ScoredPlan(plan, scored)
     champion = plan.lineup.champion
     assert champion is not None
     if not champion.is_quick(plan.ask.rows):
         return None
-    return Done(plan, scored, champion.now(plan.ask.matrix))
+    return ScoredPlan(plan, scored, champion.now(plan.ask.matrix))
 
 
 def _ask_now(plan: Plan) -> Scored:

@@ -39,9 +39,16 @@ class _Found(NamedTuple):
 
 
 class Dispatcher:
-    """Answers requests by the table; ``handle`` never raises."""
+    """Answers requests by the table; ``handle`` never raises.
 
-    def __init__(self, routes: Iterable[Route]) -> None:
+    Args:
+        admit: Raises for a request that may not come in, whatever it asks; None lets all in.
+    """
+
+    def __init__(
+        self, routes: Iterable[Route], admit: Callable[[Request], None] | None = None
+    ) -> None:
+        self._admit = admit
         self._exact: dict[str, dict[str, Route]] = {}
         self._patterns: list[tuple[re.Pattern[str], dict[str, Route]]] = []
         by_pattern: dict[str, dict[str, Route]] = {}
@@ -67,6 +74,8 @@ class Dispatcher:
                 say = self._manners.get(_first_of(request.path), refuse)
                 found = self._find(request.method, request.path)
             handler, say, request.params = found
+            if self._admit is not None:
+                self._admit(request)
             answer = handler(request)
         except EverloopError as error:
             return say(error)

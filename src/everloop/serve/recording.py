@@ -53,7 +53,7 @@ class Plan(msgspec.Struct, gc=False):
     scorer: Scorer
 
 
-class Done(NamedTuple):
+class ScoredPlan(NamedTuple):
     """A request that was scored.
 
     Attributes:
@@ -66,7 +66,7 @@ class Done(NamedTuple):
     spare: Scored | None = None
 
 
-def to_block(source: Source, done: Done, *, has_shadow: bool) -> Block:
+def to_block(source: Source, done: ScoredPlan, *, has_shadow: bool) -> Block:
     """Return what the log is given of a request."""
     plan, scored, spare = done
     ask = plan.ask

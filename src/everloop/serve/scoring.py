@@ -114,7 +114,7 @@ class Scorer:
         """Score rows here; whatever the model raises becomes their status."""
         begin = perf_counter_ns()
         try:
-            outputs = np.asarray(self.loaded.model(matrix), dtype=np.float64)
+            outputs = np.atleast_1d(np.asarray(self.loaded.model(matrix), dtype=np.float64))
         except Exception:  # noqa: BLE001 -- a model is foreign code: what it raises is its error
             outputs = _NOTHING
         if len(outputs) != len(matrix):

@@ -151,16 +151,23 @@ class Service:
         self.authorise(request, endpoint)
         return endpoint
 
+    def admit(self, request: Request) -> None:
+        """Let pass what may come in at all, before it is found what it asks.
+
+        Raises:
+            Denied: ``request.foreign_host`` or ``request.foreign_origin``.
+        """
+        if self.is_open and self.pages is not None:
+            self.pages.require(request)
+
     def authorise(self, request: Request, endpoint: Endpoint) -> str:
         """Let pass whoever may ask a deployment; return the mark of their token.
 
         Raises:
             NotAuthenticated: ``token.invalid``.
-            Denied: ``token.scope``, ``request.foreign_host`` or ``request.foreign_origin``.
+            Denied: ``token.scope``.
         """
         if self.is_open:
-            if self.pages is not None:
-                self.pages.require(request)
             return ""
         if self.tokens is not None:
             return self._require_token(request, self.tokens.known)
@@ -191,12 +198,9 @@ class Service:
 
         Raises:
             NotAuthenticated: ``token.invalid``.
-            Denied: ``request.foreign_host`` or ``request.foreign_origin``.
         """
         if not self.is_open:
             self._require_token(request, {} if self.tokens is None else self.tokens.known)
-        elif self.pages is not None:
-            self.pages.require(request)
 
     def _require_token(
         self,

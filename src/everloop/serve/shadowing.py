@@ -12,7 +12,7 @@ from everloop.core.wire import Arm
 from everloop.serve.ask import Ask, rows_for
 from everloop.serve.lineup import Lineup
 from everloop.serve.observe.tally import Tally
-from everloop.serve.recording import Done, Log, numbers_of, statuses_of
+from everloop.serve.recording import Log, ScoredPlan, numbers_of, statuses_of
 from everloop.serve.scoring import UNFIT, Scored, Scorer, in_time, is_late
 
 MOST_AWAITED: Final = 2_000
@@ -44,7 +44,7 @@ class Shadows:
         self._jobs: deque[ShadowJob] = deque()
         self._has_jobs = asyncio.Event()
 
-    def wanted(self, done: Sequence[Done]) -> list[Scorer | None]:
+    def wanted(self, done: Sequence[ScoredPlan]) -> list[Scorer | None]:
         """Return who is to be compared with the champion: also where that one had no answer.
 
         If only the shadow's failures were seen, the flakier of two equals would always be it. What

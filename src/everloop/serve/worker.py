@@ -118,7 +118,8 @@ async def _serve(
     for number in ENDINGS:
         loop.add_signal_handler(number, ending.set)
     reporter = Reporter(service, group.state, group.worker)
-    dispatcher = Dispatcher([*all_routes(service, group.settings), *reporter.routes()])
+    routes = [*all_routes(service, group.settings), *reporter.routes()]
+    dispatcher = Dispatcher(routes, service.admit if service.is_open else None)
     tracer = open_tracer(os.environ)
     has_access_log = os.environ.get("EVERLOOP_ACCESS_LOG", "") not in {"", "0"}
     watched = Watched(dispatcher, tracer=tracer, has_access_log=has_access_log)

@@ -35,6 +35,23 @@ def test_a_request_whose_labels_come_bit_by_bit_is_one_pair() -> None:
     assert 3 == pairs(told(once, "b", "a", "c"))
 
 
+@pytest.mark.parametrize("request_id", [None, "client-7"])
+def test_rows_that_are_labelled_at_different_times_are_one_pair(request_id: str | None) -> None:
+    labelled = [
+        Judged(
+            epoch=1, version=Id("old"), arm=Arm.CHAMPION, share=0.0, loss=1.0, request=request_id,
+            prediction=Id(f"019a0000-0000-7000-8000-00000000000{row}"),
+            shadow_version=Id("new"), shadow_loss=2.0,
+        )
+        for row in range(4)
+    ]  # fmt: skip
+    standing = FRESH
+    for batch in (labelled[:2], labelled[2:3], labelled[3:]):
+        standing = counting.advance(standing, news_of_labels(release(), batch), seed="seed")
+
+    assert 1 == pairs(standing)
+
+
 def test_requests_of_one_row_are_a_pair_each() -> None:
     assert 3 == pairs(told(told(FRESH, None, None), None))
 

@@ -275,6 +275,18 @@ def test_a_champion_without_an_answer_is_an_error_on_record(desk: Desk) -> None:
     assert [Status.ERROR] == [row.status for row in desk.rows()]
 
 
+@pytest.mark.parametrize("answer", [7.0, [7.0], np.empty(0)])
+def test_a_champion_with_another_number_of_answers_than_rows_has_none(
+    desk: Desk, answer: object
+) -> None:
+    desk.lineup = replace(desk.lineup, champion=version(1, lambda _matrix: np.asarray(answer)))
+
+    with pytest.raises(EverloopError) as refused:
+        desk.ask(ROW, ROW)
+
+    assert "model.failed" == refused.value.code
+
+
 def test_a_champion_outside_its_bounds_answers_and_is_on_record(desk: Desk) -> None:
     desk.lineup = replace(desk.lineup, champion=version(1, plus(5_000.0)))
 

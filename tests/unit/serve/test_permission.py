@@ -170,7 +170,17 @@ def test_a_site_whose_name_was_made_to_lead_here_asks_nothing(
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/openapi.json", "/models/bikes", "/v2/models/bikes", "/models/bikes/openapi.json"],
+    [
+        "/",
+        "/openapi.json",
+        "/healthz",
+        "/v1/models",
+        "/models/bikes",
+        "/models/bikes/healthz",
+        "/models/bikes/openapi.json",
+        "/v2/models/bikes",
+        "/v2/models/bikes/ready",
+    ],
 )
 def test_what_such_a_site_reads_without_saying_so_is_refused_too(desk: Desk, path: str) -> None:
     desk.service.pages = Pages()

@@ -1,4 +1,4 @@
-"""Writes the prediction log: a copy into memory a request, and never a wait for a disk.
+"""Writes the prediction log: a copy into memory, and never a wait for a disk.
 
 When the space that unsealed answers may take is used up, answers go on and their blocks are
 dropped and counted; the count is written into the log itself as soon as there is space again.

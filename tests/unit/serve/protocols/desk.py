@@ -57,7 +57,7 @@ class Desk:
     log: LogWriter
 
     def __post_init__(self) -> None:
-        self.dispatcher = Dispatcher(all_routes(self.service, Found()))
+        self.dispatcher = Dispatcher(all_routes(self.service, Found()), self.service.admit)
 
     def serve(self, name: str, *scorers: Scorer) -> Endpoint:
         """Serve versions under a name, the first of them as champion."""
