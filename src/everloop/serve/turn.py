@@ -1,8 +1,8 @@
 """One turn of the event loop: what has arrived by now is read first, then answered together.
 
 What many requests need is dearest where it is done for each of them alone, in between everything
-else: a model, the log and the sockets are each asked for all requests of a turn at once. Nothing
-waits for company: a turn ends when there is nothing more to be read.
+else: each step is done for all requests of a turn, then the next. Nothing waits for company: a turn
+ends when there is nothing more to be read.
 """
 
 from __future__ import annotations

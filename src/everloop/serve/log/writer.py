@@ -165,10 +165,8 @@ class LogWriter:
             return self._drop(block.rows)  # character: an answer must not fail for its log
         if block.has_shadow:
             return self._append_awaiting(opened, block, payload)
-        file = opened.file
-        if file.end + len(payload) + HEAD_BYTES + opened.reserved > file.room:
+        if not opened.file.append(BLOCK, payload, reserved=opened.reserved):
             return self._append_next(block, len(payload))
-        file.append(BLOCK, payload)
         self.written += block.rows
         return True
 
@@ -231,9 +229,8 @@ class LogWriter:
         opened = self._file
         assert opened is not None
         place = opened.file.end
-        if place + len(definition) + HEAD_BYTES + opened.reserved > opened.file.room:
+        if not opened.file.append(SOURCE, definition, reserved=opened.reserved):
             return self._append_next(block, len(definition))
-        opened.file.append(SOURCE, definition)
         opened.places[block.source] = place, _pick(block.source)
         return self.append(block)
 
@@ -250,10 +247,8 @@ class LogWriter:
     def _append_awaiting(self, opened: _OpenFile, block: Block, payload: bytes) -> bool:
         """Write a block and keep room for the answer of its shadow."""
         reserved = _shadow_bytes(block)
-        needed = len(payload) + HEAD_BYTES + reserved
-        if opened.file.end + needed + opened.reserved > opened.file.room:
+        if not opened.file.append(BLOCK, payload, reserved=opened.reserved + reserved):
             return self._append_next(block, len(payload))
-        opened.file.append(BLOCK, payload)
         opened.awaited += 1
         opened.reserved += reserved
         self._awaiting[block.first] = opened, reserved
